@@ -1,0 +1,1 @@
+"""Wire formats: pure codecs in both directions, without I/O."""

@@ -1,0 +1,353 @@
+"""The waist: typed requests, and the events that answer them.
+
+Every dialect decodes into these types and encodes from them; every provider takes a ChatRequest and
+yields Events; the store keeps Messages. Nothing here does I/O and nothing here knows a wire format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal, Union, assert_never
+
+from msgspec import Struct
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+class TextPart(Struct, frozen=True, tag="text"):
+    """Text inside a message."""
+
+    text: str
+
+
+class ImagePart(Struct, frozen=True, tag="image", omit_defaults=True):
+    """An image: `url` is an http(s) or `data:` URL. Modelway never fetches it."""
+
+    url: str
+    detail: str = ""
+
+
+class OtherPart(Struct, frozen=True, tag="other"):
+    """A content part that the waist has no type for (audio, file, ...), as its dialect wrote it."""
+
+    dialect: str
+    value: dict[str, Any]
+
+
+Part = Union[TextPart, ImagePart, OtherPart]
+
+
+class ToolCall(Struct, frozen=True, omit_defaults=True):
+    """A call that the model asks for. `arguments` is the JSON text exactly as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str = "{}"
+
+
+class Message(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One message of a conversation.
+
+    `content` is plain text where there is nothing but text, otherwise a tuple of parts. `extra` holds
+    the fields that the caller's dialect carries and the waist does not know.
+    """
+
+    role: Role
+    content: str | tuple[Part, ...] = ""
+    name: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    extra: dict[str, Any] = {}
+
+    @property
+    def text(self) -> str:
+        """All text of the message, parts joined."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content if isinstance(part, TextPart))
+
+
+class Tool(Struct, frozen=True, omit_defaults=True):
+    """A function that the model may call. `parameters` is a JSON schema."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = {}
+    strict: bool | None = None
+
+
+class ToolChoice(Struct, frozen=True, omit_defaults=True):
+    """How the model must use tools; `name` is set where one function is named."""
+
+    mode: Literal["auto", "none", "required", "named"] = "auto"
+    name: str = ""
+
+
+class ResponseFormat(Struct, frozen=True, omit_defaults=True):
+    """The shape that the answer must have."""
+
+    kind: Literal["text", "json_object", "json_schema"] = "text"
+    name: str = ""
+    json_schema: dict[str, Any] = {}
+    strict: bool | None = None
+
+
+class Params(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What a caller may ask of the sampling and of the shape of the answer; None: not asked."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] | None = None
+    seed: int | None = None
+    n: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    reasoning_effort: str | None = None
+    tools: tuple[Tool, ...] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+
+
+class ChatRequest(Struct, frozen=True, kw_only=True):
+    """One request to answer a chat.
+
+    `dialect` names the wire format that the caller speaks, which is also the one in which the caller
+    can take an event's `raw` bytes. `extra` holds the caller's other top-level fields; they travel to an
+    upstream of the same dialect untouched. `new_from` is the index of the first message that the
+    conversation did not know yet: a stateful upstream is sent only `messages[new_from:]`.
+    `upstream_state` is what this provider yielded as UpstreamState in an earlier turn, if that is
+    still the newest turn; `turn_id` names the turn in the store.
+    """
+
+    messages: tuple[Message, ...]
+    model: str = ""
+    provider: str = ""
+    conversation_id: str = ""
+    stream: bool = False
+    include_usage: bool = False
+    params: Params = Params()
+    dialect: str = ""
+    extra: dict[str, Any] = {}
+    new_from: int = 0
+    turn_id: str = ""
+    upstream_state: dict[str, Any] | None = None
+
+
+class Caller(Struct, frozen=True):
+    """Who asks. Conversations belong to a caller and are invisible to every other one."""
+
+    name: str
+
+
+class Model(Struct, frozen=True, omit_defaults=True):
+    """A model that a provider offers. `context_length` is in tokens, 0: not known."""
+
+    id: str
+    created: int = 0
+    owned_by: str = ""
+    context_length: int = 0
+
+
+class Usage(Struct, frozen=True, omit_defaults=True):
+    """Tokens as the upstream counted them. Cached and reasoning tokens are part of the other two."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+class _Delta(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What all deltas have.
+
+    `choice` counts alternatives where the caller asked for n > 1. `raw` holds the upstream's own bytes
+    in the caller's dialect: relayed as they are, never encoded again. None means that there are none
+    and the event must be encoded; b"" that the bytes of another event carry this one already.
+    """
+
+    choice: int = 0
+    raw: bytes | None = None
+
+
+class TextDelta(_Delta, frozen=True, tag="text"):
+    """More text of the answer."""
+
+    text: str
+
+
+class ReasoningDelta(_Delta, frozen=True, tag="reasoning"):
+    """More of what the model thinks before it answers."""
+
+    text: str
+
+
+class RefusalDelta(_Delta, frozen=True, tag="refusal"):
+    """More of the text by which the model declines."""
+
+    text: str
+
+
+class ToolCallDelta(_Delta, frozen=True, tag="tool_call"):
+    """A piece of a tool call: `id` and `name` come with the first piece, `arguments` in pieces."""
+
+    index: int = 0
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+class Opaque(Struct, frozen=True, tag="opaque"):
+    """Upstream bytes that carry no text, call or reason: only a caller of the same dialect sees them."""
+
+    raw: bytes
+
+
+class UpstreamState(Struct, frozen=True, tag="state"):
+    """What the provider needs to go on with this conversation; kept by the store, never sent out."""
+
+    value: dict[str, Any]
+
+
+class Finish(Struct, frozen=True, omit_defaults=True, kw_only=True, tag="finish"):
+    """The end of the answer, exactly once, last.
+
+    `raw` is the tail of the stream in the caller's dialect (without its end marker) or, where the caller
+    did not ask for a stream, the upstream's whole body. `model` is the name that the upstream gave.
+    `reasons` tells why each choice ended.
+    """
+
+    reasons: tuple[FinishReason, ...] = ("stop",)
+    usage: Usage | None = None
+    model: str = ""
+    raw: bytes | None = None
+
+    @property
+    def reason(self) -> FinishReason:
+        """Why the first choice ended."""
+        return self.reasons[0]
+
+
+Event = Union[TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta, Opaque, UpstreamState, Finish]
+Delta = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta)
+
+
+class Choice(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One alternative of an answer."""
+
+    message: Message
+    refusal: str = ""
+    finish_reason: FinishReason | None = None
+
+
+class Completion(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All events of one answer, collected. `raw` is the upstream's own body, if there is one."""
+
+    choices: tuple[Choice, ...]
+    usage: Usage | None = None
+    model: str = ""
+    raw: bytes | None = None
+    provider: str = ""
+    conversation_id: str = ""
+
+    @property
+    def message(self) -> Message:
+        """The message of the first choice."""
+        return self.choices[0].message
+
+    @property
+    def text(self) -> str:
+        """The text of the first choice."""
+        return self.choices[0].message.text
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the first choice ended; None: it was cut off."""
+        return self.choices[0].finish_reason
+
+
+class _ChoiceParts:
+    """What has come of one choice so far."""
+
+    __slots__ = ("calls", "reasoning", "refusal", "text")
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.reasoning: list[str] = []
+        self.refusal: list[str] = []
+        self.calls: dict[int, list[str]] = {}
+
+    def choice(self, reason: FinishReason | None) -> Choice:
+        calls = tuple(
+            ToolCall(id=call[0], name=call[1], arguments="".join(call[2:]))
+            for _, call in sorted(self.calls.items())
+        )
+        message = Message(
+            role="assistant",
+            content="".join(self.text),
+            reasoning="".join(self.reasoning),
+            tool_calls=calls,
+        )
+        return Choice(message=message, refusal="".join(self.refusal), finish_reason=reason)
+
+
+class Collector:
+    """Folds events into a Completion; at any moment, so that a cut answer is not lost."""
+
+    def __init__(self) -> None:
+        self._choices: list[_ChoiceParts] = [_ChoiceParts()]
+        self.finish: Finish | None = None
+
+    def add(self, event: Event) -> None:
+        """Take the next event of the answer."""
+        match event:
+            case TextDelta():
+                self._parts(event.choice).text.append(event.text)
+            case ReasoningDelta():
+                self._parts(event.choice).reasoning.append(event.text)
+            case RefusalDelta():
+                self._parts(event.choice).refusal.append(event.text)
+            case ToolCallDelta():
+                self._add_call(event)
+            case Finish():
+                self.finish = event
+            case Opaque() | UpstreamState():
+                pass
+            case _:
+                assert_never(event)
+
+    def completion(self) -> Completion:
+        """What has been collected; `finish_reason` is None where no Finish has come yet."""
+        finish = self.finish
+        reasons: tuple[FinishReason | None, ...] = finish.reasons if finish else ()
+        padded = reasons + (reasons[-1] if reasons else None,) * (len(self._choices) - len(reasons))
+        return Completion(
+            choices=tuple(
+                parts.choice(reason) for parts, reason in zip(self._choices, padded, strict=False)
+            ),
+            usage=finish.usage if finish else None,
+            model=finish.model if finish else "",
+            raw=finish.raw if finish else None,
+        )
+
+    def _parts(self, choice: int) -> _ChoiceParts:
+        while len(self._choices) <= choice:
+            self._choices.append(_ChoiceParts())
+        return self._choices[choice]
+
+    def _add_call(self, delta: ToolCallDelta) -> None:
+        call = self._parts(delta.choice).calls.setdefault(delta.index, ["", ""])
+        call[0] = call[0] or delta.id
+        call[1] = call[1] or delta.name
+        call.append(delta.arguments)
+
+
+def collect(events: Iterable[Event]) -> Completion:
+    """Fold all events of one answer into a Completion."""
+    collector = Collector()
+    for event in events:
+        collector.add(event)
+    return collector.completion()
