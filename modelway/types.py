@@ -325,9 +325,7 @@ class Collector:
         reasons: tuple[FinishReason | None, ...] = finish.reasons if finish else ()
         padded = reasons + (reasons[-1] if reasons else None,) * (len(self._choices) - len(reasons))
         return Completion(
-            choices=tuple(
-                parts.choice(reason) for parts, reason in zip(self._choices, padded, strict=False)
-            ),
+            choices=tuple(parts.choice(reason) for parts, reason in zip(self._choices, padded, strict=False)),
             usage=finish.usage if finish else None,
             model=finish.model if finish else "",
             raw=finish.raw if finish else None,

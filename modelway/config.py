@@ -1,0 +1,128 @@
+"""Settings: their shapes and defaults.
+
+Every setting can be written in TOML under its section, or in the environment as
+`MODELWAY_<SECTION>__<KEY>` (top-level ones: `MODELWAY_<KEY>`).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct, field
+
+
+class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the server listens and what it takes.
+
+    `host` "localhost" means both loopback addresses, 127.0.0.1 and ::1. `allow_remote` permits another
+    address without an API key. `allowed_hosts` and `allowed_origins` add to the loopback names.
+    """
+
+    host: str = "localhost"
+    port: int = 1337
+    allow_remote: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    max_body_bytes: int = 32 * 1024 * 1024
+    keep_alive_s: float = 15.0
+    shutdown_grace_s: float = 10.0
+
+
+class AuthSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """API keys of callers: name of the caller -> SHA-256 of the key, in hexadecimal.
+
+    With no key configured everybody on this machine is the caller "local".
+    """
+
+    api_keys: dict[str, str] = field(default_factory=dict)
+
+
+class ConversationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The conversation store.
+
+    `path` "" is `conversations.sqlite3` in the data directory. `wait_s` is how long a turn waits for
+    another one of the same conversation. `synchronous` "full" also survives a power cut.
+    """
+
+    path: str = ""
+    wait_s: float = 5.0
+    lease_s: float = 15.0
+    checkpoint_s: float = 0.25
+    synchronous: Literal["normal", "full"] = "normal"
+
+
+class LocalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The embedded model: a name of `modelway models list` or the path of a GGUF file.
+
+    `context_length` in tokens is shared by `parallel` answers; `threads` 0 chooses by the machine.
+    """
+
+    model: str = "smollm2"
+    context_length: int = 8192
+    parallel: int = 4
+    threads: int = 0
+    preload: bool = False
+    start_timeout_s: float = 120.0
+
+
+class UpstreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits on calls to upstreams, in seconds and bytes, and how often a failed one is repeated."""
+
+    connect_timeout_s: float = 5.0
+    first_byte_timeout_s: float = 120.0
+    idle_timeout_s: float = 120.0
+    max_event_bytes: int = 8 * 1024 * 1024
+    max_response_bytes: int = 64 * 1024 * 1024
+    retries: int = 2
+    max_retry_wait_s: float = 10.0
+
+
+class ProviderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A provider of the user's own, or changes to a preset of the same name.
+
+    The key comes from the environment variable `api_key_env` or the file `api_key_file`; it is never
+    written here. None leaves the preset's value.
+    """
+
+    label: str | None = None
+    base_url: str | None = None
+    api_key_env: str | None = None
+    api_key_file: str | None = None
+    needs_auth: bool | None = None
+    default_model: str | None = None
+    models: tuple[str, ...] | None = None
+    headers: dict[str, str] | None = None
+    supports: tuple[str, ...] | None = None
+
+
+class RouteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A name that callers use as a model, and the candidates behind it, in order.
+
+    A candidate is "Provider/model", or "Provider" for its default model.
+    """
+
+    candidates: tuple[str, ...]
+    failover_on_context: bool = False
+
+
+class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is logged. `prompts` adds the text of messages and answers to the log."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    prompts: bool = False
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings. `fallback` names the providers tried when the asked one cannot answer."""
+
+    provider: str = "Local"
+    model: str = ""
+    fallback: tuple[str, ...] = ()
+    server: ServerSettings = ServerSettings()
+    auth: AuthSettings = field(default_factory=AuthSettings)
+    conversations: ConversationSettings = ConversationSettings()
+    local: LocalSettings = LocalSettings()
+    upstream: UpstreamSettings = UpstreamSettings()
+    providers: dict[str, ProviderSettings] = field(default_factory=dict)
+    routes: dict[str, RouteSettings] = field(default_factory=dict)
+    log: LogSettings = LogSettings()
