@@ -15,17 +15,19 @@ Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
-class TextPart(Struct, frozen=True, tag="text"):
-    """Text inside a message."""
+class TextPart(Struct, frozen=True, tag="text", omit_defaults=True):
+    """Text inside a message. `extra`: see Message."""
 
     text: str
+    extra: dict[str, Any] = {}
 
 
 class ImagePart(Struct, frozen=True, tag="image", omit_defaults=True):
-    """An image: `url` is an http(s) or `data:` URL. Modelway never fetches it."""
+    """An image: `url` is an http(s) or `data:` URL. Modelway never fetches it. `extra`: see Message."""
 
     url: str
     detail: str = ""
+    extra: dict[str, Any] = {}
 
 
 class OtherPart(Struct, frozen=True, tag="other"):
@@ -50,7 +52,7 @@ class Message(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One message of a conversation.
 
     `content` is plain text where there is nothing but text, otherwise a tuple of parts. `extra` holds
-    the fields that the caller's dialect carries and the waist does not know.
+    the fields that the waist does not know, under the name of the dialect that they came in.
     """
 
     role: Role

@@ -1,0 +1,362 @@
+"""Streamed answers: `chat.completion.chunk` events, read from upstreams and written for callers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, assert_never
+
+import msgspec
+from msgspec import Struct
+
+from modelway.dialects import sse
+from modelway.dialects.openai_chat.body import error_object
+from modelway.dialects.openai_chat.wire import (
+    Envelope,
+    WireMessage,
+    WireUsage,
+    error_in_stream,
+    finish_reason,
+    write_usage,
+)
+from modelway.errors import GatewayError, UpstreamProtocolError
+from modelway.types import (
+    Event,
+    Finish,
+    FinishReason,
+    Opaque,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+    UpstreamState,
+)
+
+DONE = b"data: [DONE]\n\n"
+MAX_EVENT_BYTES = 8 * 1024 * 1024
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _Choice(Struct):
+    index: int = 0
+    delta: WireMessage | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(Struct):
+    choices: list[_Choice] | None = None
+    usage: WireUsage | None = None
+    model: str | None = None
+    error: Any = None
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode_chunks = msgspec.json.Decoder(list[_Chunk]).decode
+
+
+class EventDecoder:
+    """Reads one streamed answer of an upstream.
+
+    `raw`: the caller speaks this dialect too, so events carry the upstream's bytes (one event of each
+    network read carries them all). Chunks without choices are kept from the caller unless it asked for
+    them with `include_usage`: widespread client code indexes `choices[0]`. From the read on in which
+    the last choice finished, the bytes go into Finish, so that the caller sees the end only when the
+    answer has been recorded.
+    """
+
+    def __init__(
+        self,
+        *,
+        raw: bool = False,
+        include_usage: bool = False,
+        choices: int = 1,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+    ) -> None:
+        self.finished = False
+        self._raw = raw
+        self._include_usage = include_usage
+        self._choices = choices
+        self._max_event_bytes = max_event_bytes
+        self._rest = b""
+        self._lines: sse.Decoder | None = None
+        self._reasons: dict[int, FinishReason] = {}
+        self._usage: WireUsage | None = None
+        self._model = ""
+        self._tail = b""
+
+    def feed(self, chunk: bytes) -> Iterable[Event]:
+        """Take bytes, cut anywhere; give the events that they complete, and only then raise."""
+        if self.finished:
+            return []
+        if self._lines is not None:
+            return self._read_slowly(self._lines.feed(chunk), self._lines.pending)
+        buffer = self._rest + chunk
+        if b"\r" in chunk:
+            # Other line ends than LF: leave the batch reader for the rest of the stream.
+            self._lines, self._rest = sse.Decoder(), b""
+            return self._read_slowly(self._lines.feed(buffer), self._lines.pending)
+        boundary = buffer.rfind(b"\n\n")
+        end = 0 if boundary < 0 else boundary + 2
+        complete, self._rest = buffer[:end], buffer[end:]
+        self._check_size(len(self._rest))
+        return self._read_batch(complete) if complete else []
+
+    def close(self) -> Iterable[Event]:
+        """The body has ended: give the Finish, or raise UpstreamProtocolError("upstream_truncated")."""
+        if self.finished:
+            return
+        lines = self._lines or sse.Decoder()
+        left = lines.feed(self._rest) + lines.close()
+        self._rest = b""
+        finished = False
+        for event in self._read_slowly(left, 0):
+            finished = isinstance(event, Finish)
+            yield event
+        if finished:
+            return
+        if not self._reasons:
+            raise UpstreamProtocolError(
+                "the upstream's stream ended without a finish reason", code="upstream_truncated"
+            )
+        yield self._finish()
+
+    def _read_batch(self, complete: bytes) -> Iterable[Event]:
+        """Read whole events with one JSON decode; what is not of the usual form is read line by line.
+
+        Inside JSON a newline is always escaped, so what looks like an event boundary is one.
+        """
+        body, done = complete[6:-2], False
+        if body.endswith(b"data: [DONE]") or body == b"[DONE]":
+            body, done = body[:-6].removesuffix(b"data: ").removesuffix(b"\n\n"), True
+        chunks: list[_Chunk] = []
+        try:
+            if body:
+                chunks = _decode_chunks(b"[" + body.replace(b"\n\ndata: ", b",") + b"]")
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return self._read_slowly(sse.Decoder().feed(complete), 0)
+        if not complete.startswith(b"data: ") or any(chunk.error is not None for chunk in chunks):
+            return self._read_slowly(sse.Decoder().feed(complete), 0)
+        if not self._include_usage and any(not chunk.choices for chunk in chunks):
+            pieces = zip(body.split(b"\n\ndata: "), chunks, strict=True)
+            raw = b"".join(b"data: " + piece + b"\n\n" for piece, chunk in pieces if chunk.choices)
+        elif done:
+            raw = b"data: " + body + b"\n\n" if body else b""
+        else:
+            raw = complete
+        return self._events(chunks, raw, done=done)
+
+    def _read_slowly(self, server_events: list[sse.ServerEvent], pending: int) -> Iterable[Event]:
+        self._check_size(pending)
+        chunks: list[_Chunk] = []
+        raw: list[bytes] = []
+        for server_event in server_events:
+            data = server_event.data.strip()
+            if data == b"[DONE]":
+                return self._events(chunks, b"".join(raw), done=True)
+            if not data:
+                continue
+            try:
+                data, chunk = _decode_one(data)
+            except GatewayError as error:
+                return _then_raise(self._events(chunks, b"".join(raw), done=False), error)
+            chunks.append(chunk)
+            if chunk.choices or self._include_usage:
+                raw.append(b"data: " + data.replace(b"\n", b" ") + b"\n\n")
+        return self._events(chunks, b"".join(raw), done=False)
+
+    def _events(self, chunks: list[_Chunk], raw: bytes, *, done: bool) -> list[Event]:
+        deltas = _Deltas(b"" if self._raw else None)
+        for chunk in chunks:
+            self._usage = chunk.usage or self._usage
+            self._model = chunk.model or self._model
+            for choice in chunk.choices or ():
+                if choice.delta is not None:
+                    deltas.add(choice.index, choice.delta)
+                if choice.finish_reason:
+                    self._reasons[choice.index] = finish_reason(choice.finish_reason)
+        events = deltas.events()
+        if raw and self._raw:
+            self._attach(raw, events, ended=done or len(self._reasons) >= self._choices)
+        if done:
+            events.append(self._finish())
+        return events
+
+    def _attach(self, raw: bytes, events: list[Event], *, ended: bool) -> None:
+        if ended:
+            self._tail += raw
+        elif events:
+            events[0] = msgspec.structs.replace(events[0], raw=raw)
+        else:
+            events.append(Opaque(raw))
+
+    def _finish(self) -> Finish:
+        self.finished = True
+        return Finish(
+            reasons=tuple(reason for _, reason in sorted(self._reasons.items())) or ("stop",),
+            usage=self._usage.usage() if self._usage else None,
+            model=self._model,
+            raw=self._tail if self._raw else None,
+        )
+
+    def _check_size(self, held: int) -> None:
+        if held > self._max_event_bytes:
+            raise UpstreamProtocolError(
+                f"the upstream sent an event of more than {self._max_event_bytes} bytes",
+                code="upstream_too_large",
+            )
+
+
+def _decode_one(data: bytes) -> tuple[bytes, _Chunk]:
+    """One event's JSON; bytes that are not UTF-8 become U+FFFD, as the standard for streams says."""
+    try:
+        data = data.decode("utf-8", "replace").encode()
+        chunk = _decode_chunk(data)
+    except msgspec.DecodeError as error:
+        raise UpstreamProtocolError(
+            "the upstream sent a stream event that is not a chat completion chunk"
+        ) from error
+    if chunk.error is not None:
+        raise error_in_stream(chunk.error)
+    return data, chunk
+
+
+def _then_raise(events: Iterable[Event], error: GatewayError) -> Iterable[Event]:
+    yield from events
+    raise error
+
+
+class _Deltas:
+    """Joins neighbouring pieces of the same kind, so that a read of fifty chunks is one event."""
+
+    def __init__(self, raw: bytes | None) -> None:
+        self._raw = raw
+        self._events: list[Event] = []
+        self._kind: type[TextDelta | ReasoningDelta | RefusalDelta] = TextDelta
+        self._choice = 0
+        self._pieces: list[str] = []
+
+    def add(self, choice: int, delta: WireMessage) -> None:
+        thought = delta.reasoning_content or delta.reasoning
+        if thought:
+            self._add_text(ReasoningDelta, choice, thought)
+        if delta.content:
+            text = delta.content if isinstance(delta.content, str) else delta.text()
+            self._add_text(TextDelta, choice, text)
+        if delta.refusal:
+            self._add_text(RefusalDelta, choice, delta.refusal)
+        for call in delta.tool_calls or ():
+            self._flush()
+            function = call.function
+            self._events.append(
+                ToolCallDelta(
+                    choice=choice,
+                    index=call.index,
+                    id=call.id or "",
+                    name=(function and function.name) or "",
+                    arguments=(function and function.arguments) or "",
+                    raw=self._raw,
+                )
+            )
+
+    def events(self) -> list[Event]:
+        self._flush()
+        return self._events
+
+    def _add_text(
+        self, kind: type[TextDelta | ReasoningDelta | RefusalDelta], choice: int, text: str
+    ) -> None:
+        if self._pieces and (kind is not self._kind or choice != self._choice):
+            self._flush()
+        self._kind, self._choice = kind, choice
+        self._pieces.append(text)
+
+    def _flush(self) -> None:
+        if self._pieces:
+            text = "".join(self._pieces)
+            self._events.append(self._kind(text=text, choice=self._choice, raw=self._raw))
+            self._pieces = []
+
+
+class EventEncoder:
+    """Writes one streamed answer for a caller."""
+
+    def __init__(self, envelope: Envelope) -> None:
+        self._envelope = envelope
+        self._started = False
+        self._roles: set[int] = set()
+        self._head = (
+            b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,"choices":[{"index":'
+            % (_encode(envelope.id), envelope.created, _encode(envelope.model))
+        )
+        self._tail = b',"usage":null}\n\n' if envelope.include_usage else b"}\n\n"
+
+    def encode(self, event: Event) -> bytes:
+        """The bytes for one event; b"" where the caller sees nothing of it."""
+        match event:
+            case UpstreamState():
+                return b""
+            case Opaque():
+                return self._relay(event.raw)
+            case Finish():
+                return self._finish(event)
+            case TextDelta() | ReasoningDelta() | RefusalDelta() | ToolCallDelta():
+                if event.raw is not None:
+                    return self._relay(event.raw)
+                return self._chunk(event.choice, self._delta(event), None)
+            case _:
+                assert_never(event)
+
+    def end(self) -> bytes:
+        """The stream's end marker."""
+        return DONE
+
+    def error(self, error: GatewayError) -> bytes:
+        """An error in the middle of the stream; nothing but the end may follow."""
+        return b"data: " + _encode({"error": error_object(error)}) + b"\n\n"
+
+    def _relay(self, raw: bytes) -> bytes:
+        if self._started or not raw:
+            return raw
+        self._started = True
+        # Raw bytes are whole events of the form "data: {...}\n\n".
+        end = raw.index(b"\n\n")
+        return b"data: " + self._envelope.add_to(raw[6:end]) + raw[end:]
+
+    def _delta(self, event: TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta) -> dict[str, Any]:
+        match event:
+            case TextDelta():
+                return {"content": event.text}
+            case ReasoningDelta():
+                return {"reasoning_content": event.text}
+            case RefusalDelta():
+                return {"refusal": event.text}
+            case ToolCallDelta():
+                call: dict[str, Any] = {"index": event.index}
+                if event.id:
+                    call |= {"id": event.id, "type": "function"}
+                function = {"name": event.name} if event.name else {}
+                return {"tool_calls": [call | {"function": function | {"arguments": event.arguments}}]}
+
+    def _chunk(self, choice: int, delta: dict[str, Any], reason: str | None) -> bytes:
+        if choice not in self._roles:
+            self._roles.add(choice)
+            delta = {"role": "assistant", "content": "", **delta}
+        chunk = b'%b%d,"delta":%b,"finish_reason":%b}]' % (
+            self._head,
+            choice,
+            _encode(delta),
+            _encode(reason),
+        )
+        if not self._started:
+            self._started = True
+            chunk += b"," + self._envelope.fields()
+        return chunk + self._tail
+
+    def _finish(self, finish: Finish) -> bytes:
+        if finish.raw is not None:
+            return self._relay(finish.raw)
+        written = b"".join(self._chunk(choice, {}, reason) for choice, reason in enumerate(finish.reasons))
+        if self._envelope.include_usage and finish.usage is not None:
+            usage = _encode(write_usage(finish.usage))
+            written += self._head.removesuffix(b'[{"index":') + b'[],"usage":' + usage + b"}\n\n"
+        return written

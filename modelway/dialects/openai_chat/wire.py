@@ -1,0 +1,175 @@
+"""The shapes on the wire that streamed and whole answers share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from modelway.errors import (
+    ContextTooLong,
+    GatewayError,
+    InvalidRequest,
+    ModelNotFound,
+    UpstreamFailed,
+    UpstreamOverloaded,
+    UpstreamRateLimited,
+    UpstreamRefusedCredential,
+)
+from modelway.types import FinishReason, Usage
+
+NAME = "openai_chat"
+
+_FINISH_REASONS: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+}
+_ERROR_CODES: dict[str, type[GatewayError]] = {
+    "400": InvalidRequest,
+    "401": UpstreamRefusedCredential,
+    "403": UpstreamRefusedCredential,
+    "429": UpstreamRateLimited,
+    "503": UpstreamOverloaded,
+    "529": UpstreamOverloaded,
+    "authentication_error": UpstreamRefusedCredential,
+    "context_length_exceeded": ContextTooLong,
+    "exceed_context_size_error": ContextTooLong,
+    "invalid_api_key": UpstreamRefusedCredential,
+    "invalid_request_error": InvalidRequest,
+    "overloaded": UpstreamOverloaded,
+    "overloaded_error": UpstreamOverloaded,
+    "rate_limit_error": UpstreamRateLimited,
+    "rate_limit_exceeded": UpstreamRateLimited,
+}
+MAX_MESSAGE = 500
+
+
+class Envelope(Struct, frozen=True, kw_only=True):
+    """What surrounds an answer: who gave it, for which conversation. `created` in seconds."""
+
+    id: str
+    created: int
+    model: str
+    provider: str
+    conversation_id: str = ""
+    include_usage: bool = False
+
+    def fields(self) -> bytes:
+        """Our own fields as members of a JSON object, without the braces."""
+        members = b'"provider":' + msgspec.json.encode(self.provider)
+        if self.conversation_id:
+            members += b',"conversation_id":' + msgspec.json.encode(self.conversation_id)
+        return members
+
+    def add_to(self, value: bytes) -> bytes:
+        """Put our own fields into a JSON object that an upstream wrote."""
+        if b'"provider"' in value or b'"conversation_id"' in value:
+            # Some upstreams use these names themselves; a JSON object must not have them twice.
+            members: dict[str, Any] = msgspec.json.decode(value)
+            members["provider"] = self.provider
+            if self.conversation_id:
+                members["conversation_id"] = self.conversation_id
+            return msgspec.json.encode(members)
+        return value.rstrip()[:-1] + b"," + self.fields() + b"}"
+
+
+class _InputDetails(Struct):
+    cached_tokens: int | None = None
+
+
+class _OutputDetails(Struct):
+    reasoning_tokens: int | None = None
+
+
+class WireUsage(Struct):
+    """`usage` as OpenAI writes it."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _InputDetails | None = None
+    completion_tokens_details: _OutputDetails | None = None
+
+    def usage(self) -> Usage:
+        """The same in our words."""
+        cached = self.prompt_tokens_details and self.prompt_tokens_details.cached_tokens
+        thought = self.completion_tokens_details and self.completion_tokens_details.reasoning_tokens
+        return Usage(
+            input_tokens=self.prompt_tokens or 0,
+            output_tokens=self.completion_tokens or 0,
+            cached_tokens=cached or 0,
+            reasoning_tokens=thought or 0,
+        )
+
+
+class WireFunction(Struct):
+    """The function of a tool call, or a piece of it."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class WireToolCall(Struct):
+    """A tool call, or a piece of it."""
+
+    index: int = 0
+    id: str | None = None
+    function: WireFunction | None = None
+
+
+class WireMessage(Struct):
+    """A message of an answer, or a delta of it. `content` is a list with some upstreams (Mistral)."""
+
+    content: str | list[Any] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: list[WireToolCall] | None = None
+
+    def text(self) -> str:
+        """Plain text of the content."""
+        if isinstance(self.content, str):
+            return self.content
+        parts = self.content or []
+        return "".join(
+            part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)
+        )
+
+
+def write_usage(usage: Usage) -> dict[str, Any]:
+    """`usage` as OpenAI writes it."""
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }
+
+
+def finish_reason(word: str) -> FinishReason:
+    """An upstream's word for the end; words of its own count as an ordinary stop."""
+    return _FINISH_REASONS.get(word, "stop")
+
+
+def read_error(error: Any) -> tuple[str, str]:
+    """Message and code out of an `error` member, whatever its shape; the message is cut to size."""
+    if isinstance(error, dict):
+        message = error.get("message") or error.get("msg") or error.get("detail") or ""
+        code = error.get("code") or error.get("type") or ""
+    else:
+        message, code = error, ""
+    text = message if isinstance(message, str) else msgspec.json.encode(message).decode()
+    return text[:MAX_MESSAGE], str(code)
+
+
+def error_in_stream(error: Any) -> GatewayError:
+    """What an error object inside a 200 answer means."""
+    message, code = read_error(error)
+    said = f"the upstream reported an error: {message or code or 'no reason given'}"
+    if code in {"404", "model_not_found"}:
+        return ModelNotFound(said, failover=True)
+    return _ERROR_CODES.get(code, UpstreamFailed)(said)
