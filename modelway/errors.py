@@ -22,12 +22,13 @@
        ├─ UpstreamOverloaded             503  upstream_overloaded        same again, next candidate
        ├─ UpstreamFailed                 502  upstream_error             same again, next candidate
        ├─ UpstreamTimeout                504  upstream_timeout           next candidate
-       ├─ UpstreamUnreachable            502  upstream_unreachable       same again, next candidate
+       ├─ UpstreamUnreachable            502  upstream_unreachable       next candidate
        ├─ UpstreamProtocolError          502  upstream_malformed         next candidate
        └─ UpstreamRefusedCredential      502  upstream_auth              next candidate
 
 An error knows what an HTTP client must be told (`status`, `type`, `code`, `param`, `retry_after`) and
-what the router may do (`retryable`: the same candidate again; `failover`: the next one). `message` and
+what the router may do (`retryable`: the same candidate again; `failover`: the next one). Whatever
+certainly did not reach the upstream (`sent` is False) may be sent again too. `message` and
 `hint` are for people; neither ever holds a secret, a prompt or a traceback.
 """
 
@@ -231,7 +232,6 @@ class UpstreamUnreachable(UpstreamError):
     """No connection: refused, `upstream_dns`, `upstream_tls`; or lost before an answer came."""
 
     code = "upstream_unreachable"
-    retryable = True
 
 
 class UpstreamProtocolError(UpstreamError):

@@ -18,6 +18,7 @@ class ProviderInfo(Struct, frozen=True, kw_only=True):
 
     `supports` names what it can carry beyond text: "system", "tools", "images", "json_schema",
     "json_object", "reasoning", "n". `params` names the fields of `types.Params` that it honours.
+    `stateful`: the upstream keeps the conversation itself, so a turn must never be sent to it twice.
     `ready` is False where a credential or a setting is missing, and `missing` then says which.
     """
 
@@ -30,6 +31,7 @@ class ProviderInfo(Struct, frozen=True, kw_only=True):
     supports_stream: bool = True
     supports: tuple[str, ...] = ()
     params: tuple[str, ...] = ()
+    stateful: bool = False
     ready: bool = True
     missing: str = ""
 

@@ -1,0 +1,209 @@
+"""The path of one request: resolve, recall, try the candidates, record the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from modelway.conversations import Conversations, Ephemeral, Turn
+from modelway.errors import GatewayError, InternalError, UpstreamProtocolError
+from modelway.provider import Provider
+from modelway.routing import Candidate, RetryPolicy, Router
+from modelway.telemetry import Attempt, milliseconds_since
+from modelway.types import Caller, ChatRequest, Completion, Delta, Event, Finish
+
+_HAS_BEGUN = (*Delta, Finish)
+
+
+class Closeable(Protocol):
+    """Something that is given back at the end."""
+
+    async def aclose(self) -> None:
+        """Give it back."""
+        ...
+
+
+class Gateway:
+    """Answers requests: the providers, the conversations and the routes between them."""
+
+    def __init__(
+        self,
+        router: Router,
+        conversations: Conversations,
+        policy: RetryPolicy,
+        resources: tuple[Closeable, ...] = (),
+    ) -> None:
+        self.router = router
+        self.conversations = conversations
+        self._policy = policy
+        self._resources = resources
+
+    @property
+    def providers(self) -> dict[str, Provider]:
+        """Every provider by its name."""
+        return self.router.providers
+
+    async def answer(self, request: ChatRequest, caller: Caller) -> Answer:
+        """Begin to answer: returns when the first delta is there, raises a GatewayError before that.
+
+        The answer must be closed (`aclosing`): that ends the upstream call and the turn.
+        """
+        candidates = self.router.resolve(request)
+        turn = await self._open_turn(request, caller)
+        attempts: list[Attempt] = []
+        try:
+            return await self._first_to_answer(candidates, turn, attempts)
+        except GatewayError as error:
+            await turn.fail(error)
+            raise
+        except BaseException:
+            turn.interrupt()
+            raise
+
+    async def aclose(self) -> None:
+        """Close the providers, then the store that their last turns are written to."""
+        for provider in self.providers.values():
+            await provider.aclose()
+        for resource in self._resources:
+            await resource.aclose()
+        await self.conversations.aclose()
+
+    async def _open_turn(self, request: ChatRequest, caller: Caller) -> Turn | Ephemeral:
+        if not request.conversation_id:
+            return Ephemeral(request)
+        return await self.conversations.open_turn(caller.name, request)
+
+    async def _first_to_answer(
+        self, candidates: list[Candidate], turn: Turn | Ephemeral, attempts: list[Attempt]
+    ) -> Answer:
+        """Retry and fail over, which both are possible only as long as no delta has come."""
+        *others, last = candidates
+        for candidate in others:
+            try:
+                return await self._persist(candidate, turn, attempts)
+            except GatewayError as error:
+                if not candidate.may_fail_over(error):
+                    raise
+        return await self._persist(last, turn, attempts)
+
+    async def _persist(self, candidate: Candidate, turn: Turn | Ephemeral, attempts: list[Attempt]) -> Answer:
+        """Try one candidate, again where the error and the policy permit it."""
+        tried = 0
+        while True:
+            started = time.time()
+            try:
+                return await self._begin(candidate, turn, attempts)
+            except GatewayError as error:
+                attempts.append(
+                    Attempt(candidate.name, candidate.model, milliseconds_since(started), error.code)
+                )
+                stateful = candidate.provider.info.stateful
+                pause = self._policy.pause(error, tried, stateful=stateful)
+                if pause is None:
+                    raise
+            tried += 1
+            await asyncio.sleep(pause)
+
+    async def _begin(self, candidate: Candidate, turn: Turn | Ephemeral, attempts: list[Attempt]) -> Answer:
+        """Call the provider and wait for the first event that a caller can see."""
+        started = time.time()
+        stream = candidate.provider.stream(
+            replace(
+                turn.request,
+                provider=candidate.name,
+                model=candidate.model,
+                upstream_state=turn.state_for(candidate.name),
+            )
+        )
+        held: list[Event] = []
+        try:
+            async for event in stream:
+                held.append(event)
+                if isinstance(event, _HAS_BEGUN):
+                    attempts.append(Attempt(candidate.name, candidate.model, milliseconds_since(started)))
+                    return Answer(candidate, turn, stream, held, attempts)
+        except BaseException:
+            await stream.aclose()
+            raise
+        raise _no_finish(candidate.name)
+
+
+class Answer:
+    """One answer under way. Iterate it once; `completion` is there when the end has been reached."""
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        turn: Turn | Ephemeral,
+        stream: AsyncGenerator[Event, None],
+        held: list[Event],
+        attempts: list[Attempt],
+    ) -> None:
+        self.provider = candidate.name
+        self.model = candidate.model
+        self.conversation_id = turn.conversation_id
+        self.turn_id = turn.id
+        self.attempts = tuple(attempts)
+        self._turn = turn
+        self._stream = stream
+        self._held = held
+        self._completion: Completion | None = None
+
+    @property
+    def completion(self) -> Completion:
+        """The whole answer, after its Finish has been seen."""
+        if self._completion is None:
+            raise InternalError("the answer has not ended")
+        return self._completion
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        """The events, each recorded before it is given; the Finish only when the turn is durable."""
+        try:
+            async for event in self._events():
+                self._turn.record(event)
+                if isinstance(event, Finish):
+                    await self._finish()
+                    yield event
+                    return
+                yield event
+            raise _no_finish(self.provider)
+        except GatewayError as error:
+            await self._turn.fail(error)
+            raise
+        except BaseException:
+            self._turn.interrupt(self.provider, self.model)
+            raise
+
+    async def collect(self) -> Completion:
+        """Wait for the whole answer."""
+        async for _ in self:
+            pass
+        return self.completion
+
+    async def aclose(self) -> None:
+        """End the upstream call; an answer that has not come to its end is kept as interrupted."""
+        self._turn.interrupt(self.provider, self.model)
+        await self._stream.aclose()
+
+    async def _events(self) -> AsyncGenerator[Event, None]:
+        held, self._held = self._held, []
+        for event in held:
+            yield event
+        async with aclosing(self._stream) as stream:
+            async for event in stream:
+                yield event
+
+    async def _finish(self) -> None:
+        completion = await self._turn.finish(self.provider, self.model)
+        self._completion = replace(completion, provider=self.provider, conversation_id=self.conversation_id)
+
+
+def _no_finish(provider: str) -> UpstreamProtocolError:
+    return UpstreamProtocolError(
+        f"the answer of {provider} ended without a finish", code="upstream_truncated"
+    )

@@ -1,0 +1,65 @@
+"""One line of JSON in the log for each request."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import msgspec
+from msgspec import Struct
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Attempt(Struct, frozen=True, omit_defaults=True):
+    """One call of a candidate: how long it took (in milliseconds) and how it failed, if it did."""
+
+    provider: str
+    model: str
+    ms: float
+    code: str = ""
+
+
+class RequestRecord(Struct, kw_only=True, omit_defaults=True):
+    """What is known about one request, in the order in which it becomes known. Times in milliseconds.
+
+    Neither the texts nor the conversation's id are part of it.
+    """
+
+    time: float
+    request_id: str
+    dialect: str = ""
+    caller: str = ""
+    provider: str = ""
+    model: str = ""
+    stream: bool = False
+    status: int = 0
+    code: str = ""
+    first_ms: float = 0.0
+    total_ms: float = 0.0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    finish_reason: str = ""
+    attempts: tuple[Attempt, ...] = ()
+
+
+class Telemetry:
+    """Writes the records of requests to the logger `modelway.request`."""
+
+    def __init__(self) -> None:
+        self._log = logging.getLogger("modelway.request")
+
+    def start(self, request_id: str) -> RequestRecord:
+        """A record of a request that begins now."""
+        return RequestRecord(time=time.time(), request_id=request_id)
+
+    def end(self, record: RequestRecord) -> None:
+        """Write the record of a request that has ended."""
+        record.total_ms = milliseconds_since(record.time)
+        if self._log.isEnabledFor(logging.INFO):
+            self._log.info("%s", _encode(record).decode())
+
+
+def milliseconds_since(start: float) -> float:
+    """Milliseconds since a moment (in seconds since the epoch), to a hundredth."""
+    return round((time.time() - start) * 1000, 2)
