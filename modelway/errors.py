@@ -7,6 +7,9 @@
     ├─ AuthenticationError               401  invalid_api_key
     │  └─ SignInRequired                 401  sign_in_required           next candidate
     ├─ PermissionDenied                  403  permission_denied
+    ├─ MethodNotAllowed                  405  method_not_allowed
+    ├─ UnsupportedMediaType              415  unsupported_media_type
+    ├─ WrongHost                         421  invalid_host
     ├─ NotFound                          404  not_found
     │  ├─ ModelNotFound                  404  model_not_found            next candidate if an upstream says so
     │  ├─ ProviderNotFound               404  provider_not_found
@@ -120,6 +123,30 @@ class PermissionDenied(GatewayError):
     status = 403
     type = "permission_error"
     code = "permission_denied"
+
+
+class MethodNotAllowed(GatewayError):
+    """The address exists, but not for this method."""
+
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+
+class UnsupportedMediaType(GatewayError):
+    """The body is not declared as JSON."""
+
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_media_type"
+
+
+class WrongHost(GatewayError):
+    """The request was meant for another host (a rebound name, say)."""
+
+    status = 421
+    type = "invalid_request_error"
+    code = "invalid_host"
 
 
 class NotFound(GatewayError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -164,14 +163,14 @@ class Answer:
     async def __aiter__(self) -> AsyncIterator[Event]:
         """The events, each recorded before it is given; the Finish only when the turn is durable."""
         try:
-            async for event in self._events():
-                self._turn.record(event)
-                if isinstance(event, Finish):
-                    await self._finish()
-                    yield event
-                    return
-                yield event
-            raise _no_finish(self.provider)
+            for event in self._held:
+                yield await self._take(event)
+            while self._completion is None:
+                try:
+                    event = await anext(self._stream)
+                except StopAsyncIteration:
+                    raise _no_finish(self.provider) from None
+                yield await self._take(event)
         except GatewayError as error:
             await self._turn.fail(error)
             raise
@@ -190,17 +189,14 @@ class Answer:
         self._turn.interrupt(self.provider, self.model)
         await self._stream.aclose()
 
-    async def _events(self) -> AsyncGenerator[Event, None]:
-        held, self._held = self._held, []
-        for event in held:
-            yield event
-        async with aclosing(self._stream) as stream:
-            async for event in stream:
-                yield event
-
-    async def _finish(self) -> None:
-        completion = await self._turn.finish(self.provider, self.model)
-        self._completion = replace(completion, provider=self.provider, conversation_id=self.conversation_id)
+    async def _take(self, event: Event) -> Event:
+        self._turn.record(event)
+        if isinstance(event, Finish):
+            completion = await self._turn.finish(self.provider, self.model)
+            self._completion = replace(
+                completion, provider=self.provider, conversation_id=self.conversation_id
+            )
+        return event
 
 
 def _no_finish(provider: str) -> UpstreamProtocolError:

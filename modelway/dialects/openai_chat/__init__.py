@@ -11,6 +11,7 @@ from modelway.dialects.openai_chat.body import (
     encode_completion,
     encode_error,
     encode_models,
+    model_object,
 )
 from modelway.dialects.openai_chat.read_request import decode_request
 from modelway.dialects.openai_chat.stream import EventDecoder, EventEncoder
@@ -30,4 +31,5 @@ __all__ = [
     "encode_error",
     "encode_models",
     "encode_request",
+    "model_object",
 ]

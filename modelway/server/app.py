@@ -1,0 +1,136 @@
+"""The ASGI application: guard, identify, find the route, and turn whatever fails into a reply."""
+
+from __future__ import annotations
+
+import logging
+
+from starlette.exceptions import HTTPException
+from starlette.routing import Route, Router
+
+from modelway.auth import Auth
+from modelway.config import ServerSettings
+from modelway.dialects import openai_chat
+from modelway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound
+from modelway.gateway import Gateway
+from modelway.server.catalogue import Catalogue
+from modelway.server.chat import ChatEndpoint
+from modelway.server.conversations import ConversationEndpoints
+from modelway.server.exchange import ClientGone, Exchange, Receive, Scope, Send
+from modelway.server.guard import Guard
+from modelway.server.openapi import openapi_endpoint
+from modelway.telemetry import Telemetry
+
+log = logging.getLogger("modelway.server")
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+CLIENT_CLOSED = 499
+
+
+class _FromExchange:
+    """Lets a chat endpoint stand in the list of routes."""
+
+    def __init__(self, endpoint: ChatEndpoint) -> None:
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._endpoint(scope["modelway.exchange"])
+
+
+def routes(chat: ChatEndpoint, catalogue: Catalogue, conversations: ConversationEndpoints) -> list[Route]:
+    """Every address of the server."""
+    completions = _FromExchange(chat)
+    return [
+        Route("/v1/chat/completions", completions, methods=["POST"]),
+        Route("/api/{provider}/chat/completions", completions, methods=["POST"]),
+        Route("/api/{provider}/{conversation_id}/chat/completions", completions, methods=["POST"]),
+        Route("/v1/models", catalogue.models),
+        Route("/v1/models/{id:path}", catalogue.model),
+        Route("/v1/providers", catalogue.providers),
+        Route("/v1/providers/{name}", catalogue.provider),
+        Route("/v1/conversations", conversations.list),
+        Route("/v1/conversations/{id}", conversations.show),
+        Route("/v1/conversations/{id}", conversations.delete, methods=["DELETE"]),
+        Route("/v1/conversations/{id}/export", conversations.export),
+        Route("/v1/conversations/{id}/fork", conversations.fork, methods=["POST"]),
+        Route("/openapi.json", openapi_endpoint),
+        Route("/healthz", catalogue.health),
+        Route("/readyz", catalogue.ready),
+    ]
+
+
+class Application:
+    """What the HTTP server calls for each request."""
+
+    def __init__(self, gateway: Gateway, auth: Auth, telemetry: Telemetry, settings: ServerSettings) -> None:
+        self._gateway = gateway
+        self._auth = auth
+        self._telemetry = telemetry
+        self._guard = Guard(settings)
+        self._chat = ChatEndpoint(
+            openai_chat,
+            gateway,
+            max_body_bytes=settings.max_body_bytes,
+            keep_alive_s=settings.keep_alive_s,
+        )
+        endpoints = ConversationEndpoints(gateway.conversations)
+        self.routes = routes(self._chat, Catalogue(gateway), endpoints)
+        self._router = Router(self.routes, redirect_slashes=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Speak ASGI."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._serve(Exchange(scope, receive, send, self._telemetry))
+
+    async def _serve(self, exchange: Exchange) -> None:
+        try:
+            self._guard.check(exchange)
+            await self._dispatch(exchange)
+        except ClientGone:
+            exchange.record.status, exchange.record.code = CLIENT_CLOSED, "client_closed"
+        except GatewayError as error:
+            await exchange.fail(error)
+        except HTTPException as error:
+            await exchange.fail(_routing_error(exchange, error))
+        except Exception:
+            # The one place where a bug ends: the log has it, the client gets the id to ask for.
+            log.exception("request %s failed", exchange.request_id)
+            await exchange.fail(
+                InternalError("internal error", hint=f"the log has it under {exchange.request_id}")
+            )
+        finally:
+            self._telemetry.end(exchange.record)
+
+    async def _dispatch(self, exchange: Exchange) -> None:
+        if exchange.method == "OPTIONS" and b"access-control-request-method" in exchange.headers:
+            await exchange.reply(204, b"", self._guard.preflight(exchange))
+            return
+        if exchange.path not in OPEN_PATHS:
+            exchange.caller = self._auth.identify(exchange.api_key)
+            exchange.record.caller = exchange.caller.name
+        if exchange.path == "/v1/chat/completions" and exchange.method == "POST":
+            # The busiest address skips the search through the list of routes.
+            await self._chat(exchange)
+            return
+        exchange.scope["modelway.exchange"] = exchange
+        exchange.scope["app"] = self
+        await self._router(exchange.scope, exchange.receive, exchange.send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self._gateway.aclose()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+def _routing_error(exchange: Exchange, error: HTTPException) -> GatewayError:
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        exchange.reply_headers.append((b"allow", allowed.encode()))
+        return MethodNotAllowed(f"{exchange.method} is not possible here", hint=f"use {allowed}")
+    return NotFound("there is nothing at this address", hint="/openapi.json lists what there is")

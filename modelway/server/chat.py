@@ -1,0 +1,230 @@
+"""The endpoint behind every dialect: decode, answer, encode; streamed or whole."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Protocol
+from urllib.parse import parse_qs
+
+from msgspec.structs import replace
+
+from modelway.dialects import sse
+from modelway.dialects.openai_chat import Envelope
+from modelway.errors import GatewayError, InvalidRequest
+from modelway.gateway import Answer, Gateway
+from modelway.server.exchange import ClientGone, Exchange, Headers, header_value
+from modelway.telemetry import milliseconds_since
+from modelway.types import ChatRequest, Completion, Event, Finish
+
+_STREAM_HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Encoder(Protocol):
+    """Writes one streamed answer."""
+
+    def encode(self, event: Event) -> bytes:
+        """The bytes for one event."""
+        ...
+
+    def end(self) -> bytes:
+        """The bytes after the last event."""
+        ...
+
+    def error(self, error: GatewayError) -> bytes:
+        """The bytes that tell of an error in the middle."""
+        ...
+
+
+class Dialect(Protocol):
+    """The server half of a dialect, as its module offers it."""
+
+    def EventEncoder(self, envelope: Envelope) -> Encoder:  # noqa: N802
+        """A writer for one streamed answer."""
+        ...
+
+    def decode_request(self, body: bytes) -> ChatRequest:
+        """A request out of a body."""
+        ...
+
+    def encode_completion(self, completion: Completion, envelope: Envelope) -> bytes:
+        """The body of a whole answer."""
+        ...
+
+
+class ChatEndpoint:
+    """Answers a chat request in one dialect."""
+
+    def __init__(
+        self, dialect: Dialect, gateway: Gateway, *, max_body_bytes: int, keep_alive_s: float
+    ) -> None:
+        self._dialect = dialect
+        self._gateway = gateway
+        self._max_body_bytes = max_body_bytes
+        self._keep_alive_s = keep_alive_s
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Read the request, answer it, and stop when the client goes away."""
+        body = await exchange.body(self._max_body_bytes)
+        request = _with_address(self._dialect.decode_request(body), exchange)
+        record = exchange.record
+        record.dialect, record.stream = request.dialect, request.stream
+        async with (
+            _until_client_is_gone(exchange),
+            aclosing(await self._gateway.answer(request, exchange.caller)) as answer,
+        ):
+            record.first_ms = milliseconds_since(record.time)
+            record.provider, record.model = answer.provider, answer.model
+            record.attempts = answer.attempts
+            if request.stream:
+                await self._stream(exchange, request, answer)
+            else:
+                await self._whole(exchange, request, answer)
+            _note_completion(exchange, answer.completion)
+
+    async def _whole(self, exchange: Exchange, request: ChatRequest, answer: Answer) -> None:
+        completion = await answer.collect()
+        envelope = _envelope(request, answer, completion.model)
+        body = self._dialect.encode_completion(completion, envelope)
+        await exchange.reply(200, body, _answer_headers(answer))
+
+    async def _stream(self, exchange: Exchange, request: ChatRequest, answer: Answer) -> None:
+        encoder = self._dialect.EventEncoder(_envelope(request, answer, ""))
+        exchange.encode_error_event = encoder.error
+        await exchange.start(200, _STREAM_HEADERS + _answer_headers(answer))
+        with _KeepAlive(exchange, self._keep_alive_s) as line:
+            async for event in answer:
+                encoded = encoder.encode(event)
+                if isinstance(event, Finish):
+                    await exchange.write(encoded + encoder.end(), last=True)
+                elif encoded:
+                    await exchange.write(encoded)
+                    line.used()
+
+
+class _KeepAlive:
+    """Sends a comment line whenever a stream has been silent for a while."""
+
+    def __init__(self, exchange: Exchange, period_s: float) -> None:
+        self._exchange = exchange
+        self._period_s = period_s
+        self._loop = asyncio.get_running_loop()
+        self._last = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> _KeepAlive:
+        self._timer = self._loop.call_later(self._period_s, self._tick)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def used(self) -> None:
+        """Note that something was sent."""
+        self._last = self._loop.time()
+
+    def _tick(self) -> None:
+        silent = self._loop.time() - self._last
+        if silent >= self._period_s and (self._task is None or self._task.done()):
+            self._task = self._loop.create_task(self._exchange.write(sse.KEEP_ALIVE))
+            self.used()
+            silent = 0
+        self._timer = self._loop.call_later(self._period_s - silent, self._tick)
+
+
+@asynccontextmanager
+async def _until_client_is_gone(exchange: Exchange) -> AsyncIterator[None]:
+    """Cancel what is inside when the client closes its connection; ClientGone is raised then."""
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("an endpoint runs inside a task")
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await exchange.receive())["type"] != "http.disconnect":
+            pass
+        # A complete reply is reported as a disconnect too; cancelling then would only hurt the clean-up.
+        if not exchange.complete:
+            gone = True
+            task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not gone:
+            raise
+        task.uncancel()
+        raise ClientGone from None
+    finally:
+        watcher.cancel()
+
+
+def _with_address(request: ChatRequest, exchange: Exchange) -> ChatRequest:
+    """Add what the client says outside the body, for clients that cannot add fields to it."""
+    if exchange.path == "/v1/chat/completions" and not exchange.scope["query_string"]:
+        named = (b"x-modelway-provider", b"x-modelway-conversation-id")
+        if not any(name in exchange.headers for name in named):
+            return request
+    provider = _addressed(exchange, "provider", b"x-modelway-provider", request.provider)
+    conversation_id = _addressed(
+        exchange, "conversation_id", b"x-modelway-conversation-id", request.conversation_id
+    )
+    return replace(request, provider=provider, conversation_id=conversation_id)
+
+
+def _addressed(exchange: Exchange, name: str, header: bytes, in_body: str) -> str:
+    """One value out of path, body, query and header; two different ones are refused, not ranked."""
+    query = parse_qs(exchange.scope["query_string"].decode("latin-1"))
+    said = {
+        "path": exchange.scope.get("path_params", {}).get(name, ""),
+        "body": in_body,
+        "query": query.get(name, [""])[0],
+        "header": exchange.header(header),
+    }
+    values = {value for value in said.values() if value}
+    if len(values) > 1:
+        places = " and ".join(place for place, value in said.items() if value)
+        raise InvalidRequest(f"`{name}` differs between {places}", param=name, hint="send it once")
+    return values.pop() if values else ""
+
+
+def _envelope(request: ChatRequest, answer: Answer, model: str) -> Envelope:
+    return Envelope(
+        id="chatcmpl-" + (answer.turn_id.removeprefix("turn_") or secrets.token_hex(12)),
+        created=int(time.time()),
+        model=model or answer.model,
+        provider=answer.provider,
+        conversation_id=answer.conversation_id,
+        include_usage=request.include_usage,
+    )
+
+
+def _answer_headers(answer: Answer) -> Headers:
+    headers = [
+        (b"x-modelway-provider", header_value(answer.provider)),
+        (b"x-modelway-model", header_value(answer.model)),
+    ]
+    if answer.conversation_id:
+        headers.append((b"x-modelway-conversation-id", answer.conversation_id.encode()))
+    return headers
+
+
+def _note_completion(exchange: Exchange, completion: Completion) -> None:
+    record = exchange.record
+    record.finish_reason = completion.finish_reason or ""
+    if completion.usage is not None:
+        record.input_tokens = completion.usage.input_tokens
+        record.output_tokens = completion.usage.output_tokens

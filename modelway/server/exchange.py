@@ -1,0 +1,141 @@
+"""One request and its reply, as the endpoints see them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import quote
+
+from modelway.auth import LOCAL_CALLER
+from modelway.dialects import openai_chat
+from modelway.errors import GatewayError, RequestTooLarge
+from modelway.telemetry import RequestRecord, Telemetry
+from modelway.types import Caller
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+_RETRIED_BY_US = {429, 500, 502, 503, 504}
+
+
+class ClientGone(Exception):
+    """The client closed its connection before the reply was complete."""
+
+
+class Exchange:
+    """The scope, the headers that matter (last one wins), the caller, and what has been sent so far.
+
+    `encode_error_event` writes an error into the stream that has begun; the endpoint sets it.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, telemetry: Telemetry) -> None:
+        self.scope = scope
+        self.path: str = scope["path"]
+        self.method: str = scope["method"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.request_id = "req_" + secrets.token_hex(12)
+        self.caller: Caller = LOCAL_CALLER
+        self.record: RequestRecord = telemetry.start(self.request_id)
+        self.started = False
+        self.complete = False
+        self.reply_headers: Headers = [(b"x-request-id", self.request_id.encode())]
+        self.encode_error_event: Callable[[GatewayError], bytes] | None = None
+        self.receive = receive
+        self._send = send
+
+    def header(self, name: bytes) -> str:
+        """A header's value, "" where it is absent. `name` in lower case."""
+        return self.headers.get(name, b"").decode("latin-1")
+
+    @property
+    def api_key(self) -> str:
+        """The key that the client sent, as `Authorization: Bearer` or `x-api-key`."""
+        scheme, _, key = self.header(b"authorization").partition(" ")
+        return key.strip() if scheme.lower() == "bearer" else self.header(b"x-api-key")
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body; RequestTooLarge before more than `limit` bytes are held."""
+        too_large = RequestTooLarge(
+            f"the body is larger than {limit} bytes",
+            hint="send less, or raise [server] max_body_bytes",
+        )
+        length = self.headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > limit:
+            raise too_large
+        message = await self.receive()
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body"):
+            return body
+        pieces, size = [body], len(body)
+        while message.get("more_body"):
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            if size > limit:
+                raise too_large
+        return b"".join(pieces)
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the status and the headers."""
+        self.started = True
+        self.record.status = status
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": headers + self.reply_headers,
+            }
+        )
+
+    async def write(self, body: bytes, *, last: bool = False) -> None:
+        """Send a piece of the body."""
+        self.complete = last
+        await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        """Pass on what an ASGI application sends, with our headers added."""
+        if message["type"] == "http.response.start":
+            await self.start(message["status"], list(message.get("headers", [])))
+        else:
+            await self._send(message)
+
+    async def reply(self, status: int, body: bytes, headers: Headers | None = None) -> None:
+        """Send a whole JSON reply."""
+        await self.start(
+            status,
+            [
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(body)),
+                *(headers or ()),
+            ],
+        )
+        await self.write(body, last=True)
+
+    async def fail(self, error: GatewayError) -> None:
+        """Tell the client of an error: as the reply or, once a stream has begun, inside it."""
+        self.record.code = error.code
+        if self.started:
+            event = self.encode_error_event(error) if self.encode_error_event else b""
+            await self.write(event, last=True)
+            return
+        headers: Headers = []
+        if error.retry_after is not None:
+            headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
+        if error.status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))
+        if error.status in _RETRIED_BY_US:
+            # Our own retries are spent; an SDK that retries too would multiply them.
+            headers.append((b"x-should-retry", b"false"))
+        await self.reply(error.status, openai_chat.encode_error(error), headers)
+
+
+def header_value(text: str) -> bytes:
+    """Text as it may stand in a header: what is not printable ASCII is percent-encoded."""
+    if text.isascii() and text.isprintable():
+        return text.encode()
+    return quote(text, safe=" /:@.,;+-_()[]").encode()

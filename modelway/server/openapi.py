@@ -1,0 +1,148 @@
+"""The description of the server's addresses in OpenAPI 3.1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from modelway._version import __version__
+from modelway.server.catalogue import json_response
+
+_ERROR = {
+    "description": "An error, in OpenAI's shape",
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+}
+_STRING = {"type": "string"}
+
+
+def _operation(summary: str, *, params: tuple[dict[str, Any], ...] = (), body: str = "") -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "summary": summary,
+        "responses": {
+            "200": {"description": "The answer", "content": {"application/json": {"schema": {}}}},
+            "default": _ERROR,
+        },
+    }
+    if params:
+        operation["parameters"] = list(params)
+    if body:
+        schema = {"$ref": f"#/components/schemas/{body}"}
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": schema}},
+        }
+    return operation
+
+
+def _path(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": _STRING}
+
+
+def _query(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": description, "schema": _STRING}
+
+
+def _chat(*path_params: str) -> dict[str, Any]:
+    operation = _operation(
+        "Answer a chat, streamed as server-sent events or whole",
+        params=tuple(_path(name) for name in path_params),
+        body="ChatRequest",
+    )
+    operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": _STRING}
+    return {"post": operation}
+
+
+_PATHS: dict[str, Any] = {
+    "/v1/chat/completions": _chat(),
+    "/api/{provider}/chat/completions": _chat("provider"),
+    "/api/{provider}/{conversation_id}/chat/completions": _chat("provider", "conversation_id"),
+    "/v1/models": {"get": _operation("The models that can be asked for")},
+    "/v1/models/{id}": {"get": _operation("One model", params=(_path("id"),))},
+    "/v1/providers": {"get": _operation("The providers and what they can do")},
+    "/v1/providers/{name}": {"get": _operation("One provider", params=(_path("name"),))},
+    "/v1/conversations": {
+        "get": _operation(
+            "The caller's conversations, newest first",
+            params=(
+                _query("limit", "how many, 1 to 200"),
+                _query("before", "the last id of the page before"),
+                _query("q", "a text to search for"),
+            ),
+        )
+    },
+    "/v1/conversations/{id}": {
+        "get": _operation("One conversation, its messages and turns", params=(_path("id"),)),
+        "delete": _operation("Forget a conversation", params=(_path("id"),)),
+    },
+    "/v1/conversations/{id}/export": {
+        "get": _operation("One conversation as a file", params=(_path("id"), _query("format", "json or md")))
+    },
+    "/v1/conversations/{id}/fork": {
+        "post": _operation("A new conversation that shares messages", params=(_path("id"),), body="Fork")
+    },
+    "/openapi.json": {"get": _operation("This description")},
+    "/healthz": {"get": _operation("Whether the process lives")},
+    "/readyz": {"get": _operation("Whether the store can be written to")},
+}
+
+_SCHEMAS: dict[str, Any] = {
+    "ChatRequest": {
+        "type": "object",
+        "description": "OpenAI's chat completion request, with two fields more. Other fields travel on.",
+        "required": ["messages"],
+        "properties": {
+            "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+            "model": {**_STRING, "description": "may be empty: the provider's default"},
+            "provider": {**_STRING, "description": "a provider's name, in any case"},
+            "conversation_id": {
+                "type": "string",
+                "pattern": "^[A-Za-z0-9._:-]{1,128}$",
+                "description": "what was said under this id before is remembered",
+            },
+            "stream": {"type": "boolean", "default": False},
+        },
+    },
+    "Fork": {
+        "type": "object",
+        "properties": {"conversation_id": _STRING, "at_turn": _STRING},
+    },
+    "Error": {
+        "type": "object",
+        "properties": {
+            "error": {
+                "type": "object",
+                "properties": {
+                    "message": _STRING,
+                    "type": _STRING,
+                    "param": {"type": ["string", "null"]},
+                    "code": _STRING,
+                },
+            }
+        },
+    },
+}
+
+
+def openapi() -> dict[str, Any]:
+    """The whole description."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Modelway",
+            "version": __version__,
+            "summary": "A local gateway to language models that remembers the conversation",
+        },
+        "paths": _PATHS,
+        "components": {
+            "schemas": _SCHEMAS,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"key": []}],
+    }
+
+
+async def openapi_endpoint(_: Request) -> Response:
+    """GET /openapi.json."""
+    return json_response(openapi())

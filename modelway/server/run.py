@@ -1,0 +1,101 @@
+"""Binds the port and serves until a signal ends it."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import uvicorn
+
+from modelway.config import ServerSettings
+from modelway.server.app import Application
+
+BACKLOG = 2048
+
+
+class PortInUse(OSError):
+    """Another program listens on the port already."""
+
+
+def bind(settings: ServerSettings) -> list[socket.socket]:
+    """Listening sockets: "localhost" is both loopback addresses, on the same port.
+
+    Without SO_REUSEPORT: a second server on the same port must fail instead of taking half the requests.
+    """
+    if settings.host != "localhost":
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        return [_listen(family, settings.host, settings.port)]
+    first = _listen(socket.AF_INET, "127.0.0.1", settings.port)
+    port = first.getsockname()[1]
+    try:
+        return [first, _listen(socket.AF_INET6, "::1", port)]
+    except PortInUse:
+        first.close()
+        raise
+    except OSError:
+        # No IPv6 on this machine: "localhost" then means 127.0.0.1 alone.
+        return [first]
+
+
+def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(errno.EADDRINUSE, f"port {port} is in use on {host}") from None
+        raise
+    sock.setblocking(False)
+    return sock
+
+
+def serve(
+    application: Application,
+    settings: ServerSettings,
+    sockets: list[socket.socket],
+    *,
+    on_ready: Callable[[str], None],
+) -> None:
+    """Serve until SIGINT or SIGTERM, then let running answers finish within the grace time.
+
+    `on_ready` is told the address once requests are taken.
+    """
+    host = settings.host if ":" not in settings.host else f"[{settings.host}]"
+    address = f"http://{host}:{sockets[0].getsockname()[1]}"
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            on_ready(address)
+
+    config = uvicorn.Config(
+        application,
+        loop="uvloop" if find_spec("uvloop") else "asyncio",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_s)),
+    )
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # uvicorn raises a caught signal again once it has shut down; a clean end must exit with 0.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _ignore)
+    Server(config).run(sockets=sockets)
+
+
+def _ignore(number: int, frame: Any) -> None:
+    del number, frame
