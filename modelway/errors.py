@@ -279,3 +279,26 @@ def all_errors(root: type[GatewayError] = GatewayError) -> list[type[GatewayErro
     for child in root.__subclasses__():
         found.extend(all_errors(child))
     return found
+
+
+# Codes that a class uses beside its own, so that an error read from a reply finds its class again.
+_FURTHER_CODES: dict[str, type[GatewayError]] = {
+    "invalid_json": InvalidRequest,
+    "origin_not_allowed": PermissionDenied,
+    "upstream_dns": UpstreamUnreachable,
+    "upstream_redirect": UpstreamProtocolError,
+    "upstream_reset": UpstreamProtocolError,
+    "upstream_stalled": UpstreamTimeout,
+    "upstream_tls": UpstreamUnreachable,
+    "upstream_too_large": UpstreamProtocolError,
+    "upstream_truncated": UpstreamProtocolError,
+}
+
+
+def error_class(code: str, status: int = 502) -> type[GatewayError]:
+    """The class for a code of ours; where the code is not ours, one of the same status."""
+    classes = all_errors()
+    by_code = {cls.code: cls for cls in reversed(classes)} | _FURTHER_CODES
+    by_status = {cls.status: cls for cls in reversed(classes)}
+    fallback = InvalidRequest if 400 <= status < 500 else UpstreamError
+    return by_code.get(code) or by_status.get(status) or fallback

@@ -1,16 +1,13 @@
-"""What a provider is, and how providers in other packages are found."""
+"""What a provider is."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
 from modelway.types import ChatRequest, Event, Model
-
-ENTRY_POINT_GROUP = "modelway.providers"
 
 
 class ProviderInfo(Struct, frozen=True, kw_only=True):
@@ -66,8 +63,3 @@ class Provider(Protocol):
     async def aclose(self) -> None:
         """Give back connections and processes."""
         ...
-
-
-def installed_providers() -> list[EntryPoint]:
-    """Providers that other installed packages offer under the entry point `modelway.providers`."""
-    return sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name)

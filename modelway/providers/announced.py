@@ -1,0 +1,66 @@
+"""Providers that are known by name and cannot answer yet: they say why, and what to do instead."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from modelway.errors import GatewayError, ProviderNotConfigured, SignInRequired
+from modelway.provider import ProviderInfo
+from modelway.types import ChatRequest, Event, Model
+
+
+class Announced:
+    """A provider that answers every request with the same error."""
+
+    def __init__(self, info: ProviderInfo, error: type[GatewayError], hint: str) -> None:
+        self.info = info
+        self._error = error
+        self._hint = hint
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        """Raise the error."""
+        raise self._error(self.info.missing, hint=self._hint)
+        yield  # makes this an asynchronous generator, as the protocol asks
+
+    async def models(self) -> list[Model]:
+        """None: there is nothing to ask."""
+        return []
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+
+def copilot() -> Announced:
+    """Copilot before anybody has signed in."""
+    return Announced(
+        ProviderInfo(
+            name="Copilot",
+            label="Microsoft 365 Copilot or GitHub Copilot",
+            url="https://github.com/features/copilot",
+            needs_auth=True,
+            stateful=True,
+            ready=False,
+            missing="nobody has signed in to Copilot here",
+        ),
+        SignInRequired,
+        "this version cannot sign in to Copilot yet: name another provider, "
+        "or let one answer instead with `modelway serve --fallback Local`",
+    )
+
+
+def lockchat() -> Announced:
+    """Lockchat, whose public service is gone."""
+    return Announced(
+        ProviderInfo(
+            name="Lockchat",
+            label="Lockchat",
+            url="http://super.lockchat.app",
+            models=("gpt-4", "gpt-3.5-turbo"),
+            default_model="gpt-3.5-turbo",
+            ready=False,
+            missing="Lockchat has no address here: its public service is gone since 2023",
+        ),
+        ProviderNotConfigured,
+        "this version cannot be given one ([providers.Lockchat] base_url) yet: name another provider, "
+        "or let one answer instead with `modelway serve --fallback Local`",
+    )
