@@ -1,0 +1,414 @@
+"""The Python client: AsyncClient, and Client as its synchronous face; over HTTP or in this process."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+
+import msgspec
+
+from modelway.auth import LOCAL_CALLER
+from modelway.config import Settings
+from modelway.dialects import openai_chat
+from modelway.errors import InvalidRequest
+from modelway.provider import ProviderInfo
+from modelway.types import ChatRequest, Completion, Event, Message, Model, TextDelta
+
+if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
+
+T = TypeVar("T")
+Question = str | Message | Sequence[Message | Mapping[str, Any]]
+
+
+class Source(Protocol):
+    """An answer under way, wherever it comes from."""
+
+    provider: str
+    model: str
+    conversation_id: str
+
+    @property
+    def completion(self) -> Completion:
+        """The whole answer, after its end."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        """Its events."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop it."""
+        ...
+
+
+class Transport(Protocol):
+    """The way to a gateway."""
+
+    async def answer(self, request: ChatRequest) -> Source:
+        """Begin to answer a request."""
+        ...
+
+    async def providers(self) -> list[ProviderInfo]:
+        """The providers that the gateway has."""
+        ...
+
+    async def models(self) -> list[Model]:
+        """The models that the gateway lists."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give everything back."""
+        ...
+
+
+class InProcess:
+    """A gateway in this process, on the same store as the server's."""
+
+    def __init__(self, settings: Settings | None, data_dir: Path | None) -> None:
+        from modelway.settings import Directories, load
+        from modelway.wiring import build
+
+        self._gateway = build(
+            load().settings if settings is None else settings,
+            data_dir=data_dir or Directories.default().data,
+        )
+
+    async def answer(self, request: ChatRequest) -> Source:
+        """Begin to answer a request."""
+        return await self._gateway.answer(request, LOCAL_CALLER)
+
+    async def providers(self) -> list[ProviderInfo]:
+        """The providers that the gateway has."""
+        return [provider.info for provider in self._gateway.providers.values()]
+
+    async def models(self) -> list[Model]:
+        """The model names that can be asked for."""
+        return [Model(id=name) for name in self._gateway.router.model_names()]
+
+    async def aclose(self) -> None:
+        """Close the gateway."""
+        await self._gateway.aclose()
+
+
+class AsyncReply:
+    """An answer. Iterate it for pieces of text, or await it for the completion.
+
+    `provider`, `model` and `conversation_id` are known from the first piece on, `completion` after the
+    last. Leaving early: close it (`async with reply:`), which stops the upstream too.
+    """
+
+    def __init__(self, transport: Transport, request: ChatRequest) -> None:
+        self._transport = transport
+        self._request = request
+        self._source: Source | None = None
+
+    async def events(self) -> AsyncIterator[Event]:
+        """The answer as typed events: text, reasoning, tool calls, the end."""
+        if self._source is not None:
+            raise InvalidRequest("a reply can be read only once", hint="send the message again")
+        self._source = await self._transport.answer(self._request)
+        try:
+            async for event in self._source:
+                yield event
+        finally:
+            await self._source.aclose()
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        """The answer's text in pieces, as they come."""
+        async for event in self.events():
+            if isinstance(event, TextDelta) and not event.choice:
+                yield event.text
+
+    def __await__(self) -> Generator[Any, None, Completion]:
+        """Wait for the end."""
+        return self._collected().__await__()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    @property
+    def provider(self) -> str:
+        """Who answers."""
+        return self._begun.provider
+
+    @property
+    def model(self) -> str:
+        """The model that answers."""
+        return self._begun.model
+
+    @property
+    def conversation_id(self) -> str:
+        """The conversation that the answer belongs to, "" for none."""
+        return self._begun.conversation_id
+
+    @property
+    def completion(self) -> Completion:
+        """The whole answer, once its end has been read."""
+        return self._begun.completion
+
+    async def aclose(self) -> None:
+        """Stop the answer, if it has begun."""
+        if self._source is not None:
+            await self._source.aclose()
+
+    @property
+    def _begun(self) -> Source:
+        if self._source is None:
+            raise InvalidRequest("the reply has not begun", hint="iterate it first")
+        return self._source
+
+    async def _collected(self) -> Completion:
+        async for _ in self.events():
+            pass
+        return self.completion
+
+
+class AsyncConversation:
+    """A conversation: what was sent to it before is remembered by the gateway."""
+
+    def __init__(self, client: AsyncClient, id: str, **defaults: Any) -> None:
+        self.id = id
+        self._client = client
+        self._defaults = defaults
+
+    def send(self, message: Question, **options: Any) -> AsyncReply:
+        """Say something; `options` as for `chat`."""
+        return self._client.chat(message, **{**self._defaults, **options, "conversation_id": self.id})
+
+
+class AsyncClient:
+    """Talks to a gateway: the one at `base_url`, or with "" one in this process, without a server.
+
+    In the process, `settings` and `data_dir` default to the user's configuration.
+    """
+
+    def __init__(
+        self,
+        base_url: str = "",
+        *,
+        api_key: str = "",
+        settings: Settings | None = None,
+        data_dir: Path | None = None,
+    ) -> None:
+        self._transport: Transport
+        if base_url:
+            from modelway.remote import OverHTTP
+
+            self._transport = OverHTTP(base_url, api_key)
+        else:
+            self._transport = InProcess(settings, data_dir)
+
+    def chat(
+        self,
+        message: Question,
+        *,
+        provider: str = "",
+        model: str = "",
+        conversation_id: str = "",
+        system: str = "",
+        stream: bool = True,
+        **params: Any,
+    ) -> AsyncReply:
+        """Ask something. `message` is a text, a Message, or a list of messages as OpenAI writes them.
+
+        `params` are the other fields of an OpenAI request: temperature, max_tokens, tools, ...
+        """
+        request = _request(message, system, {"stream": stream, **params})
+        request = msgspec.structs.replace(
+            request, provider=provider, model=model, conversation_id=conversation_id
+        )
+        return AsyncReply(self._transport, request)
+
+    def conversation(
+        self, id: str = "", *, provider: str = "", model: str = "", system: str = ""
+    ) -> AsyncConversation:
+        """A conversation under this id, or under a new one."""
+        chosen = id or "conv_" + secrets.token_hex(12)
+        return AsyncConversation(self, chosen, provider=provider, model=model, system=system)
+
+    async def providers(self) -> list[ProviderInfo]:
+        """The providers that the gateway has."""
+        return await self._transport.providers()
+
+    async def models(self) -> list[Model]:
+        """The models that the gateway lists."""
+        return await self._transport.models()
+
+    async def aclose(self) -> None:
+        """Close the client; in the process, the gateway with it."""
+        await self._transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class Reply:
+    """An answer. Iterate it for pieces of text; `completion` is there after the last one."""
+
+    def __init__(self, portal: BlockingPortal, reply: AsyncReply) -> None:
+        self._portal = portal
+        self._reply = reply
+        self._events = reply.events()
+
+    def events(self) -> Iterator[Event]:
+        """The answer as typed events."""
+        end = object()
+        try:
+            while (event := self._portal.call(_next, self._events, end)) is not end:
+                yield event
+        finally:
+            self.close()
+
+    def __iter__(self) -> Iterator[str]:
+        """The answer's text in pieces, as they come."""
+        for event in self.events():
+            if isinstance(event, TextDelta) and not event.choice:
+                yield event.text
+
+    def collect(self) -> Completion:
+        """Wait for the end."""
+        for _ in self.events():
+            pass
+        return self.completion
+
+    @property
+    def provider(self) -> str:
+        """Who answers; known from the first piece on."""
+        return self._reply.provider
+
+    @property
+    def model(self) -> str:
+        """The model that answers; known from the first piece on."""
+        return self._reply.model
+
+    @property
+    def conversation_id(self) -> str:
+        """The conversation that the answer belongs to, "" for none."""
+        return self._reply.conversation_id
+
+    @property
+    def completion(self) -> Completion:
+        """The whole answer, once its end has been read."""
+        return self._reply.completion
+
+    def close(self) -> None:
+        """Stop the answer, if it has begun."""
+        self._portal.call(self._reply.aclose)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Conversation:
+    """A conversation: what was sent to it before is remembered by the gateway."""
+
+    def __init__(self, portal: BlockingPortal, conversation: AsyncConversation) -> None:
+        self.id = conversation.id
+        self._portal = portal
+        self._conversation = conversation
+
+    def send(self, message: Question, **options: Any) -> Reply:
+        """Say something; `options` as for `Client.chat`."""
+        return Reply(self._portal, self._conversation.send(message, **options))
+
+
+class Client:
+    """AsyncClient for programs that are not asynchronous; the same arguments and methods."""
+
+    def __init__(
+        self,
+        base_url: str = "",
+        *,
+        api_key: str = "",
+        settings: Settings | None = None,
+        data_dir: Path | None = None,
+    ) -> None:
+        from anyio.from_thread import start_blocking_portal
+
+        self._stack = ExitStack()
+        self._portal = self._stack.enter_context(start_blocking_portal())
+        try:
+            self._client: AsyncClient = self._portal.call(
+                lambda: AsyncClient(base_url, api_key=api_key, settings=settings, data_dir=data_dir)
+            )
+        except BaseException:
+            self._stack.close()
+            raise
+        self._stack.callback(self._portal.call, self._client.aclose)
+
+    def chat(self, message: Question, **options: Any) -> Reply:
+        """Ask something; see AsyncClient.chat."""
+        return Reply(self._portal, self._client.chat(message, **options))
+
+    def conversation(self, id: str = "", **defaults: Any) -> Conversation:
+        """A conversation under this id, or under a new one; see AsyncClient.conversation."""
+        return Conversation(self._portal, self._client.conversation(id, **defaults))
+
+    def providers(self) -> list[ProviderInfo]:
+        """The providers that the gateway has."""
+        return self._call(self._client.providers)
+
+    def models(self) -> list[Model]:
+        """The models that the gateway lists."""
+        return self._call(self._client.models)
+
+    def close(self) -> None:
+        """Close the client; in the process, the gateway with it."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _call(self, function: Callable[[], Awaitable[T]]) -> T:
+        return self._portal.call(function)
+
+
+async def _next(events: AsyncIterator[Event], end: object) -> Any:
+    return await anext(events, end)
+
+
+def _request(question: Question, system: str, fields: dict[str, Any]) -> ChatRequest:
+    """A request out of Python values, checked exactly as a client's body is."""
+    messages = [question] if isinstance(question, str | Message) else list(question)
+    typed = [message for message in messages if isinstance(message, Message)]
+    if typed and len(typed) != len(messages):
+        raise InvalidRequest("`messages` must be all Message or all mappings", param="messages")
+    wire = [
+        {"role": "user", "content": message} if isinstance(message, str) else message
+        for message in messages
+        if not isinstance(message, Message)
+    ]
+    # Typed messages need no reading; a stand-in lets the rest of the request be checked.
+    stand_in = [{"role": "user", "content": ""}]
+    body = {**fields, "messages": wire or (stand_in if typed else [])}
+    request = openai_chat.decode_request(msgspec.json.encode(body))
+    chosen = tuple(typed) or request.messages
+    if system:
+        chosen = (Message(role="system", content=system), *chosen)
+    return msgspec.structs.replace(request, messages=chosen)
+
+
+__all__ = [
+    "AsyncClient",
+    "AsyncConversation",
+    "AsyncReply",
+    "Client",
+    "Conversation",
+    "Reply",
+]

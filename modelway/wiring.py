@@ -1,0 +1,67 @@
+"""Builds a gateway out of settings; the only place that names concrete providers and the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from modelway.config import Settings
+from modelway.conversations import Conversations
+from modelway.gateway import Gateway
+from modelway.models import resolve
+from modelway.provider import Provider, ProviderInfo
+from modelway.providers.announced import copilot, lockchat
+from modelway.providers.http import HTTPClient
+from modelway.providers.local import Local
+from modelway.providers.openai_compatible import OpenAICompatible, build_provider, load_presets
+from modelway.routing import RetryPolicy, Router
+from modelway.settings import credential
+
+STORE_FILE = "conversations.sqlite3"
+
+
+def build(settings: Settings, *, data_dir: Path, on_progress: Callable[[str], None] | None = None) -> Gateway:
+    """A gateway with every provider; nothing is connected or started yet.
+
+    `on_progress` is told what the embedded model is doing while it starts.
+    """
+    http = HTTPClient(settings.upstream)
+    providers = build_providers(settings, http, data_dir=data_dir, on_progress=on_progress)
+    path = Path(settings.conversations.path) if settings.conversations.path else data_dir / STORE_FILE
+    return Gateway(
+        Router(providers, settings),
+        Conversations.open(path, settings.conversations),
+        RetryPolicy(settings.upstream.retries, settings.upstream.max_retry_wait_s),
+        resources=(http,),
+    )
+
+
+def build_providers(
+    settings: Settings,
+    http: HTTPClient,
+    *,
+    data_dir: Path,
+    on_progress: Callable[[str], None] | None = None,
+) -> list[Provider]:
+    """Every provider: the embedded model, the known names, the presets, and the user's own."""
+
+    def child(base_url: str, key: str) -> Provider:
+        info = ProviderInfo(name="Local", needs_auth=True)
+        return OpenAICompatible(info, base_url, http=http, key=lambda: key)
+
+    local = Local(
+        settings.local,
+        lambda: resolve(settings.local.model, data_dir),
+        child,
+        on_progress=on_progress,
+    )
+    providers: list[Provider] = [local, copilot(), lockchat()]
+    taken = {provider.info.name for provider in providers}
+    presets = load_presets()
+    others = dict.fromkeys((*presets, *settings.providers))
+    providers.extend(
+        build_provider(name, presets.get(name), settings.providers.get(name), http, credential)
+        for name in others
+        if name not in taken
+    )
+    return providers
