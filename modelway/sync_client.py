@@ -1,0 +1,146 @@
+"""The synchronous Python client: AsyncClient on an event loop of its own, in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from modelway.client import AsyncClient, AsyncConversation, AsyncReply, Question
+from modelway.config import Settings
+from modelway.provider import ProviderInfo
+from modelway.types import Completion, Event, Model, TextDelta
+
+T = TypeVar("T")
+
+
+class Reply:
+    """An answer. Iterate it for pieces of text; `completion` is there after the last one."""
+
+    def __init__(self, portal: BlockingPortal, reply: AsyncReply) -> None:
+        self._portal = portal
+        self._reply = reply
+        self._events = reply.events()
+
+    def events(self) -> Iterator[Event]:
+        """The answer as typed events."""
+        end = object()
+        try:
+            while (event := self._portal.call(_next, self._events, end)) is not end:
+                yield event
+        finally:
+            self.close()
+
+    def __iter__(self) -> Iterator[str]:
+        """The answer's text in pieces, as they come."""
+        for event in self.events():
+            if isinstance(event, TextDelta) and not event.choice:
+                yield event.text
+
+    def collect(self) -> Completion:
+        """Wait for the end."""
+        for _ in self.events():
+            pass
+        return self.completion
+
+    @property
+    def provider(self) -> str:
+        """Who answers; known from the first piece on."""
+        return self._reply.provider
+
+    @property
+    def model(self) -> str:
+        """The model that answers; known from the first piece on."""
+        return self._reply.model
+
+    @property
+    def conversation_id(self) -> str:
+        """The conversation that the answer belongs to, "" for none."""
+        return self._reply.conversation_id
+
+    @property
+    def completion(self) -> Completion:
+        """The whole answer, once its end has been read."""
+        return self._reply.completion
+
+    def close(self) -> None:
+        """Stop the answer, if it has begun."""
+        self._portal.call(self._reply.aclose)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Conversation:
+    """A conversation: what was sent to it before is remembered by the gateway."""
+
+    def __init__(self, portal: BlockingPortal, conversation: AsyncConversation) -> None:
+        self.id = conversation.id
+        self._portal = portal
+        self._conversation = conversation
+
+    def send(self, message: Question, **options: Any) -> Reply:
+        """Say something; `options` as for `Client.chat`."""
+        return Reply(self._portal, self._conversation.send(message, **options))
+
+
+class Client:
+    """AsyncClient for programs that are not asynchronous; the same arguments and methods."""
+
+    def __init__(
+        self,
+        base_url: str = "",
+        *,
+        api_key: str = "",
+        settings: Settings | None = None,
+        data_dir: Path | None = None,
+    ) -> None:
+        self._stack = ExitStack()
+        self._portal = self._stack.enter_context(start_blocking_portal())
+        try:
+            self._client: AsyncClient = self._portal.call(
+                lambda: AsyncClient(base_url, api_key=api_key, settings=settings, data_dir=data_dir)
+            )
+        except BaseException:
+            self._stack.close()
+            raise
+        self._stack.callback(self._portal.call, self._client.aclose)
+
+    def chat(self, message: Question, **options: Any) -> Reply:
+        """Ask something; see AsyncClient.chat."""
+        return Reply(self._portal, self._client.chat(message, **options))
+
+    def conversation(self, id: str = "", **defaults: Any) -> Conversation:
+        """A conversation under this id, or under a new one; see AsyncClient.conversation."""
+        return Conversation(self._portal, self._client.conversation(id, **defaults))
+
+    def providers(self) -> list[ProviderInfo]:
+        """The providers that the gateway has."""
+        return self._call(self._client.providers)
+
+    def models(self) -> list[Model]:
+        """The models that the gateway lists."""
+        return self._call(self._client.models)
+
+    def close(self) -> None:
+        """Close the client; in the process, the gateway with it."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _call(self, function: Callable[[], Awaitable[T]]) -> T:
+        return self._portal.call(function)
+
+
+async def _next(events: AsyncIterator[Event], end: object) -> Any:
+    return await anext(events, end)
