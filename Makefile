@@ -1,0 +1,58 @@
+# Every target sets up its own virtual environment in .venv; nothing else on the machine is touched,
+# except that the embedded model (93 MB) is kept in the user's data directory.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+INSTALL := $(PIP) install --require-hashes --only-binary=:all:
+
+.PHONY: run test fix bench lock clean
+
+run: .venv/.run .venv/.model
+	$(BIN)/python examples/python_client.py
+	$(BIN)/modelway serve
+
+test: .venv/.dev .venv/.model
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry modelway
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+fix: .venv/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/.dev
+	$(BIN)/modelway bench
+
+lock: .venv/.dev
+	$(BIN)/python requirements/lock.py
+
+clean:
+	rm -rf .venv build dist
+
+.venv/.python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Modelway needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/.run: requirements/run.txt pyproject.toml .venv/.python
+	$(INSTALL) -r requirements/run.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv/.dev: requirements/dev.txt pyproject.toml .venv/.python
+	$(INSTALL) -r requirements/dev.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	touch $@
+
+# The model's own download shows its progress; without the engine's wheel nothing could use it.
+.venv/.model: | .venv/.python
+	@test -x $(BIN)/modelway || $(MAKE) .venv/.run
+	$(BIN)/modelway models pull smollm2
+	touch $@

@@ -1,0 +1,36 @@
+"""Writes run.txt and dev.txt anew: every version pinned, with hashes and without addresses.
+
+Needs uv (`pip install uv`), which resolves for every platform and Python at once.
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PROJECT = HERE.parent
+COMPILE = [
+    *("uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11"),
+    *("--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-header", "--no-annotate"),
+]
+# What `pip install --no-build-isolation --editable .` needs.
+BUILD = "hatchling>=1.27\neditables>=0.5\n"
+
+
+def compile_requirements(output: Path, *arguments: str) -> None:
+    subprocess.run([*COMPILE, *arguments, "--output-file", str(output)], check=True, cwd=PROJECT)  # noqa: S603
+
+
+def main() -> int:
+    dev, run = HERE / "dev.txt", HERE / "run.txt"
+    compile_requirements(dev, "pyproject.toml", "--extra", "local", "--extra", "bench", "--group", "dev")
+    with tempfile.TemporaryDirectory() as folder:
+        build = Path(folder) / "build.in"
+        build.write_text(BUILD)
+        compile_requirements(run, "pyproject.toml", str(build), "--extra", "local", "--constraint", str(dev))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
