@@ -75,6 +75,9 @@ class GatewayError(Exception):
         if failover is not None:
             self.failover = failover
 
+    def __str__(self) -> str:
+        return self.explanation
+
     @property
     def explanation(self) -> str:
         """Message and hint in one sentence, as callers read it."""

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from types import ModuleType
+from typing import get_args
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from modelway.types import (
     Completion,
     Event,
     Finish,
+    FinishReason,
     ImagePart,
     Message,
     Params,
@@ -61,13 +63,14 @@ def answers(draw: st.DrawFn) -> list[Event]:
         cut = draw(st.integers(0, len(call.arguments)))
         first = ToolCallDelta(index=index, id=call.id, name=call.name, arguments=call.arguments[:cut])
         events += [first, ToolCallDelta(index=index, arguments=call.arguments[cut:])]
-    reason = draw(st.sampled_from(["stop", "length", "tool_calls", "content_filter"]))
+    reason = draw(st.sampled_from(get_args(FinishReason)))
     return [*events, Finish(reasons=(reason,), usage=draw(usages), model="m")]
 
 
 def written(dialect: ModuleType, events: list[Event]) -> bytes:
     encoder = dialect.EventEncoder(ENVELOPE)
-    return b"".join(map(encoder.encode, events)) + encoder.end()
+    stream: bytes = b"".join(map(encoder.encode, events)) + encoder.end()
+    return stream
 
 
 def read(dialect: ModuleType, pieces: list[bytes], *, raw: bool = False) -> list[Event]:

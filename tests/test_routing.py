@@ -1,0 +1,141 @@
+"""Which provider and model a request goes to, and what a failure permits."""
+
+import pytest
+
+from modelway.config import RouteSettings, Settings
+from modelway.errors import (
+    ContextTooLong,
+    GatewayError,
+    InvalidRequest,
+    ModelNotFound,
+    ProviderNotFound,
+    UpstreamFailed,
+    UpstreamRateLimited,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from modelway.routing import RetryPolicy, Router
+from modelway.types import ChatRequest, Message
+from tests.scripted import Scripted
+
+PROVIDERS = [
+    Scripted("Local", default_model="smollm2"),
+    Scripted("OpenAI", default_model="gpt-5", models=("gpt-5", "gpt-5-mini"), ready=False),
+    Scripted("Groq", default_model="llama", models=("llama", "shared")),
+    Scripted("Other", default_model="x", models=("shared",), ready=False),
+    Scripted("Empty", default_model=""),
+]
+SETTINGS = Settings(
+    provider="Local",
+    routes={
+        "fast": RouteSettings(candidates=("Groq/llama:8b", "Local"), failover_on_context=True),
+        "openai/odd": RouteSettings(candidates=("Local",)),
+    },
+)
+
+
+def resolve(provider: str = "", model: str = "", settings: Settings = SETTINGS) -> list[str]:
+    request = ChatRequest(messages=(Message(role="user", content="hi"),), provider=provider, model=model)
+    found = Router(PROVIDERS, settings).resolve(request)
+    return [f"{candidate.name}/{candidate.model}" for candidate in found]
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "candidates"),
+    [
+        ("", "", ["Local/smollm2"]),
+        ("local", "", ["Local/smollm2"]),
+        ("LOCAL", "other.gguf", ["Local/other.gguf"]),
+        ("OpenAI", "", ["OpenAI/gpt-5"]),
+        ("Groq", "openai/gpt-oss", ["Groq/openai/gpt-oss"]),
+        ("", "groq/llama:8b", ["Groq/llama:8b"]),
+        ("", "Groq:llama", ["Groq/llama"]),
+        ("", "Groq/", ["Groq/llama"]),
+        ("", "fast", ["Groq/llama:8b", "Local/smollm2"]),
+        ("", "gpt-5-mini", ["OpenAI/gpt-5-mini"]),
+        ("", "shared", ["Groq/shared"]),
+        ("", "openai", ["OpenAI/gpt-5"]),
+        ("", "LOCAL", ["Local/smollm2"]),
+    ],
+)
+def test_what_is_named_is_what_answers(provider: str, model: str, candidates: list[str]) -> None:
+    assert resolve(provider, model) == candidates
+
+
+@pytest.mark.parametrize("model", ["gpt-9", "fasst", "llama2", "a" * 10_000, "x\r\ny", "фу"])
+def test_an_unknown_model_is_not_found_and_never_replaced(model: str) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        resolve(model=model)
+    assert caught.value.param == "model"
+    assert len(caught.value.explanation) < 400
+    assert "\n" not in caught.value.explanation
+
+
+def test_the_nearest_models_are_named() -> None:
+    with pytest.raises(ModelNotFound, match="nearest: fast"):
+        resolve(model="fasst")
+
+
+def test_an_unknown_provider_is_not_found() -> None:
+    with pytest.raises(ProviderNotFound, match="nearest: OpenAI") as caught:
+        resolve("OpenA1")
+    assert caught.value.param == "provider"
+
+
+def test_a_provider_without_default_model_asks_for_one() -> None:
+    with pytest.raises(InvalidRequest, match="has no default model"):
+        resolve("Empty")
+
+
+def test_the_fallback_comes_last_and_only_once() -> None:
+    settings = Settings(fallback=("Local", "groq"))
+    assert resolve("OpenAI", settings=settings) == ["OpenAI/gpt-5", "Local/smollm2", "Groq/llama"]
+    assert resolve("Local", settings=settings) == ["Local/smollm2", "Groq/llama"]
+
+
+def test_a_fallback_that_does_not_exist_is_told_at_once() -> None:
+    with pytest.raises(ProviderNotFound):
+        Router(PROVIDERS, Settings(fallback=("Nobody",)))
+
+
+def test_a_route_may_fail_over_when_the_context_is_too_long() -> None:
+    request = ChatRequest(messages=(), model="fast")
+    by_route = Router(PROVIDERS, SETTINGS).resolve(request)[0]
+    named = Router(PROVIDERS, SETTINGS).resolve(ChatRequest(messages=(), provider="Groq"))[0]
+    assert by_route.may_fail_over(ContextTooLong("too long"))
+    assert not named.may_fail_over(ContextTooLong("too long"))
+    assert not by_route.may_fail_over(InvalidRequest("wrong"))
+
+
+POLICY = RetryPolicy(retries=2, max_wait_s=10)
+
+
+@pytest.mark.parametrize(
+    ("error", "stateful", "again"),
+    [
+        (UpstreamFailed("x"), False, True),
+        (UpstreamFailed("x"), True, False),
+        (UpstreamUnreachable("x", sent=False), False, True),
+        (UpstreamUnreachable("x", sent=False), True, True),
+        (UpstreamUnreachable("x"), False, False),
+        (UpstreamTimeout("x"), False, False),
+        (UpstreamRateLimited("x", retry_after=5), False, True),
+        (UpstreamRateLimited("x", retry_after=11), False, False),
+        (InvalidRequest("x", sent=False), False, False),
+    ],
+)
+def test_only_what_cannot_do_harm_is_tried_again(error: GatewayError, stateful: bool, again: bool) -> None:
+    assert (POLICY.pause(error, 0, stateful=stateful) is not None) == again
+
+
+def test_retries_end() -> None:
+    error = UpstreamFailed("x")
+    pauses = [POLICY.pause(error, attempt, stateful=False) for attempt in range(3)]
+    assert pauses[0] is not None
+    assert pauses[1] is not None
+    assert 0.1 < pauses[0] <= 0.25
+    assert pauses[2] is None
+
+
+def test_an_upstream_that_says_when_is_believed() -> None:
+    assert POLICY.pause(UpstreamRateLimited("x", retry_after=3), 1, stateful=False) == 3
