@@ -1,0 +1,267 @@
+"""One HTTP/1.1 connection to an upstream: bytes go out as they are, answers come in through httptools."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+import httptools
+
+from modelway.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachable
+
+MAX_BUFFERED_BYTES = 256 * 1024
+MAX_HEAD_BYTES = 64 * 1024
+SETTLE_S = 1.0
+
+
+class Connection(asyncio.Protocol):
+    """One connection and the one exchange on it at a time.
+
+    `on_settled` is called when an exchange that the client has left (`settle`) came to its end,
+    `on_lost` when the connection is gone. Reading stops while more than MAX_BUFFERED_BYTES wait.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        on_settled: Callable[[Connection], None],
+        on_lost: Callable[[Connection], None],
+    ) -> None:
+        self.host = host
+        self.idle_since = 0.0
+        self.lost = False
+        self._loop = loop
+        self._on_settled = on_settled
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+        self._waiter: asyncio.Future[bool] | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._reset()
+
+    def _reset(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.complete = False
+        self.answered = False
+        self._head_complete = False
+        self._keep_alive = False
+        self._dirty = False
+        self._ends_with_connection = False
+        self._settling = False
+        self._paused = False
+        self._error: UpstreamError | None = None
+        self._pieces: list[bytes] = []
+        self._buffered = 0
+        self._framing = 0
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may be sent: the last answer came whole and nothing followed it."""
+        return (
+            self.complete
+            and self._keep_alive
+            and not self._dirty
+            and not self._paused
+            and not self.lost
+            and not self._transport.is_closing()
+            and self._transport.get_write_buffer_size() == 0
+        )
+
+    def send(self, request: bytes) -> None:
+        """Begin an exchange."""
+        self._reset()
+        self._transport.write(request)
+
+    async def wait_for_head(self, deadline: float) -> bool:
+        """Wait until status and headers are there; False: not before the deadline (of the loop's clock)."""
+        while not self._head_complete:
+            if self._error is not None:
+                raise self._error
+            if not await self._wait(deadline):
+                return False
+        return True
+
+    async def read(self, deadline: float) -> bytes | None:
+        """What has come of the body, b"" at its end, None where nothing came before the deadline."""
+        while not self._pieces:
+            if self.complete:
+                return b""
+            if self._error is not None:
+                raise self._error
+            if not await self._wait(deadline):
+                return None
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces = []
+        self._buffered = 0
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        return body
+
+    def settle(self) -> None:
+        """The client has all that it wants: give the framing of the end a moment to arrive."""
+        self._settling = True
+        self._pieces = []
+        self._buffered = 0
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        self._arm(self._loop.time() + SETTLE_S)
+
+    def abort(self) -> None:
+        """Close at once, whatever is under way."""
+        self._transport.abort()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came; what came without a request spoils the connection."""
+        self.answered = True
+        body_before = self._buffered
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._fail_parsing(error)
+            return
+        if self._buffered > body_before:
+            self._framing = 0
+        elif not self.complete:
+            # One bound for headers, trailers, chunk extensions and endless 1xx replies.
+            self._framing += len(data)
+            if self._framing > MAX_HEAD_BYTES:
+                self._fail(
+                    UpstreamProtocolError(
+                        f"{self.host} sent more than {MAX_HEAD_BYTES} bytes of headers",
+                        code="upstream_too_large",
+                    )
+                )
+        if self._settling:
+            self._settle_further()
+        elif self._buffered > MAX_BUFFERED_BYTES and not self._paused and not self.complete:
+            self._paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell apart an end, a cut answer, and a connection that was closed before it answered."""
+        self.lost = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.complete:
+            pass
+        elif self._ends_with_connection and exc is None:
+            self.complete = True
+        elif not self.answered:
+            self._set_error(UpstreamUnreachable(f"{self.host} closed the connection without an answer"))
+        else:
+            self._set_error(UpstreamProtocolError(f"{self.host} cut the answer off", code="upstream_reset"))
+        self._wake()
+        self._on_lost(self)
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        """An answer begins; behind a whole one it has no business."""
+        if self.complete:
+            self._dirty = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; those of the same name are joined, trailers ignored."""
+        if self._head_complete:
+            return
+        key = name.decode("latin-1").lower()
+        text = value.decode("latin-1")
+        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
+
+    def on_headers_complete(self) -> None:
+        """The head is whole; an interim one (1xx) is forgotten."""
+        if self.complete:
+            return
+        status = self._parser.get_status_code()
+        if 100 <= status < 200:
+            self.headers = {}
+            return
+        self.status = status
+        self._head_complete = True
+        headers = self.headers
+        if "content-length" not in headers and "chunked" not in headers.get("transfer-encoding", "").lower():
+            self._ends_with_connection = status not in {204, 304}
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of the body until it is read."""
+        if not self._dirty:
+            self._pieces.append(body)
+            self._buffered += len(body)
+
+    def on_message_complete(self) -> None:
+        """The answer is whole."""
+        if self._head_complete:
+            self.complete = True
+            self._keep_alive = self._parser.should_keep_alive()
+
+    def _fail_parsing(self, error: Exception) -> None:
+        if self.complete:
+            self._dirty = True
+        else:
+            failure = UpstreamProtocolError(f"{self.host} sent something that is not HTTP/1.1")
+            failure.__cause__ = error
+            self._fail(failure)
+        self._wake()
+
+    def _fail(self, error: UpstreamError) -> None:
+        self._set_error(error)
+        self._transport.abort()
+
+    def _set_error(self, error: UpstreamError) -> None:
+        if self._error is None:
+            self._error = error
+
+    def _settle_further(self) -> None:
+        self._pieces = []
+        if self.complete:
+            self._settling = False
+            self._on_settled(self)
+        elif self._buffered > MAX_BUFFERED_BYTES:
+            self.abort()
+
+    async def _wait(self, deadline: float) -> bool:
+        """Wait for the next network read or the loss; False: the deadline came first."""
+        self._arm(deadline)
+        self._waiter = self._loop.create_future()
+        try:
+            return await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(True)
+
+    def _arm(self, deadline: float) -> None:
+        """One timer serves all waits: a later deadline is only noted, and looked at when it fires."""
+        self._deadline = deadline
+        if self._timer is not None:
+            if self._timer.when() <= deadline:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._waiter is None and not self._settling:
+            return
+        if self._loop.time() < self._deadline:
+            self._arm(self._deadline)
+        elif self._settling:
+            self.abort()
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(False)
