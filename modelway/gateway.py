@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from msgspec.structs import replace
 
@@ -24,6 +24,15 @@ class Closeable(Protocol):
 
     async def aclose(self) -> None:
         """Give it back."""
+        ...
+
+
+@runtime_checkable
+class Preloadable(Protocol):
+    """A provider that takes time to start."""
+
+    async def start(self) -> None:
+        """Start it; again is harmless."""
         ...
 
 
@@ -63,6 +72,12 @@ class Gateway:
         except BaseException:
             turn.interrupt()
             raise
+
+    async def preload(self) -> None:
+        """Start what would otherwise start with the first request that needs it."""
+        for provider in self.providers.values():
+            if isinstance(provider, Preloadable):
+                await provider.start()
 
     async def aclose(self) -> None:
         """Close the providers, then the store that their last turns are written to."""

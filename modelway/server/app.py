@@ -61,10 +61,19 @@ def routes(chat: ChatEndpoint, catalogue: Catalogue, conversations: Conversation
 class Application:
     """What the HTTP server calls for each request."""
 
-    def __init__(self, gateway: Gateway, auth: Auth, telemetry: Telemetry, settings: ServerSettings) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        auth: Auth,
+        telemetry: Telemetry,
+        settings: ServerSettings,
+        *,
+        preload: bool = False,
+    ) -> None:
         self._gateway = gateway
         self._auth = auth
         self._telemetry = telemetry
+        self._preload = preload
         self._guard = Guard(settings)
         self._chat = ChatEndpoint(
             openai_chat,
@@ -121,6 +130,8 @@ class Application:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                if self._preload:
+                    await self._gateway.preload()
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self._gateway.aclose()

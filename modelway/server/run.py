@@ -8,12 +8,16 @@ import signal
 import socket
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 
-from modelway.config import ServerSettings
+from modelway.auth import Auth
+from modelway.config import ServerSettings, Settings
 from modelway.server.app import Application
+from modelway.telemetry import Telemetry
+from modelway.wiring import build
 
 BACKLOG = 2048
 
@@ -59,42 +63,59 @@ def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket
     return sock
 
 
-def serve(
-    application: Application,
-    settings: ServerSettings,
-    sockets: list[socket.socket],
-    *,
-    on_ready: Callable[[str], None],
-) -> None:
+class Server(uvicorn.Server):
+    """uvicorn, which tells the address once requests are taken."""
+
+    def __init__(
+        self, application: Application, settings: ServerSettings, on_ready: Callable[[str], None]
+    ) -> None:
+        config = uvicorn.Config(
+            application,
+            loop="uvloop" if find_spec("uvloop") else "asyncio",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_s)),
+        )
+        super().__init__(config)
+        self._host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to take requests."""
+        await super().startup(sockets)
+        port = sockets[0].getsockname()[1] if sockets else self.config.port
+        self._on_ready(f"http://{self._host}:{port}")
+
+
+def run(settings: Settings, *, data_dir: Path, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM, then let running answers finish within the grace time.
 
-    `on_ready` is told the address once requests are taken.
+    Raises PortInUse before anything is started. `on_ready` is told the address.
     """
-    host = settings.host if ":" not in settings.host else f"[{settings.host}]"
-    address = f"http://{host}:{sockets[0].getsockname()[1]}"
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            on_ready(address)
-
-    config = uvicorn.Config(
-        application,
-        loop="uvloop" if find_spec("uvloop") else "asyncio",
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        backlog=BACKLOG,
-        timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_s)),
+    sockets = bind(settings.server)
+    try:
+        gateway = build(settings, data_dir=data_dir)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    application = Application(
+        gateway,
+        Auth(settings.auth.api_keys),
+        Telemetry(),
+        settings.server,
+        preload=settings.local.preload,
     )
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     # uvicorn raises a caught signal again once it has shut down; a clean end must exit with 0.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _ignore)
-    Server(config).run(sockets=sockets)
+    Server(application, settings.server, on_ready).run(sockets=sockets)
 
 
 def _ignore(number: int, frame: Any) -> None:

@@ -1,0 +1,43 @@
+"""What the documents promise, held against the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from modelway.errors import _FURTHER_CODES, all_errors
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+
+
+def test_every_error_is_in_the_table_as_it_is() -> None:
+    text = (ROOT / "docs/errors.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| `(\w+)` \| (yes|no) \| (yes|no) \|$", text, re.MULTILINE)
+    expected = [
+        (
+            kind.__name__,
+            str(kind.status),
+            kind.code,
+            "yes" if kind.retryable else "no",
+            "yes" if kind.failover else "no",
+        )
+        for kind in all_errors()[1:]
+    ]
+    assert rows == expected
+    for code in _FURTHER_CODES:
+        assert f"`{code}`" in text
+
+
+def test_the_tree_in_the_code_draws_every_error() -> None:
+    import modelway.errors
+
+    drawn = re.findall(r"─ (\w+) +(\d+)  (\w+)", modelway.errors.__doc__ or "")
+    expected = [(kind.__name__, str(kind.status), kind.code) for kind in all_errors()[1:]]
+    assert drawn == expected
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
+        assert (document.parent / target).exists(), target
