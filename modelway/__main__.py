@@ -1,0 +1,5 @@
+"""Runs the command line as `python -m modelway`."""
+
+from modelway.cli import main
+
+main()

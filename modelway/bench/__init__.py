@@ -1,0 +1,1 @@
+"""Measures what Modelway costs, beside its upstream and beside nginx, all on loopback."""
