@@ -1,0 +1,18 @@
+"""Durable memory: turns, history, forks, and the lease that lets one turn at a time in."""
+
+from modelway.conversations.ephemeral import Ephemeral
+from modelway.conversations.records import Branch, Conversation, Match, StoredMessage, Summary, TurnRecord
+from modelway.conversations.store import Conversations
+from modelway.conversations.turn import Turn
+
+__all__ = [
+    "Branch",
+    "Conversation",
+    "Conversations",
+    "Ephemeral",
+    "Match",
+    "StoredMessage",
+    "Summary",
+    "Turn",
+    "TurnRecord",
+]

@@ -1,0 +1,150 @@
+"""Ends a turn in the store, and keeps what has come of its answer until then.
+
+Every statement holds only while the turn still has the lease: a turn that lost it changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from modelway.conversations import codec
+from modelway.conversations.codec import Row, SavedState
+from modelway.conversations.ledger import Ledger
+from modelway.conversations.matching import Path
+from modelway.conversations.paths import Paths, branch
+from modelway.conversations.records import TurnStatus
+from modelway.errors import ConversationBusy
+from modelway.types import Usage, collect
+
+
+class Ending(Struct, frozen=True, kw_only=True):
+    """How a turn ended. `path` leads to the last message before the answer; `answers` are alternatives."""
+
+    turn: str
+    conversation: int
+    tree: int
+    path: Path
+    in_force: int | None
+    status: TurnStatus
+    now: float
+    answers: list[Row] = []
+    provider: str = ""
+    model: str = ""
+    finish_reason: str = ""
+    usage: Usage | None = None
+    state: dict[str, Any] | None = None
+    error_code: str = ""
+    error: str = ""
+    has_checkpoints: bool = False
+
+
+class Checkpoint(Struct, frozen=True):
+    """The deltas of a turn since its last checkpoint."""
+
+    turn: str
+    conversation: int
+    seq: int
+    events: bytes
+
+
+def end_turn(ledger: Ledger, paths: Paths, ending: Ending) -> bool:
+    """Store the answer as the conversation's newest message; False where the lease was lost."""
+    first_id = ledger.new_id() if ending.answers else None
+    path = ending.path
+    state = None
+    if ending.state is not None and first_id is not None:
+        state = codec.encode_state(SavedState(ending.provider, first_id, ending.state))
+    settled = ledger.run(
+        ledger.sql.settle,
+        {
+            "conversation": ending.conversation,
+            "turn": ending.turn,
+            "new_head": first_id or (path[-1].id if path else None),
+            "in_force": ending.in_force,
+            "new_state": state,
+            "now": ending.now,
+        },
+    )
+    if not settled:
+        return False
+    if first_id is not None:
+        nodes = branch(ledger, ending.answers, path, tree=ending.tree, turn=ending.turn, first_id=first_id)
+        paths.keep((*path, nodes[0]), instead_of=path)
+    if ending.has_checkpoints:
+        ledger.run(ledger.sql.drop_checkpoints, {"turn": ending.turn})
+    _close(ledger, ending, first_id)
+    return True
+
+
+def finish_turn(ledger: Ledger, paths: Paths, ending: Ending) -> None:
+    """As end_turn; raises where the lease was lost, so that nobody takes the turn for stored."""
+    if not end_turn(ledger, paths, ending):
+        raise ConversationBusy(
+            "this turn was silent for so long that the conversation went on without it, or was deleted",
+            hint="send the message again",
+        )
+
+
+def fail_turn(ledger: Ledger, ending: Ending, *, drop_state: bool) -> None:
+    """Note the error; the conversation stays as it was before the turn."""
+    values = {"conversation": ending.conversation, "turn": ending.turn, "drop_state": drop_state}
+    if ledger.run(ledger.sql.free_lease, values):
+        _close(ledger, ending, None)
+
+
+def end_lost_turn(ledger: Ledger, paths: Paths, conversation: int, turn: str, now: float) -> None:
+    """End a turn whose holder is gone, with the text that its checkpoints hold."""
+    checkpoints = ledger.all(ledger.sql.read_checkpoints, {"turn": turn})
+    deltas = [delta for (events,) in checkpoints for delta in codec.decode_deltas(events)]
+    tree, tail, in_force = ledger.one(ledger.sql.read_turn, {"turn": turn})
+    ending = Ending(
+        turn=turn,
+        conversation=conversation,
+        tree=tree,
+        path=() if tail is None else paths.read(ledger, tail),
+        in_force=in_force,
+        status="interrupted",
+        now=now,
+        answers=codec.answer_rows(collect(deltas)),
+        has_checkpoints=bool(checkpoints),
+    )
+    end_turn(ledger, paths, ending)
+
+
+def save_checkpoints(ledger: Ledger, checkpoints: list[Checkpoint]) -> None:
+    """Keep what has come of some answers."""
+    ledger.run_many(
+        ledger.sql.insert_checkpoint,
+        [
+            {"turn": one.turn, "conversation": one.conversation, "seq": one.seq, "events": one.events}
+            for one in checkpoints
+        ],
+    )
+
+
+def extend_leases(ledger: Ledger, turns: list[tuple[int, str]], until: float) -> None:
+    """Hold on to the conversations of long turns."""
+    ledger.run_many(
+        ledger.sql.extend_lease,
+        [{"conversation": conversation, "turn": turn, "until": until} for conversation, turn in turns],
+    )
+
+
+def _close(ledger: Ledger, ending: Ending, answer: int | None) -> None:
+    ledger.run(
+        ledger.sql.close_turn,
+        {
+            "turn": ending.turn,
+            "new_status": ending.status,
+            "new_answer": answer,
+            "by": ending.provider,
+            "using": ending.model,
+            "reason": ending.finish_reason,
+            "used": codec.encode_usage(ending.usage),
+            "code": ending.error_code,
+            "reported": ending.error,
+            "now": ending.now,
+        },
+    )

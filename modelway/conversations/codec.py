@@ -1,0 +1,194 @@
+"""Messages, instructions and deltas as the bytes that are stored and hashed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from itertools import groupby
+from typing import Any, Union
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from modelway.errors import InvalidRequest
+from modelway.types import (
+    Completion,
+    Message,
+    ReasoningDelta,
+    RefusalDelta,
+    Role,
+    TextDelta,
+    TextPart,
+    ToolCallDelta,
+    Usage,
+)
+
+Recorded = Union[TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta]
+
+_encoder = msgspec.json.Encoder()
+_message_decoder = msgspec.json.Decoder(Message)
+_messages_decoder = msgspec.json.Decoder(tuple[Message, ...])
+_deltas_decoder = msgspec.json.Decoder(tuple[Recorded, ...])
+_usage_decoder = msgspec.json.Decoder(Usage)
+
+
+class SavedState(Struct, frozen=True):
+    """What a provider needs to go on after the message `at`."""
+
+    provider: str
+    at: int
+    value: dict[str, Any]
+
+
+_state_decoder = msgspec.json.Decoder(SavedState)
+
+
+class Row(Struct, frozen=True):
+    """A message ready to be stored.
+
+    `key` is what makes two messages equal. `text` is all its text; `rest` is the message as JSON where
+    there is more to it than a role and plain text.
+    """
+
+    message: Message
+    key: bytes
+    text: str
+    rest: bytes | None
+
+
+def rows(messages: Iterable[Message]) -> list[Row]:
+    """Prepare a request's messages; what JSON cannot carry is the caller's mistake."""
+    try:
+        return [row(message) for message in messages]
+    except (ValueError, OverflowError, TypeError, RecursionError) as exc:
+        raise InvalidRequest(
+            "a message holds something that JSON in UTF-8 cannot carry",
+            hint="look for unpaired surrogates and for very large numbers",
+            param="messages",
+        ) from exc
+
+
+def row(message: Message) -> Row:
+    """Prepare one message."""
+    text = message.text
+    return Row(message, _key(message), text, _rest(message))
+
+
+def message_of(role: Role, text: str, rest: bytes | None) -> Message:
+    """The message that a row holds."""
+    if rest is None:
+        return Message(role=role, content=text)
+    message = _message_decoder.decode(rest)
+    return replace(message, content=text) if message.content == "" else message
+
+
+def chained(parent: bytes, key: bytes) -> bytes:
+    """The hash of a message that follows the one with the hash `parent` (b"" at the root)."""
+    return blake2b(key, key=parent, digest_size=16).digest()
+
+
+def hashes(rows: Sequence[Row]) -> list[bytes]:
+    """The hash of each message of a chain that begins at the root."""
+    found = []
+    parent = b""
+    for one in rows:
+        parent = chained(parent, one.key)
+        found.append(parent)
+    return found
+
+
+def encode_messages(messages: tuple[Message, ...]) -> bytes:
+    """Instructions as they are stored."""
+    return _encoder.encode(messages)
+
+
+def decode_messages(body: bytes | None) -> tuple[Message, ...]:
+    """Instructions as they were stored."""
+    return _messages_decoder.decode(body) if body else ()
+
+
+def encode_state(state: SavedState) -> bytes:
+    """An upstream state as it is stored."""
+    return _encoder.encode(state)
+
+
+def decode_state(body: bytes | None) -> SavedState | None:
+    """An upstream state as it was stored."""
+    return _state_decoder.decode(body) if body else None
+
+
+def encode_usage(usage: Usage | None) -> bytes | None:
+    """Usage as it is stored."""
+    return None if usage is None else _encoder.encode(usage)
+
+
+def decode_usage(body: bytes | None) -> Usage | None:
+    """Usage as it was stored."""
+    return _usage_decoder.decode(body) if body else None
+
+
+def encode_deltas(deltas: Iterable[Recorded]) -> bytes:
+    """Deltas without the upstream's bytes, neighbours of one kind joined."""
+    joined: list[Recorded] = []
+    for _, run in groupby(deltas, key=lambda delta: (type(delta), delta.choice)):
+        first, *others = run
+        if isinstance(first, ToolCallDelta):
+            joined.extend(replace(delta, raw=None) for delta in (first, *others))
+        else:
+            text = first.text + "".join(
+                delta.text for delta in others if not isinstance(delta, ToolCallDelta)
+            )
+            joined.append(replace(first, text=well_formed(text), raw=None))
+    return _encoder.encode(joined)
+
+
+def decode_deltas(body: bytes) -> tuple[Recorded, ...]:
+    """The deltas of a checkpoint."""
+    return _deltas_decoder.decode(body)
+
+
+def answer_rows(completion: Completion) -> list[Row]:
+    """Every choice of an answer that holds anything, as messages to store."""
+    found = []
+    for choice in completion.choices:
+        message = choice.message
+        if not (message.content or message.reasoning or message.tool_calls or choice.refusal):
+            continue
+        message = replace(
+            message,
+            content=well_formed(message.text),
+            reasoning=well_formed(message.reasoning),
+            extra={"refusal": well_formed(choice.refusal)} if choice.refusal else message.extra,
+        )
+        found.append(row(message))
+    return found
+
+
+def well_formed(text: str) -> str:
+    """Text that UTF-8 can carry: halves of surrogate pairs from separate deltas joined, others replaced."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _key(message: Message) -> bytes:
+    content = message.content
+    if not isinstance(content, str):
+        match content:
+            case ():
+                content = ""
+            case (TextPart(text=only),):
+                content = only
+    return _encoder.encode((message.role, content, message.name, message.tool_calls, message.tool_call_id))
+
+
+def _rest(message: Message) -> bytes | None:
+    plain = isinstance(message.content, str)
+    if plain and not (
+        message.name or message.reasoning or message.tool_calls or message.tool_call_id or message.extra
+    ):
+        return None
+    return _encoder.encode(replace(message, content="") if plain else message)

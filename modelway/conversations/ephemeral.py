@@ -1,0 +1,44 @@
+"""A turn outside any conversation: nothing of it is stored."""
+
+from __future__ import annotations
+
+from secrets import token_hex
+from typing import Any
+
+from msgspec.structs import replace
+
+from modelway.errors import GatewayError
+from modelway.types import ChatRequest, Collector, Completion, Event
+
+
+def new_turn_id() -> str:
+    """A name for a turn that nobody can guess."""
+    return f"turn_{token_hex(12)}"
+
+
+class Ephemeral:
+    """What a Turn is, for a request without a conversation."""
+
+    def __init__(self, request: ChatRequest) -> None:
+        self.id = new_turn_id()
+        self.conversation_id = ""
+        self.request = request
+        self._collector = Collector()
+
+    def state_for(self, provider: str) -> dict[str, Any] | None:
+        """Nothing is known from before."""
+        return None
+
+    def record(self, event: Event) -> None:
+        """Take the next event of the answer."""
+        self._collector.add(event)
+
+    async def finish(self, provider: str, model: str) -> Completion:
+        """The whole answer."""
+        return replace(self._collector.completion(), provider=provider)
+
+    def interrupt(self, provider: str = "", model: str = "") -> None:
+        """Nothing is kept."""
+
+    async def fail(self, error: GatewayError) -> None:
+        """Nothing is kept."""

@@ -1,0 +1,69 @@
+"""The connection that writes."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from secrets import randbits
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modelway.conversations.statements import Statements
+
+Values = Mapping[str, object]
+
+_NOTHING: Values = MappingProxyType({})
+_SALT_BITS = 11
+
+
+class Ledger:
+    """The writer's connection: runs prepared statements and numbers the rows."""
+
+    def __init__(self, connection: sqlite3.Connection, statements: Statements) -> None:
+        self.sql = statements
+        self._connection = connection
+        self._last_id = 0
+        self._salt = randbits(_SALT_BITS)
+
+    def one(self, sql: str, values: Values) -> Any:
+        """The first row, or None."""
+        return self._connection.execute(sql, values).fetchone()
+
+    def all(self, sql: str, values: Values) -> list[Any]:
+        """All rows."""
+        return self._connection.execute(sql, values).fetchall()
+
+    def run(self, sql: str, values: Values = _NOTHING) -> int:
+        """Execute; returns how many rows were changed."""
+        return self._connection.execute(sql, values).rowcount
+
+    def run_many(self, sql: str, values: Sequence[Values]) -> None:
+        """Execute once for each."""
+        self._connection.executemany(sql, values)
+
+    def new_id(self) -> int:
+        """A row id that grows with time and that two processes hardly ever both make.
+
+        Where they do, the database refuses the second, and the writer's second run makes another.
+        """
+        microseconds = time.time_ns() // 1000
+        self._last_id = max(self._last_id + 1, microseconds << _SALT_BITS | self._salt)
+        return self._last_id
+
+    def begin(self) -> None:
+        """Begin to write, after other processes have finished theirs."""
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Make everything since begin() durable."""
+        self._connection.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo everything since begin()."""
+        self._connection.rollback()
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._connection.close()

@@ -1,0 +1,215 @@
+"""Opens a turn in the store: takes the lease, places the new messages, reads the history."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from modelway.conversations import codec
+from modelway.conversations.closing import end_lost_turn
+from modelway.conversations.codec import Row, SavedState
+from modelway.conversations.ledger import Ledger
+from modelway.conversations.lines import busy
+from modelway.conversations.matching import Path, Placement, place
+from modelway.conversations.paths import Paths, append
+from modelway.types import Message
+
+_TITLE_LENGTH = 60
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """A request as the store takes it. `instructions` is empty where the request had none."""
+
+    turn: str
+    caller: str
+    name: str
+    instructions: list[Row]
+    rows: list[Row]
+    now: float
+    lease_s: float
+
+
+class Opened(Struct, frozen=True, kw_only=True):
+    """A turn that is open. `path` ends with its new messages, of which the first is `path[new_from]`.
+
+    `state` is the upstream state that is still current; `in_force` the row of the instructions.
+    """
+
+    turn: str
+    conversation: int
+    tree: int
+    path: Path
+    new_from: int
+    instructions: tuple[Message, ...]
+    in_force: int | None
+    state: SavedState | None
+
+
+class _Standing(Struct, frozen=True):
+    """Where the conversation stands before the turn; the columns of `find_conversation`."""
+
+    id: int
+    tree: int
+    head: int | None = None
+    instructions: int | None = None
+    instructions_hash: bytes | None = None
+    instructions_body: bytes | None = None
+    state: bytes | None = None
+    lease_owner: str | None = None
+    lease_until: float | None = None
+    lease_turn: str | None = None
+
+
+class Opener:
+    """Opens turns for one holder. `is_gone` tells whether a turn's holder has ended."""
+
+    def __init__(self, owner: str, paths: Paths, is_gone: Callable[[str, str], bool]) -> None:
+        self._owner = owner
+        self._paths = paths
+        self._is_gone = is_gone
+
+    def open(self, ledger: Ledger, asked: Asked) -> Opened:
+        """Open a turn; raises ConversationBusy where another one holds the conversation."""
+        standing = self._find(ledger, asked)
+        if standing is None:
+            return self._record(ledger, asked, self._create(ledger, asked))
+        if standing.lease_turn is not None:
+            if not self._has_lapsed(standing):
+                raise busy()
+            end_lost_turn(ledger, self._paths, standing.id, standing.lease_turn, asked.now)
+            standing = self._find(ledger, asked) or standing
+        ledger.run(
+            ledger.sql.take_lease,
+            {
+                "conversation": standing.id,
+                "owner": self._owner,
+                "until": time.time() + asked.lease_s,
+                "turn": asked.turn,
+            },
+        )
+        return self._record(ledger, asked, standing)
+
+    def _find(self, ledger: Ledger, asked: Asked) -> _Standing | None:
+        row = ledger.one(ledger.sql.find_conversation, {"caller": asked.caller, "name": asked.name})
+        return None if row is None else _Standing(*row)
+
+    def _has_lapsed(self, standing: _Standing) -> bool:
+        owner, turn = standing.lease_owner or "", standing.lease_turn or ""
+        return (standing.lease_until or 0.0) <= time.time() or self._is_gone(owner, turn)
+
+    def _create(self, ledger: Ledger, asked: Asked) -> _Standing:
+        id = ledger.new_id()
+        ledger.run(
+            ledger.sql.insert_conversation,
+            {
+                "id": id,
+                "tree": id,
+                "caller": asked.caller,
+                "name": asked.name,
+                "title": _title(asked.rows),
+                "head": None,
+                "instructions": None,
+                "state": None,
+                "created_at": asked.now,
+                "updated_at": asked.now,
+                "lease_owner": self._owner,
+                "lease_until": time.time() + asked.lease_s,
+                "lease_turn": asked.turn,
+            },
+        )
+        return _Standing(id, id)
+
+    def _record(self, ledger: Ledger, asked: Asked, standing: _Standing) -> Opened:
+        placement = self._place(ledger, asked, standing)
+        new = asked.rows[placement.known :]
+        path = placement.base + append(ledger, new, placement.base, tree=standing.tree, turn=asked.turn)
+        instructions, in_force = _instruct(ledger, asked, standing)
+        _insert_turn(ledger, asked, standing.id, placement.base, path, in_force)
+        self._paths.keep(path, instead_of=placement.base)
+        return Opened(
+            turn=asked.turn,
+            conversation=standing.id,
+            tree=standing.tree,
+            path=path,
+            new_from=_first_unanswered(path, len(placement.base)),
+            instructions=instructions,
+            in_force=in_force,
+            state=_current_state(standing, placement.base, in_force),
+        )
+
+    def _place(self, ledger: Ledger, asked: Asked, standing: _Standing) -> Placement:
+        def find(hash: bytes) -> int | None:
+            found: Any = ledger.one(ledger.sql.find_message, {"tree": standing.tree, "hash": hash})[0]
+            return None if found is None else int(found)
+
+        path = () if standing.head is None else self._paths.read(ledger, standing.head)
+        return place(path, asked.rows, find, lambda head: self._paths.read(ledger, head))
+
+
+def _instruct(ledger: Ledger, asked: Asked, standing: _Standing) -> tuple[tuple[Message, ...], int | None]:
+    """The instructions from this turn on, and their row."""
+    if asked.instructions:
+        hash = codec.hashes(asked.instructions)[-1]
+        if hash != standing.instructions_hash:
+            id = ledger.new_id()
+            instructions = tuple(row.message for row in asked.instructions)
+            ledger.run(
+                ledger.sql.insert_instructions,
+                {
+                    "id": id,
+                    "tree": standing.tree,
+                    "hash": hash,
+                    "body": codec.encode_messages(instructions),
+                },
+            )
+            return instructions, id
+    return codec.decode_messages(standing.instructions_body), standing.instructions
+
+
+def _current_state(standing: _Standing, base: Path, in_force: int | None) -> SavedState | None:
+    """The upstream's state, if it stands exactly where this turn goes on, under the same instructions."""
+    state = codec.decode_state(standing.state)
+    if state is None or not base or state.at != base[-1].id or in_force != standing.instructions:
+        return None
+    return state
+
+
+def _insert_turn(
+    ledger: Ledger, asked: Asked, conversation: int, base: Path, path: Path, in_force: int | None
+) -> None:
+    ledger.run(
+        ledger.sql.insert_turn,
+        {
+            "id": asked.turn,
+            "conversation": conversation,
+            "status": "open",
+            "parent": base[-1].id if base else None,
+            "tail": path[-1].id if path else None,
+            "answer": None,
+            "instructions": in_force,
+            "provider": "",
+            "model": "",
+            "finish_reason": "",
+            "usage": None,
+            "error_code": "",
+            "error": "",
+            "created_at": asked.now,
+            "finished_at": None,
+        },
+    )
+
+
+def _first_unanswered(path: Path, known: int) -> int:
+    """Where the new messages begin; where none is new, the first that has no answer."""
+    if known == len(path):
+        while known and path[known - 1].message.role != "assistant":
+            known -= 1
+    return known
+
+
+def _title(rows: list[Row]) -> str:
+    first = next((row.text for row in rows if row.message.role == "user"), "")
+    return " ".join(first[: 4 * _TITLE_LENGTH].split())[:_TITLE_LENGTH]

@@ -1,0 +1,150 @@
+"""Keeps the open turns of this process: their checkpoints, their leases, their ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from modelway.conversations.closing import (
+    Ending,
+    end_turn,
+    extend_leases,
+    fail_turn,
+    finish_turn,
+    save_checkpoints,
+)
+from modelway.conversations.paths import Paths
+from modelway.conversations.writer import Command, Writer
+from modelway.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from modelway.conversations.turn import Turn
+
+
+class Recorder:
+    """Writes what the open turns record. All methods but is_open() belong to the event loop's thread."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        paths: Paths,
+        *,
+        checkpoint_s: float,
+        lease_s: float,
+        released: Callable[[Turn], None],
+    ) -> None:
+        self._writer = writer
+        self._paths = paths
+        self._checkpoint_s = checkpoint_s
+        self._lease_s = lease_s
+        self._released = released
+        self._turns: dict[str, Turn | None] = {}
+        self._unsaved: set[Turn] = set()
+        self._save_timer: asyncio.Handle | None = None
+        self._lease_timer: asyncio.Handle | None = None
+        self._hurried = False
+
+    def is_open(self, turn: str) -> bool:
+        """Whether this process still works on the turn."""
+        return turn in self._turns
+
+    def expect(self, turn: str) -> None:
+        """A turn is about to be opened in the store."""
+        self._turns[turn] = None
+
+    def dismiss(self, turn: str) -> None:
+        """The turn could not be opened."""
+        self._turns.pop(turn, None)
+
+    def add(self, turn: Turn) -> None:
+        """The turn is open."""
+        self._turns[turn.id] = turn
+        if self._lease_timer is None:
+            self._lease_timer = asyncio.get_running_loop().call_later(self._lease_s / 3, self._extend_leases)
+
+    def save_later(self, turn: Turn) -> None:
+        """The turn has something to save: within `checkpoint_s`."""
+        self._unsaved.add(turn)
+        if self._save_timer is None:
+            self._save_timer = asyncio.get_running_loop().call_later(self._checkpoint_s, self._save)
+
+    def save_soon(self) -> None:
+        """A turn has much to save. Not at once: an answer that is complete by then needs no checkpoint."""
+        if not self._hurried:
+            self._hurried = True
+            asyncio.get_running_loop().call_soon(self._save)
+
+    async def finish(self, turn: Turn, ending: Ending) -> None:
+        """Store the end of a turn; durable on return."""
+        await self._end(turn, lambda ledger: finish_turn(ledger, self._paths, ending))
+
+    async def fail(self, turn: Turn, ending: Ending, *, drop_state: bool) -> None:
+        """Store why a turn has no answer. The turn's own error matters more than that of the store."""
+        with suppress(StoreUnavailable):
+            await self._end(turn, lambda ledger: fail_turn(ledger, ending, drop_state=drop_state))
+
+    async def cut(self, turn: Turn, ending: Ending) -> None:
+        """Store an answer that an error cut off, and the error."""
+        with suppress(StoreUnavailable):
+            await self._end(turn, lambda ledger: end_turn(ledger, self._paths, ending))
+
+    def interrupt(self, turn: Turn, ending: Ending) -> None:
+        """Store an answer that was cut off, without waiting for it."""
+        self._writer.send(lambda ledger: end_turn(ledger, self._paths, ending))
+        self._release(turn)
+
+    def close(self) -> None:
+        """Interrupt what is open."""
+        for turn in list(self._turns.values()):
+            if turn is not None:
+                turn.interrupt()
+        for timer in (self._save_timer, self._lease_timer):
+            if timer is not None:
+                timer.cancel()
+
+    async def _end(self, turn: Turn, command: Command[object]) -> None:
+        try:
+            future = self._writer.submit(command, may_refuse=False)
+        except StoreUnavailable:
+            self._release(turn)
+            raise
+        # The turn ends in the store even where nobody waits for it any more.
+        future.add_done_callback(lambda done: self._release_after(turn, done))
+        await asyncio.shield(future)
+
+    def _release_after(self, turn: Turn, done: asyncio.Future[object]) -> None:
+        if not done.cancelled():
+            done.exception()
+        self._release(turn)
+
+    def _release(self, turn: Turn) -> None:
+        self._unsaved.discard(turn)
+        if self._turns.pop(turn.id, None) is not None:
+            self._released(turn)
+
+    def _save(self) -> None:
+        if self._save_timer is not None:
+            self._save_timer.cancel()
+            self._save_timer = None
+        self._hurried = False
+        if self._unsaved:
+            checkpoints = [turn.take_checkpoint() for turn in self._unsaved]
+            self._unsaved.clear()
+            self._writer.send(lambda ledger: save_checkpoints(ledger, checkpoints))
+
+    def _extend_leases(self) -> None:
+        """Those that are older than one round: a short turn needs no heartbeat."""
+        self._lease_timer = None
+        now = time.time()
+        old = [
+            (turn.opened.conversation, turn.id)
+            for turn in self._turns.values()
+            if turn is not None and now - turn.opened_at > self._lease_s / 4
+        ]
+        if old:
+            self._writer.send(lambda ledger: extend_leases(ledger, old, now + self._lease_s))
+        if self._turns:
+            self._lease_timer = asyncio.get_running_loop().call_later(self._lease_s / 3, self._extend_leases)

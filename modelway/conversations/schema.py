@@ -1,0 +1,124 @@
+"""The tables of the store, for SQLite and PostgreSQL alike.
+
+Messages form trees: `parent` leads to the message before, and `hash` covers everything from the root, so
+that equal beginnings are one row. Conversations that were forked from each other share a `tree`; each has
+its own `head`. Only the references that deleting walks along are declared as foreign keys, because every
+declared one needs an index of its own, which each turn would pay for.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+VERSION = 1
+
+# SQLite makes only a column of exactly this type the key of the table itself.
+_Id = BigInteger().with_variant(Integer(), "sqlite")
+
+metadata = MetaData()
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("tree", _Id, nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("head", _Id),
+    Column("instructions", _Id),
+    Column("state", LargeBinary),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("lease_owner", Text),
+    Column("lease_until", Float),
+    Column("lease_turn", Text),
+    UniqueConstraint("caller", "name"),
+)
+Index("conversations_by_time", conversations.c.caller, conversations.c.updated_at, conversations.c.id)
+Index("conversations_by_tree", conversations.c.tree)
+Index(
+    "conversations_leased",
+    conversations.c.lease_owner,
+    sqlite_where=text("lease_turn IS NOT NULL"),
+    postgresql_where=text("lease_turn IS NOT NULL"),
+)
+
+instructions = Table(
+    "instructions",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("tree", _Id, nullable=False, index=True),
+    Column("hash", LargeBinary, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("tree", _Id, nullable=False),
+    Column("parent", _Id, ForeignKey("messages.id"), index=True),
+    Column("depth", Integer, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("turn", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("rest", LargeBinary),
+    Column("indexed", Boolean, nullable=False),
+)
+Index("messages_by_hash", messages.c.tree, messages.c.hash)
+Index(
+    "messages_unindexed",
+    messages.c.id,
+    sqlite_where=text("NOT indexed"),
+    postgresql_where=text("NOT indexed"),
+)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column(
+        "conversation",
+        _Id,
+        ForeignKey("conversations.id", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("status", Text, nullable=False),
+    Column("parent", _Id),
+    Column("tail", _Id),
+    Column("answer", _Id),
+    Column("instructions", _Id),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("finish_reason", Text, nullable=False),
+    Column("usage", LargeBinary),
+    Column("error_code", Text, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("finished_at", Float),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("turn", Text, ForeignKey("turns.id", ondelete="CASCADE"), primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("events", LargeBinary, nullable=False),
+)

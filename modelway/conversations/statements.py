@@ -1,0 +1,147 @@
+"""The statements of the hot path, composed once and kept as the text that the driver takes.
+
+Executing them through SQLAlchemy costs several times what the database itself needs.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+from sqlalchemy import Select, bindparam, case, delete, exists, func, insert, null, select, update
+from sqlalchemy.engine import Dialect
+from sqlalchemy.sql import ClauseElement
+
+from modelway.conversations.schema import checkpoints, conversations, instructions, messages, turns
+
+
+class Statements(Struct, frozen=True, kw_only=True):
+    """SQL by what it does; parameters are named like the columns, and as the comments below say."""
+
+    find_conversation: str
+    insert_conversation: str
+    take_lease: str
+    free_lease: str
+    settle: str
+    extend_lease: str
+    read_leases: str
+    insert_instructions: str
+    insert_message: str
+    find_message: str
+    read_path: str
+    insert_turn: str
+    close_turn: str
+    read_turn: str
+    insert_checkpoint: str
+    read_checkpoints: str
+    drop_checkpoints: str
+
+
+def compose(dialect: Dialect) -> Statements:
+    """All statements in the words of one database."""
+
+    def text(statement: ClauseElement) -> str:
+        return str(statement.compile(dialect=dialect))
+
+    c, m, t = conversations.c, messages.c, turns.c
+    mine = (c.id == bindparam("conversation"), c.lease_turn == bindparam("turn"))
+    unleased = {"lease_owner": null(), "lease_until": null(), "lease_turn": null()}
+    return Statements(
+        find_conversation=text(_find_conversation()),
+        insert_conversation=text(insert(conversations)),
+        take_lease=text(
+            update(conversations)
+            .where(c.id == bindparam("conversation"))
+            .values(
+                lease_owner=bindparam("owner"),
+                lease_until=bindparam("until"),
+                lease_turn=bindparam("turn"),
+            )
+        ),
+        # The conversation keeps its head; `drop_state` says whether the upstream may have moved on.
+        free_lease=text(
+            update(conversations)
+            .where(*mine)
+            .values(state=case((bindparam("drop_state"), null()), else_=c.state), **unleased)
+        ),
+        settle=text(
+            update(conversations)
+            .where(*mine)
+            .values(
+                head=bindparam("new_head"),
+                instructions=bindparam("in_force"),
+                state=bindparam("new_state"),
+                updated_at=bindparam("now"),
+                **unleased,
+            )
+        ),
+        extend_lease=text(update(conversations).where(*mine).values(lease_until=bindparam("until"))),
+        read_leases=text(select(c.id, c.lease_owner, c.lease_turn).where(c.lease_turn.is_not(None))),
+        insert_instructions=text(insert(instructions)),
+        insert_message=text(insert(messages)),
+        find_message=text(
+            select(func.max(m.id)).where(m.tree == bindparam("tree"), m.hash == bindparam("hash"))
+        ),
+        read_path=text(_read_path()),
+        insert_turn=text(insert(turns)),
+        close_turn=text(
+            update(turns)
+            .where(t.id == bindparam("turn"))
+            .values(
+                status=bindparam("new_status"),
+                answer=bindparam("new_answer"),
+                provider=bindparam("by"),
+                model=bindparam("using"),
+                finish_reason=bindparam("reason"),
+                usage=bindparam("used"),
+                error_code=bindparam("code"),
+                error=bindparam("reported"),
+                finished_at=bindparam("now"),
+            )
+        ),
+        read_turn=text(
+            select(c.tree, t.tail, t.instructions)
+            .select_from(turns.join(conversations, c.id == t.conversation))
+            .where(t.id == bindparam("turn"))
+        ),
+        insert_checkpoint=text(_insert_checkpoint()),
+        read_checkpoints=text(
+            select(checkpoints.c.events)
+            .where(checkpoints.c.turn == bindparam("turn"))
+            .order_by(checkpoints.c.seq)
+        ),
+        drop_checkpoints=text(delete(checkpoints).where(checkpoints.c.turn == bindparam("turn"))),
+    )
+
+
+def _find_conversation() -> Select[tuple[object, ...]]:
+    c = conversations.c
+    return (
+        select(
+            c.id,
+            c.tree,
+            c.head,
+            c.instructions,
+            instructions.c.hash,
+            instructions.c.body,
+            c.state,
+            c.lease_owner,
+            c.lease_until,
+            c.lease_turn,
+        )
+        .select_from(conversations.outerjoin(instructions, instructions.c.id == c.instructions))
+        .where(c.caller == bindparam("caller"), c.name == bindparam("name"))
+    )
+
+
+def _read_path() -> Select[tuple[object, ...]]:
+    columns = [messages.c[name] for name in ("id", "parent", "depth", "hash", "role", "text", "rest")]
+    path = select(*columns).where(messages.c.id == bindparam("head")).cte("path", recursive=True)
+    path = path.union_all(select(*columns).where(messages.c.id == path.c.parent))
+    return select(path.c.id, path.c.hash, path.c.role, path.c.text, path.c.rest).order_by(path.c.depth)
+
+
+def _insert_checkpoint() -> ClauseElement:
+    c = conversations.c
+    leased = exists().where(c.id == bindparam("conversation"), c.lease_turn == bindparam("turn"))
+    values = (bindparam(name) for name in ("turn", "seq", "events"))
+    row: Select[tuple[object, ...]] = select(*values).where(leased)
+    return insert(checkpoints).from_select(["turn", "seq", "events"], row)

@@ -1,0 +1,181 @@
+"""The durable memory: conversations in a database, with an asynchronous face."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from modelway.config import ConversationSettings
+from modelway.conversations import codec
+from modelway.conversations.closing import end_lost_turn
+from modelway.conversations.ephemeral import new_turn_id
+from modelway.conversations.failures import unavailable
+from modelway.conversations.leases import Leases
+from modelway.conversations.lines import Lines
+from modelway.conversations.matching import split_instructions
+from modelway.conversations.opening import Asked, Opened, Opener
+from modelway.conversations.paths import Paths
+from modelway.conversations.recorder import Recorder
+from modelway.conversations.turn import Turn
+from modelway.conversations.writer import Writer
+from modelway.errors import ConversationBusy, InvalidRequest
+from modelway.types import ChatRequest
+
+if TYPE_CHECKING:
+    from modelway.conversations.database import Database
+
+T = TypeVar("T")
+
+_CONVERSATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+_POLL_S = 0.05
+
+
+class Conversations:
+    """All conversations of all callers. Each is known by its caller and its id together.
+
+    Raises StoreUnavailable wherever the database cannot be read or written, and works again when it can.
+    """
+
+    def __init__(self, database: Database, leases: Leases, settings: ConversationSettings) -> None:
+        self._database = database
+        self._leases = leases
+        self._settings = settings
+        self._lines = Lines()
+        self._paths = Paths()
+        self._writer = Writer(database)
+        self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="conversations-reader")
+        self._recorder = Recorder(
+            self._writer,
+            self._paths,
+            checkpoint_s=settings.checkpoint_s,
+            lease_s=settings.lease_s,
+            released=lambda turn: self._lines.leave((turn.caller, turn.conversation_id)),
+        )
+        self._opener = Opener(leases.owner, self._paths, self._is_gone)
+
+    @classmethod
+    def open(cls, path: Path, settings: ConversationSettings) -> Conversations:
+        """Open the database, create it where there is none, and end the turns of holders that died."""
+        from modelway.conversations.database import Database  # noqa: PLC0415 - loads SQLAlchemy
+
+        with unavailable("opened"):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            leases = Leases(path)
+        try:
+            database = Database(path, settings.synchronous)
+            _end_lost_turns(database, leases)
+        except BaseException:
+            leases.release()
+            raise
+        return cls(database, leases, settings)
+
+    async def open_turn(self, caller: str, request: ChatRequest) -> Turn:
+        """Store the new messages, read the history and hold the conversation until the turn ends.
+
+        Raises ConversationBusy where another turn holds it for longer than `wait_s`, InvalidRequest where
+        the conversation's id or a message cannot be stored.
+        """
+        check_conversation_id(request.conversation_id)
+        instructions, chain = split_instructions(request.messages)
+        until = time.monotonic() + self._settings.wait_s
+        now = time.time()
+        asked = Asked(
+            turn=new_turn_id(),
+            caller=caller,
+            name=request.conversation_id,
+            instructions=codec.rows(instructions),
+            rows=codec.rows(chain),
+            now=now,
+            lease_s=self._settings.lease_s,
+        )
+        line = (caller, request.conversation_id)
+        await self._lines.enter(line, self._settings.wait_s)
+        try:
+            opened = await self._hold(asked, until)
+        except BaseException:
+            self._lines.leave(line)
+            raise
+        turn = Turn(opened, caller, request, self._recorder)
+        self._recorder.add(turn)
+        return turn
+
+    async def ready(self) -> None:
+        """Raises StoreUnavailable where nothing can be written now."""
+        await self._writer.submit(lambda ledger: None)
+
+    async def aclose(self) -> None:
+        """Interrupt the turns that are open, write what waits, and give everything back."""
+        self._recorder.close()
+        await asyncio.to_thread(self._writer.close)
+        await asyncio.to_thread(self._readers.shutdown)
+        self._database.close()
+        self._leases.release()
+
+    async def _hold(self, asked: Asked, until: float) -> Opened:
+        """Open the turn as soon as no other process holds the conversation."""
+        while True:
+            try:
+                return await self._try_to_hold(asked)
+            except ConversationBusy:
+                if time.monotonic() + _POLL_S > until:
+                    raise
+            await asyncio.sleep(_POLL_S)
+
+    async def _try_to_hold(self, asked: Asked) -> Opened:
+        self._recorder.expect(asked.turn)
+        try:
+            opening = self._writer.submit(lambda ledger: self._opener.open(ledger, asked))
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(lambda done: self._abandon(asked, done))
+            raise
+        except BaseException:
+            self._recorder.dismiss(asked.turn)
+            raise
+
+    def _abandon(self, asked: Asked, opening: asyncio.Future[Opened]) -> None:
+        """The caller went away while its turn was being opened: nobody will answer it."""
+        self._recorder.dismiss(asked.turn)
+        if not opening.cancelled() and opening.exception() is None:
+            conversation = opening.result().conversation
+            self._writer.send(
+                lambda ledger: end_lost_turn(ledger, self._paths, conversation, asked.turn, time.time())
+            )
+
+    def _is_gone(self, owner: str, turn: str) -> bool:
+        if owner == self._leases.owner:
+            return not self._recorder.is_open(turn)
+        return self._leases.is_dead(owner)
+
+    async def _read(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+
+
+def check_conversation_id(conversation_id: str, param: str = "conversation_id") -> None:
+    """Raises InvalidRequest where this cannot name a conversation."""
+    if not _CONVERSATION_ID.fullmatch(conversation_id):
+        raise InvalidRequest(
+            f"{param} must be 1 to 128 of the characters A-Z, a-z, 0-9, '.', '_', ':' and '-'", param=param
+        )
+
+
+def _end_lost_turns(database: Database, leases: Leases) -> None:
+    """End the turns of holders that died, then remove what is left of these."""
+    with unavailable("opened"):
+        ledger = database.ledger()
+        try:
+            ledger.begin()
+            held = ledger.all(ledger.sql.read_leases, {})
+            dead = {owner for owner in {owner for _, owner, _ in held} if leases.is_dead(owner)}
+            for conversation, owner, turn in held:
+                if owner in dead:
+                    end_lost_turn(ledger, Paths(), conversation, turn, time.time())
+            ledger.commit()
+        finally:
+            ledger.close()
+        leases.sweep()

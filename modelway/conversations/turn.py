@@ -1,0 +1,147 @@
+"""One exchange of a stored conversation, from its new messages to the end of the answer."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from modelway.conversations import codec
+from modelway.conversations.closing import Checkpoint, Ending
+from modelway.conversations.codec import Recorded
+from modelway.conversations.opening import Opened
+from modelway.conversations.records import TurnStatus
+from modelway.errors import GatewayError, StoreUnavailable
+from modelway.types import ChatRequest, Collector, Completion, Delta, Event, ToolCallDelta, UpstreamState
+
+if TYPE_CHECKING:
+    from modelway.conversations.recorder import Recorder
+
+_MUCH = 2048
+
+
+class Turn:
+    """An open turn. It holds the conversation until finish(), fail() or interrupt().
+
+    `request` is what the provider is to answer: the instructions, the history and the new messages, which
+    begin at `new_from`.
+    """
+
+    def __init__(self, opened: Opened, caller: str, request: ChatRequest, recorder: Recorder) -> None:
+        self.id = opened.turn
+        self.caller = caller
+        self.conversation_id = request.conversation_id
+        self.request = replace(
+            request,
+            messages=opened.instructions + tuple([node.message for node in opened.path]),
+            new_from=len(opened.instructions) + opened.new_from,
+            turn_id=opened.turn,
+            upstream_state=None,
+        )
+        self.opened = opened
+        self.opened_at = time.time()
+        self._recorder = recorder
+        self._collector = Collector()
+        self._state: dict[str, Any] | None = None
+        self._state_was_used = False
+        self._provider = ""
+        self._has_begun = False
+        self._has_ended = False
+        self._unsaved: list[Recorded] = []
+        self._unsaved_size = 0
+        self._checkpoints = 0
+
+    def state_for(self, provider: str) -> dict[str, Any] | None:
+        """What this provider yielded as UpstreamState, if nothing was said since then."""
+        self._provider = provider
+        state = self.opened.state
+        if state is None or state.provider != provider:
+            return None
+        self._state_was_used = True
+        return state.value
+
+    def record(self, event: Event) -> None:
+        """Take the next event of the answer; the store gets it within `checkpoint_s` or 2 KB."""
+        self._collector.add(event)
+        if isinstance(event, Delta):
+            if not self._unsaved and not self._has_ended:
+                self._has_begun = True
+                self._recorder.save_later(self)
+            self._unsaved.append(event)
+            self._unsaved_size += len(event.arguments if isinstance(event, ToolCallDelta) else event.text)
+            if self._unsaved_size >= _MUCH:
+                self._unsaved_size = 0
+                self._recorder.save_soon()
+        elif isinstance(event, UpstreamState):
+            self._state = event.value
+
+    async def finish(self, provider: str, model: str) -> Completion:
+        """Store the answer; durable on return.
+
+        Raises StoreUnavailable, or ConversationBusy where the conversation went on without this turn.
+        """
+        if self._has_ended:
+            raise StoreUnavailable("this turn has already ended", hint="send the message again")
+        completion = replace(
+            self._collector.completion(), provider=provider, conversation_id=self.conversation_id
+        )
+        ending = self._end("done", completion, provider, model or completion.model)
+        await self._recorder.finish(self, ending)
+        return completion
+
+    def interrupt(self, provider: str = "", model: str = "") -> None:
+        """Keep the text so far. Does nothing where the turn has ended."""
+        if not self._has_ended:
+            ending = self._end("interrupted", self._collector.completion(), provider, model)
+            self._recorder.interrupt(self, ending)
+
+    async def fail(self, error: GatewayError) -> None:
+        """Keep the error, and the text so far if there is any; without text the history stays as it was."""
+        if self._has_ended:
+            return
+        status: TurnStatus = "interrupted" if self._has_begun else "failed"
+        ending = self._end(status, self._collector.completion(), "", "", error)
+        if self._has_begun:
+            await self._recorder.cut(self, ending)
+        else:
+            await self._recorder.fail(self, ending, drop_state=self._state_was_used)
+
+    def take_checkpoint(self) -> Checkpoint:
+        """What has come since the last checkpoint."""
+        checkpoint = Checkpoint(
+            self.id, self.opened.conversation, self._checkpoints, codec.encode_deltas(self._unsaved)
+        )
+        self._checkpoints += 1
+        self._unsaved = []
+        self._unsaved_size = 0
+        return checkpoint
+
+    def _end(
+        self,
+        status: TurnStatus,
+        completion: Completion,
+        provider: str,
+        model: str,
+        error: GatewayError | None = None,
+    ) -> Ending:
+        self._has_ended = True
+        opened = self.opened
+        return Ending(
+            turn=opened.turn,
+            conversation=opened.conversation,
+            tree=opened.tree,
+            path=opened.path,
+            in_force=opened.in_force,
+            status=status,
+            now=time.time(),
+            answers=codec.answer_rows(completion),
+            provider=provider or self._provider,
+            model=model,
+            finish_reason=completion.finish_reason or "",
+            usage=completion.usage,
+            state=self._state if status == "done" else None,
+            error_code=error.code if error else "",
+            error=error.explanation if error else "",
+            has_checkpoints=self._checkpoints > 0,
+        )
