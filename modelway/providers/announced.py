@@ -20,7 +20,8 @@ class Announced:
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Raise the error."""
         raise self._error(self.info.missing, hint=self._hint)
-        yield  # makes this an asynchronous generator, as the protocol asks
+        # Makes this an asynchronous generator, as the protocol asks.
+        yield  # type: ignore[unreachable]
 
     async def models(self) -> list[Model]:
         """None: there is nothing to ask."""

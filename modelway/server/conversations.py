@@ -8,7 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from modelway.conversations import Conversations, export_json, export_markdown
+from modelway.conversations import Conversation, Conversations, Summary, export_json, export_markdown
 from modelway.errors import InvalidRequest
 from modelway.server.catalogue import json_response
 from modelway.types import Caller
@@ -31,12 +31,12 @@ class ConversationEndpoints:
             return json_response({"object": "list", "data": matches})
         before = request.query_params.get("before", "")
         summaries = await self._conversations.list(caller.name, limit=limit, before=before)
-        return json_response({"object": "list", "data": summaries})
+        return json_response({"object": "list", "data": [_with_id(summary) for summary in summaries]})
 
     async def show(self, request: Request) -> Response:
         """One conversation with its messages and turns."""
         found = await self._conversations.show(_caller(request).name, request.path_params["id"])
-        return json_response(found)
+        return json_response(_with_id(found))
 
     async def export(self, request: Request) -> Response:
         """One conversation as a file: `format` is "json" or "md"."""
@@ -57,7 +57,7 @@ class ConversationEndpoints:
         summary = await self._conversations.fork(
             _caller(request).name, request.path_params["id"], new_id, at_turn=wanted.at_turn
         )
-        return json_response(summary, 201)
+        return json_response(_with_id(summary), 201)
 
     async def delete(self, request: Request) -> Response:
         """Forget a conversation."""
@@ -76,6 +76,12 @@ def _fork_request(body: bytes) -> _Fork:
         return msgspec.json.decode(body or b"{}", type=_Fork)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"the body cannot be read: {error}") from None
+
+
+def _with_id(value: Summary | Conversation) -> dict[str, object]:
+    """What the store tells, under the names that clients of this kind of address expect."""
+    fields: dict[str, object] = msgspec.structs.asdict(value)
+    return {"id": fields.pop("conversation_id"), "object": "conversation", **fields}
 
 
 def _caller(request: Request) -> Caller:

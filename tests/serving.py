@@ -1,0 +1,56 @@
+"""A real server on a loopback port, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+
+from modelway.auth import Auth
+from modelway.config import ConversationSettings, ServerSettings, Settings
+from modelway.conversations import Conversations
+from modelway.gateway import Gateway
+from modelway.provider import Provider
+from modelway.routing import RetryPolicy, Router
+from modelway.server.app import Application
+from modelway.server.run import Server, bind
+from modelway.telemetry import Telemetry
+
+
+class _QuietServer(Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def gateway_of(providers: Sequence[Provider], folder: Path, settings: Settings | None = None) -> Gateway:
+    """A gateway of these providers; the first is the default."""
+    chosen = settings or Settings(provider=providers[0].info.name)
+    store = Conversations.open(folder / "conversations.sqlite3", chosen.conversations)
+    return Gateway(Router(providers, chosen), store, RetryPolicy(retries=1, max_wait_s=1))
+
+
+@asynccontextmanager
+async def serving(
+    gateway: Gateway, auth: Auth | None = None, settings: ServerSettings | None = None
+) -> AsyncIterator[str]:
+    """Serve a gateway; gives the server's address, without /v1. The gateway is closed at the end."""
+    chosen = settings or ServerSettings(port=0)
+    application = Application(gateway, auth or Auth({}), Telemetry(), chosen)
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    server = _QuietServer(application, chosen, ready.set_result)
+    task = asyncio.create_task(server.serve(sockets=bind(chosen)))
+    try:
+        await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+        yield ready.result()
+    finally:
+        server.should_exit = True
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def quick_settings(**fields: object) -> Settings:
+    """Settings in which nothing waits long."""
+    conversations = ConversationSettings(wait_s=0.2, lease_s=2)
+    return Settings(conversations=conversations, **fields)  # type: ignore[arg-type]
