@@ -1,0 +1,158 @@
+"""The command `modelway bench`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from modelway.bench import loop, plot, report, run, upstream
+from modelway.bench.measure import Options
+from modelway.bench.processes import BenchError
+
+app = typer.Typer(
+    help="Measure what Modelway costs, beside its upstream and beside nginx.", invoke_without_command=True
+)
+
+
+@app.callback()
+def bench(
+    context: typer.Context,
+    mode: Annotated[str, typer.Option(help="What to measure, separated by commas.")] = ",".join(run.MODES),
+    quick: Annotated[bool, typer.Option(help="Only show that everything runs (below 15 s).")] = False,
+    duration: Annotated[float | None, typer.Option(min=0.05, max=60, help="Seconds for one load.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, max=50, help="Rounds; medians are of these.")] = None,
+    connections: Annotated[int | None, typer.Option(min=1, max=1000, help="Connections kept busy.")] = None,
+    rate: Annotated[float | None, typer.Option(min=1, max=20000, help="Requests/s of the open loop.")] = None,
+    streams: Annotated[int | None, typer.Option(min=1, max=5000, help="Streams of the mode paced.")] = None,
+    open_streams: Annotated[str | None, typer.Option(help="Numbers of streams of the mode streams.")] = None,
+    only: Annotated[str, typer.Option(help="Contestants beside the upstream, separated by commas.")] = "",
+    address: Annotated[list[str] | None, typer.Option(help="Also measure the gateway at this URL.")] = None,
+    address_model: Annotated[str, typer.Option(help="The model to ask it for.")] = upstream.MODEL,
+    upstream_port: Annotated[int, typer.Option(help="Port of the upstream, for such a gateway.")] = 0,
+    json: Annotated[Path | None, typer.Option(help="Write all figures to this file.")] = None,
+    image: Annotated[Path | None, typer.Option("--plot", help="Draw to this .png or .svg file.")] = None,
+) -> None:
+    """Measure Modelway beside the upstream that it asks and beside nginx, all on this machine."""
+    if context.invoked_subcommand:
+        return
+    changes = {
+        "duration_s": duration,
+        "rounds": rounds,
+        "connections": connections,
+        "rate": rate,
+        "streams": streams,
+        "open_streams": _numbers(open_streams),
+    }
+    task = run.Task(
+        modes=_modes(mode),
+        options=_options(quick=quick, **changes),
+        only=_words(only),
+        addresses=tuple(address or ()),
+        address_model=address_model,
+        upstream_port=upstream_port,
+    )
+    _measure_and_show(task, json, image)
+
+
+@app.command()
+def startup(
+    rounds: Annotated[int, typer.Option(min=1, max=50, help="Starts of each kind.")] = 7,
+    json: Annotated[Path | None, typer.Option(help="Write all figures to this file.")] = None,
+) -> None:
+    """Measure only how fast Modelway starts, beside an interpreter that does nothing."""
+    _measure_and_show(run.Task(modes=("startup",), options=Options(startup_rounds=rounds)), json, None)
+
+
+@app.command("upstream")
+def serve_upstream(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0: any free one.")] = 8400,
+) -> None:
+    """Run only the upstream, to point another gateway at."""
+
+    def announce(bound: int) -> None:
+        sys.stderr.write(
+            f"upstream on http://127.0.0.1:{bound}/v1, model {upstream.MODEL}; ends with Ctrl-C\n"
+        )
+
+    try:
+        loop.run(upstream.serve(port, announce))
+    except OSError as exc:
+        _fail(f"port {port} cannot be used: {exc.strerror}")
+
+
+def _measure_and_show(task: run.Task, json: Path | None, image: Path | None) -> None:
+    try:
+        if image:
+            plot.check_plot(image)
+        measured = _measure_with_bar(task)
+    except BenchError as exc:
+        _fail(str(exc))
+    if json:
+        report.write_json(measured, json)
+    if image:
+        plot.draw(measured, image)
+    _show(measured)
+
+
+def _measure_with_bar(task: run.Task) -> report.Report:
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("starting", total=None)
+
+        def step(what: str, total: int) -> None:
+            if progress.tasks[0].total:
+                progress.advance(bar)
+            progress.update(bar, description=what, total=total)
+
+        return run.measure(task, step)
+
+
+def _show(measured: report.Report) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    machine = measured.machine
+    nginx = f", nginx {machine.nginx}" if machine.nginx else "; no nginx on PATH, so no column for it"
+    console.print(
+        f"Modelway {machine.modelway}, {machine.python}, {machine.system}, {machine.cpus} CPUs{nginx}"
+    )
+    for table in report.tables(measured):
+        console.print(table)
+    for doubt in measured.doubts:
+        console.print(f"doubtful: {doubt}", style="yellow", highlight=False)
+
+
+def _options(*, quick: bool, **changes: object) -> Options:
+    given = {name: value for name, value in changes.items() if value is not None}
+    return msgspec.structs.replace(run.QUICK if quick else Options(), **given)
+
+
+def _modes(text: str) -> tuple[str, ...]:
+    modes = _words(text)
+    for mode in modes:
+        if mode not in run.MODES:
+            raise typer.BadParameter(f"no mode {mode}; there are {', '.join(run.MODES)}", param_hint="--mode")
+    return modes
+
+
+def _numbers(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    if not all(word.isdecimal() and 0 < int(word) <= 5000 for word in _words(text)):
+        raise typer.BadParameter("numbers from 1 to 5000, separated by commas", param_hint="--open-streams")
+    return tuple(int(word) for word in _words(text))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _fail(message: str) -> None:
+    typer.echo(f"modelway bench: {message}", err=True)
+    raise typer.Exit(1)
