@@ -7,7 +7,7 @@ import functools
 import ipaddress
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +19,8 @@ from modelway.providers._connection import Connection
 # Cloud machines serve their credentials here; link-local addresses in general are refused for it.
 _METADATA = ipaddress.ip_address("fd00:ec2::254")
 
-_AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
+AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
+Resolve = Callable[[str, int], Awaitable[Sequence[AddressInfo]]]
 
 
 class Origin(Struct, frozen=True):
@@ -56,11 +57,18 @@ def parse_url(url: str) -> tuple[Origin, str]:
     return Origin(secure, host, port or (443 if secure else 80)), target
 
 
+async def resolve(host: str, port: int) -> Sequence[AddressInfo]:
+    """Ask the system for the addresses of a name."""
+    loop = asyncio.get_running_loop()
+    return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+
 async def dial(
     origin: Origin,
     make: Callable[[], Connection],
     *,
     tls: Callable[[], ssl.SSLContext],
+    resolve: Resolve,
     timeout_s: float,
 ) -> Connection:
     """Connect to an origin. Raises errors with `sent` False: the upstream certainly took nothing."""
@@ -69,7 +77,7 @@ async def dial(
     deadline = loop.time() + timeout_s
     try:
         async with asyncio.timeout_at(deadline):
-            infos = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+            infos = await resolve(origin.host, origin.port)
         sock = await _connect_first(_allowed(origin, infos), deadline)
         return await _open(origin, make, sock, context, deadline)
     except TimeoutError as error:
@@ -111,7 +119,7 @@ async def _open(
     return connection
 
 
-async def _connect_first(infos: Sequence[_AddressInfo], deadline: float) -> socket.socket:
+async def _connect_first(infos: Sequence[AddressInfo], deadline: float) -> socket.socket:
     """Try the addresses in turn. Each has its share of the time, so that a dead IPv6 leaves some for IPv4."""
     loop = asyncio.get_running_loop()
     failure: OSError | None = None
@@ -134,7 +142,7 @@ async def _connect_first(infos: Sequence[_AddressInfo], deadline: float) -> sock
     raise failure or OSError("no address")
 
 
-def _allowed(origin: Origin, infos: Sequence[_AddressInfo]) -> list[_AddressInfo]:
+def _allowed(origin: Origin, infos: Sequence[AddressInfo]) -> list[AddressInfo]:
     """The addresses that may be dialled: checked here, after the name was resolved, and then used as such."""
     allowed = [info for info in infos if not _is_forbidden(info[4][0])]
     if not allowed:
@@ -146,7 +154,7 @@ def _allowed(origin: Origin, infos: Sequence[_AddressInfo]) -> list[_AddressInfo
     return sorted(allowed, key=lambda info: _rank(info, allowed))
 
 
-def _rank(info: _AddressInfo, infos: Sequence[_AddressInfo]) -> int:
+def _rank(info: AddressInfo, infos: Sequence[AddressInfo]) -> int:
     """Families take turns: the resolver's first of each, then the second of each."""
     return [other for other in infos if other[0] == info[0]].index(info)
 

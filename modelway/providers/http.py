@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
 
@@ -22,7 +21,8 @@ from modelway.errors import (
     UpstreamUnreachable,
 )
 from modelway.providers._connection import Connection
-from modelway.providers._dial import Origin, dial, parse_url
+from modelway.providers._dial import Origin, Resolve, dial, parse_url, resolve
+from modelway.providers._inflate import Inflater
 from modelway.providers._status import error_for_status, redact
 
 __all__ = ["HTTPClient", "Response", "parse_url", "raise_for_status", "redact"]
@@ -32,7 +32,6 @@ MAX_IDLE_S = 55.0
 STALE_WITHIN_S = 1.0
 MAX_DECODED_BYTES = 16 * 1024 * 1024
 MAX_ERROR_BODY_BYTES = 64 * 1024
-_PIECE_BYTES = 256 * 1024
 
 _FORBIDDEN_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
 _IS_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
@@ -41,12 +40,16 @@ _IS_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 class HTTPClient:
     """Calls upstreams; one for a process, shared by all providers.
 
-    Connections are kept alive and taken again last in, first out. `tls` replaces the system's trust.
+    Connections are kept alive and taken again last in, first out. `tls` replaces the system's trust,
+    `resolve` its way from names to addresses.
     """
 
-    def __init__(self, settings: UpstreamSettings, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, settings: UpstreamSettings, *, tls: ssl.SSLContext | None = None, resolve: Resolve = resolve
+    ) -> None:
         self.settings = settings
         self._tls = tls
+        self._resolve = resolve
         self._idle: dict[Origin, deque[Connection]] = {}
         self._origins: dict[Connection, Origin] = {}
         self._closed = False
@@ -116,7 +119,13 @@ class HTTPClient:
         def make() -> Connection:
             return Connection(origin.authority, loop, on_settled=self.release, on_lost=self._forget)
 
-        connection = await dial(origin, make, tls=self._trust, timeout_s=self.settings.connect_timeout_s)
+        connection = await dial(
+            origin,
+            make,
+            tls=self._trust,
+            resolve=self._resolve,
+            timeout_s=self.settings.connect_timeout_s,
+        )
         if not connection.lost:
             self._origins[connection] = origin
         try:
@@ -188,10 +197,10 @@ class Response:
         self._first_byte_deadline = first_byte_deadline
         self._first_byte_timeout_s = first_byte_timeout_s
         self._received = 0
-        self._inflater: _Inflater | None = None
+        self._inflater: Inflater | None = None
         encoding = self.headers.get("content-encoding", "")
         if encoding and encoding.lower() != "identity":
-            self._inflater = _Inflater(encoding.lower(), self.host)
+            self._inflater = Inflater(encoding.lower(), self.host)
 
     @property
     def content_type(self) -> str:
@@ -267,7 +276,7 @@ class Response:
             raise self._silence()
         return data
 
-    async def _inflate(self, inflater: _Inflater) -> bytes:
+    async def _inflate(self, inflater: Inflater) -> bytes:
         while True:
             if decoded := inflater.more():
                 return decoded
@@ -311,32 +320,6 @@ async def raise_for_status(
 
 class _Stale(Exception):
     """A kept connection turned out to be closed by the upstream."""
-
-
-class _Inflater:
-    """Undoes gzip or deflate, which we do not ask for, in pieces of a bounded size."""
-
-    def __init__(self, encoding: str, host: str) -> None:
-        if encoding not in {"gzip", "x-gzip", "deflate"}:
-            raise UpstreamProtocolError(f"{host} answered in an encoding that was not asked for")
-        self._host = host
-        self._zlib = zlib.decompressobj(wbits=zlib.MAX_WBITS + 32)
-        self._rest = b""
-        self._full = False
-
-    def feed(self, data: bytes) -> None:
-        self._rest += data
-
-    def more(self) -> bytes:
-        if not self._rest and not self._full:
-            return b""
-        try:
-            decoded = self._zlib.decompress(self._rest, _PIECE_BYTES)
-        except zlib.error as error:
-            raise UpstreamProtocolError(f"{self._host} sent a damaged compressed answer") from error
-        self._rest = self._zlib.unconsumed_tail
-        self._full = len(decoded) == _PIECE_BYTES
-        return decoded
 
 
 def _encode_head(method: str, target: str, origin: Origin, headers: Mapping[str, str], length: int) -> bytes:
