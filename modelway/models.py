@@ -6,6 +6,7 @@ import difflib
 import importlib.util
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from msgspec import Struct
@@ -201,7 +202,7 @@ def _existing(path: Path) -> Path | None:
 
 def _catalogue_path(model: ModelFile, data_dir: Path) -> Path | None:
     """A file of another size is a damaged one and counts as missing, so that a pull repairs it."""
-    for path in (_target(model.name, data_dir), *_in_site_packages(model)):
+    for path in chain((_target(model.name, data_dir),), _in_site_packages(model)):
         if path.is_file() and path.stat().st_size == model.size:
             return path
     return None

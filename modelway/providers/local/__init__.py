@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -38,6 +40,7 @@ PARAMS = (
     "response_format",
 )
 END_NOTICED_WITHIN_S = 2.0
+LOOKED_IS_TRUE_FOR_S = 1.0
 
 
 class Local:
@@ -62,6 +65,16 @@ class Local:
         self._model_path = model_path
         self._make_upstream = upstream
         self._upstream: tuple[Child, Provider] | None = None
+        self._info = ProviderInfo(
+            name="Local",
+            label="Embedded model",
+            default_model=self._name,
+            models=(self._name,),
+            supports=("system", "tools", "json_schema", "json_object", "n"),
+            params=PARAMS,
+        )
+        self._missing = ""
+        self._looked_at = -math.inf
         self._engine = Engine(
             self._load,
             start_timeout_s=settings.start_timeout_s,
@@ -71,21 +84,12 @@ class Local:
     @property
     def info(self) -> ProviderInfo:
         """What it is; `missing` names the command that makes it ready."""
-        missing = ""
-        try:
-            self._load()
-        except ProviderNotConfigured as exc:
-            missing = exc.explanation
-        return ProviderInfo(
-            name="Local",
-            label="Embedded model",
-            default_model=self._name,
-            models=(self._name,),
-            supports=("system", "tools", "json_schema", "json_object", "n"),
-            params=PARAMS,
-            ready=not missing,
-            missing=missing,
-        )
+        if self.pid is not None:
+            return self._info
+        if time.monotonic() - self._looked_at > LOOKED_IS_TRUE_FOR_S:
+            self._missing = self._look()
+            self._looked_at = time.monotonic()
+        return msgspec.structs.replace(self._info, ready=not self._missing, missing=self._missing)
 
     @property
     def pid(self) -> int | None:
@@ -132,6 +136,13 @@ class Local:
         if previous is not None:
             await previous[1].aclose()
         return ready
+
+    def _look(self) -> str:
+        try:
+            self._load()
+        except ProviderNotConfigured as exc:
+            return exc.explanation
+        return ""
 
     def _load(self) -> Load:
         if importlib.util.find_spec("xllamacpp") is None:

@@ -14,6 +14,11 @@ import sys
 import threading
 from typing import IO, Any, Never
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 EXIT_REFUSED = 3
 
 
@@ -23,6 +28,9 @@ def main() -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    # Its memory holds conversations.
+    if resource is not None:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     answers = _private_stdout()
     wanted = json.loads(sys.stdin.readline())
     server, url = _serve(wanted, answers)

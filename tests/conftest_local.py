@@ -1,0 +1,20 @@
+"""The real embedded model for tests: found where `modelway models pull smollm2` puts it, or fetched once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from modelway import models
+from modelway.errors import ProviderNotConfigured
+
+
+@pytest.fixture(scope="session")
+def model_path() -> Path:
+    """The file of smollm2, 98 MB; a test run without it fails rather than pass without having looked."""
+    try:
+        return models.resolve("smollm2", platformdirs.user_data_path("modelway"))
+    except ProviderNotConfigured:
+        return models.pull("smollm2", platformdirs.user_cache_path("modelway-tests"))
