@@ -193,6 +193,7 @@ class LoadRun:
         else:
             for connection in [self._idle.pop() for _ in range(len(self._idle))]:
                 self._release(connection)
+        self._check_over()
         try:
             async with asyncio.timeout(load.duration_s + load.grace_s):
                 await self._over.wait()
@@ -227,10 +228,9 @@ class LoadRun:
         if connection.busy:
             self._outstanding -= 1
             self._errors["cut"] += 1
-        self._check_over()
-        task = asyncio.get_running_loop().create_task(self._connect())
+        task = asyncio.get_running_loop().create_task(self._open())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._reconnected)
 
     async def _connect_all(self) -> None:
         # In batches, as a server's backlog may be short.
@@ -238,10 +238,11 @@ class LoadRun:
             size = min(64, self._load.connections - begin)
             await asyncio.gather(*(self._open() for _ in range(size)))
 
-    async def _connect(self) -> None:
-        await self._open()
+    def _reconnected(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         if self._idle and not self._stopped:
             self._release(self._idle.pop())
+        self._check_over()
 
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()
@@ -251,7 +252,6 @@ class LoadRun:
             )
         except OSError:
             self._errors["connect"] += 1
-            self._check_over()
             return
         self._all.add(connection)
         self._idle.append(connection)

@@ -1,0 +1,145 @@
+"""The command, from its options to its files."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from modelway.bench.cli import app
+from modelway.bench.contestants import DIRECT, MODELWAY, Contestant, Entrant, nginx_config, other
+from modelway.bench.measure import Options
+from modelway.bench.memory import stream_load
+from modelway.bench.processes import BenchError, exchange, free_port
+from modelway.bench.run import Task, choose, step_count
+
+from .conftest import needs_proc
+
+
+@needs_proc
+def test_a_quick_run_measures_another_gateway_beside_the_upstream(
+    tmp_path: Path, upstream_port: int, relay_port: int
+) -> None:
+    name = f"127.0.0.1:{relay_port}"
+    figures, image = tmp_path / "figures.json", tmp_path / "figures.png"
+    arguments = ["--quick", "--duration", "0.1", "--mode", "json,sse50,paced,streams", "--only", name]
+    arguments += ["--address", f"http://{name}/v1", "--upstream-port", str(upstream_port)]
+    done = CliRunner().invoke(app, [*arguments, "--json", str(figures), "--plot", str(image)])
+    assert done.exit_code == 0, done.output
+    assert name in done.output
+    report = json.loads(figures.read_bytes())
+    assert [shape["shape"] for shape in report["shapes"]] == ["json", "sse50", "paced"]
+    for shape in report["shapes"]:
+        assert [row["contestant"] for row in shape["rows"]] == [DIRECT, name]
+        for row in shape["rows"]:
+            assert row["errors"] == {}
+            assert row["requests"] > 0
+            assert row["cpu_us"]["median"] > 0
+    streams = report["memory"]
+    assert [(row["contestant"], row["streams"], row["errors"]) for row in streams] == [(DIRECT, 20, {})]
+    assert streams[0]["delivered"] == streams[0]["expected"]
+    assert image.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_an_unknown_mode_names_those_that_there_are() -> None:
+    done = CliRunner().invoke(app, ["--mode", "jsn"])
+    assert done.exit_code == 2
+    assert "no mode jsn" in done.output
+
+
+def test_a_number_of_streams_must_be_one() -> None:
+    assert CliRunner().invoke(app, ["--open-streams", "100,many"]).exit_code == 2
+
+
+def test_a_plot_that_cannot_be_drawn_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["--plot", str(tmp_path / "a.gif")])
+    assert done.exit_code == 1
+    assert "a plot ends in .png or .svg" in done.output
+
+
+def test_only_loopback_is_measured() -> None:
+    with pytest.raises(BenchError, match="only loopback"):
+        other("http://203.0.113.5:8000/v1", "bench")
+    done = CliRunner().invoke(app, ["--quick", "--address", "https://localhost/v1"])
+    assert done.exit_code == 1
+    assert "not an http address of this machine" in done.output
+
+
+def test_an_address_may_leave_out_scheme_and_path(tmp_path: Path) -> None:
+    entrant = other("localhost:4000", "gpt")
+    with entrant.start(tmp_path) as contestant:
+        assert (contestant.host, contestant.port, contestant.model) == ("localhost", 4000, "gpt")
+        assert contestant.path == "/v1/chat/completions"
+    with other("http://localhost:4000/api/v1/", "gpt").start(tmp_path) as contestant:
+        assert contestant.path == "/api/v1/chat/completions"
+
+
+def test_contestants_are_chosen_by_name() -> None:
+    found = [other("localhost:1", "m"), other("localhost:2", "m")]
+    assert [entrant.name for entrant in choose(["localhost:2"], found)] == ["localhost:2"]
+    assert choose([], found) == found
+    assert choose([DIRECT], found) == []
+    with pytest.raises(BenchError, match="no caddy to measure here; there are localhost:1, localhost:2"):
+        choose(["caddy"], found)
+    with pytest.raises(BenchError, match="given twice"):
+        choose([], [found[0], found[0]])
+
+
+def test_steps_count_every_contestant_in_every_round() -> None:
+    ours, foreign = Entrant(MODELWAY, other("localhost:1", "m").start), other("localhost:1", "m")
+    task = Task(options=Options(rounds=5, open_streams=(100, 500), startup_rounds=7))
+    assert step_count(task, [ours, foreign]) == 3 * 3 * 5 + 2 * 2 + 4 * 7
+    assert step_count(Task(modes=("json",), options=Options(rounds=2)), []) == 2
+
+
+def test_streams_stay_open_until_the_last_has_begun() -> None:
+    contestant = Contestant(name="x", port=1)
+    load, events = stream_load(contestant, 1000, hold_s=2.0)
+    assert load.connections == load.requests == 1000
+    assert load.requests / load.rate == 2.0
+    assert events * 0.1 >= load.requests / load.rate + 2.0
+
+
+def test_a_stored_contestant_gives_each_request_a_conversation() -> None:
+    body = Contestant(name="x", port=1, provider="Bench", stored=True).body("bench:json", stream=False)
+    assert json.loads(body)["conversation_id"] == "@ID@"
+    assert json.loads(body)["provider"] == "Bench"
+    assert "conversation_id" not in Contestant(name="x", port=1).body("bench:json", stream=False)
+
+
+def test_nginx_relays_streams_unbuffered_over_kept_connections() -> None:
+    config = nginx_config(1234, 5678)
+    assert config.count("{") == config.count("}")
+    for line in ("server 127.0.0.1:1234;", "listen 127.0.0.1:5678", "proxy_buffering off;", "daemon off;"):
+        assert line in config
+
+
+def test_the_upstream_alone_tells_its_address_and_ends_on_a_signal() -> None:
+    port = free_port()
+    command = [
+        sys.executable,
+        "-c",
+        "from modelway.bench.cli import app; app()",
+        "upstream",
+        "--port",
+        str(port),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert f"http://127.0.0.1:{port}/v1".encode() in process.stderr.readline()
+        page = exchange(port, b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 0
+    assert page.endswith(b"ok")
+
+
+def test_a_port_in_use_is_told() -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = CliRunner().invoke(app, ["upstream", "--port", str(taken.getsockname()[1])])
+    assert done.exit_code == 1
+    assert "cannot be used" in done.output
