@@ -271,7 +271,7 @@ async def test_an_answer_that_is_whole_but_for_its_framing_leaves_the_connection
         response.finish()
         await response.aclose()
         gate.set()
-        while not client._idle:
+        while not any(client._idle.values()):
             await asyncio.sleep(0)
         await exchange(client, upstream.url)
         assert upstream.connected == 1
