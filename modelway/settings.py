@@ -1,13 +1,12 @@
-"""Reads settings: flag over environment over project file over user file over default."""
+"""Loads settings: flag over environment over project file over user file over default."""
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,21 @@ import msgspec
 import platformdirs
 from msgspec import Struct
 
-from modelway.config import ProviderSettings, RouteSettings, Settings
+from modelway.config import Settings
 from modelway.errors import ProviderNotConfigured
+from modelway.setting_keys import (
+    PREFIX,
+    Fault,
+    Key,
+    convert,
+    flatten,
+    key_of_variable,
+    nearest_variable,
+    nested,
+    written,
+)
+from modelway.setting_rules import check, check_may_be_set_by_project, check_together
 
-PREFIX = "MODELWAY_"
 PROJECT_FILE = "modelway.toml"
 USER_FILE = "config.toml"
 
@@ -29,19 +39,34 @@ DIRECTORY_VARIABLES = {
     "state": "MODELWAY_STATE_DIR",
     "cache": "MODELWAY_CACHE_DIR",
 }
-OTHER_VARIABLES = {"MODELWAY_DEBUG", "MODELWAY_API_KEY", "MODELWAY_BASE_URL"}
+DEBUG_VARIABLE = "MODELWAY_DEBUG"
+API_KEY_VARIABLE = "MODELWAY_API_KEY"
+BASE_URL_VARIABLE = "MODELWAY_BASE_URL"
 
-_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
-_KEYED = {"providers": ProviderSettings, "routes": RouteSettings}
-_AT = re.compile(r"^(?P<what>.*?)(?: - at `\$(?:\.(?P<path>.*?))?`)?$", re.DOTALL)
+_FLAGS = {"log.level": "--log-level"}
+_TABLE_LINE = re.compile(r"\s*\[([^\[\]]+)\]")
+_KEY_LINE = re.compile(r"\s*([^=#\[\]]+?)\s*=")
+_KEY_PART = re.compile(r""""[^"]*"|'[^']*'|[\w-]+""")
 
 
 class SettingsError(Exception):
-    """A setting is wrong; the message names where it stands, its key, and the remedy."""
+    """A setting is wrong: `message` names the place and the key, `hint` the remedy.
+
+    `from_flag` tells that it was given on the command line.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, from_flag: bool = False) -> None:
+        super().__init__(f"{message}; {hint}" if hint else message)
+        self.message = message
+        self.hint = hint
+        self.from_flag = from_flag
 
 
 class Loaded(Struct, frozen=True):
-    """The settings, and where each that is not a default came from (dotted key -> place)."""
+    """The settings, and where each came from.
+
+    `origins` maps a dotted key to "default", "file PATH", "environment MODELWAY_X" or "flag --port".
+    """
 
     settings: Settings
     origins: dict[str, str]
@@ -70,10 +95,26 @@ class Directories(Struct, frozen=True):
             "cache": own.user_cache_path,
         }
         chosen = {
-            name: Path(environ.get(variable) or defaults[name])
+            name: Path(environ.get(variable) or defaults[name]).expanduser()
             for name, variable in DIRECTORY_VARIABLES.items()
         }
         return cls(**chosen)
+
+
+class _Layer(Struct, frozen=True):
+    """One place that sets something. `file` is its text, `may_set` raises Fault for what it may not."""
+
+    place: str
+    table: Mapping[str, Any]
+    file: str = ""
+    text: bool = False
+    may_set: Callable[[Key], None] | None = None
+
+    def error(self, fault: Fault) -> SettingsError:
+        """The fault, with the place it stands at."""
+        line = _line_of(self.file, fault.key)
+        at = f"{self.place}, line {line}" if line else self.place
+        return SettingsError(f"{at}: {fault.what}", fault.hint, from_flag=self.place.startswith("flag"))
 
 
 def load(
@@ -86,21 +127,44 @@ def load(
     """The settings out of all layers; SettingsError where one is wrong.
 
     `flags` maps dotted keys to values; None means that the flag was not given. The files default to
-    config.toml in the configuration directory and modelway.toml in the current one.
+    config.toml in the configuration directory and modelway.toml in the current one; a file that is named
+    must exist, and may set more than one that merely lies in the current directory.
     """
-    user = user_file or Directories.default(environ).config / USER_FILE
-    project = project_file or Path(PROJECT_FILE)
-    for named in (user_file, project_file):
-        if named is not None and not named.is_file():
-            raise SettingsError(f"{named} does not exist")
-    merged: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for place, layer in _layers(flags, environ, user, project):
-        _check_layer(place, layer)
-        _merge(merged, layer, origins, place)
-    settings = msgspec.convert(merged, Settings)
-    _check_values(settings, Loaded(settings, origins))
-    return Loaded(settings, origins)
+    user, project = settings_files(Directories.default(environ))
+    layers = [
+        _file_layer(user_file or user, must_exist=user_file is not None),
+        _file_layer(project_file or project, must_exist=project_file is not None),
+    ]
+    if project_file is None:
+        layers[-1] = msgspec.structs.replace(layers[-1], may_set=check_may_be_set_by_project)
+    return _assemble((*layers, *_environment_layers(environ), *_flag_layers(flags)))
+
+
+def check_file(path: Path) -> None:
+    """SettingsError where the file could not be used, whatever the other layers say."""
+    _assemble((_file_layer(path, must_exist=True),))
+
+
+def settings_files(directories: Directories) -> tuple[Path, Path]:
+    """Where the user's file and the project's file are looked for."""
+    return directories.config / USER_FILE, Path(PROJECT_FILE)
+
+
+def shown(settings: Settings) -> dict[str, Any]:
+    """The settings as tables, fit to be shown: what may be a secret is cut."""
+    tables: dict[str, Any] = _without_none(msgspec.to_builtins(settings))
+    for name, digest in tables["auth"]["api_keys"].items():
+        tables["auth"]["api_keys"][name] = f"{digest[:8]}…"
+    for provider in tables["providers"].values():
+        if "headers" in provider:
+            provider["headers"] = dict.fromkeys(provider["headers"], "…")
+    return tables
+
+
+def dotted(tables: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of everything in the tables."""
+    for key, value, _ in flatten(tables):
+        yield written(key), value
 
 
 def credential(variable: str, path: str, environ: Mapping[str, str] = os.environ) -> str:
@@ -108,6 +172,144 @@ def credential(variable: str, path: str, environ: Mapping[str, str] = os.environ
     if path:
         return _secret_of(Path(path).expanduser())
     return environ.get(variable, "").strip() if variable else ""
+
+
+def client_variables(environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
+    """Address and API key of the gateway that the command line talks to; "" where not set."""
+    return environ.get(BASE_URL_VARIABLE, ""), environ.get(API_KEY_VARIABLE, "")
+
+
+def debugging(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether errors are to be shown with all they know."""
+    return environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+
+
+def _assemble(layers: Iterable[_Layer]) -> Loaded:
+    """Put the layers, weakest first, on top of each other."""
+    values: dict[Key, Any] = {}
+    setters: dict[Key, _Layer] = {}
+    for layer in layers:
+        try:
+            for key, value in _read(layer):
+                same = _spelled_as_before(key, values)
+                values[same], setters[same] = value, layer
+        except Fault as fault:
+            raise layer.error(fault) from None
+    settings = _settings(values, setters)
+    found = dict.fromkeys((key for key, _ in dotted(_without_none(msgspec.to_builtins(settings)))), "default")
+    return Loaded(settings, found | {written(key): layer.place for key, layer in setters.items()})
+
+
+def _settings(values: Mapping[Key, Any], setters: Mapping[Key, _Layer]) -> Settings:
+    try:
+        for key in values:
+            if key[0] == "routes" and (*key[:2], "candidates") not in values:
+                raise Fault(
+                    key[:2], f"{written(key[:2])} has no candidates", 'write candidates = ["Provider"]'
+                )
+        settings = msgspec.convert(nested(values), Settings)
+        check_together(settings)
+    except Fault as fault:
+        setter = next((layer for key, layer in setters.items() if key[: len(fault.key)] == fault.key), None)
+        raise (setter or _Layer("settings", {})).error(fault) from None
+    return settings
+
+
+def _read(layer: _Layer) -> Iterator[tuple[Key, Any]]:
+    for key, given, kind in flatten(layer.table):
+        if layer.may_set:
+            layer.may_set(key)
+        value = convert(key, given, kind, text=layer.text)
+        check(key, value)
+        if key == ("conversations", "path") and value:
+            value = str(Path(value).expanduser())
+        yield key, value
+
+
+def _spelled_as_before(key: Key, known: Iterable[Key]) -> Key:
+    """Names of providers are the same in any case: a stronger layer must not make a second one."""
+    if key[0] == "providers" and len(key) > 1:
+        for other in known:
+            if other[0] == "providers" and other[1].casefold() == key[1].casefold():
+                return ("providers", other[1], *key[2:])
+    return key
+
+
+def _file_layer(path: Path, *, must_exist: bool) -> _Layer:
+    if not must_exist and not path.is_file():
+        return _Layer(f"file {path}", {})
+    try:
+        text = path.read_text("utf-8-sig")
+        return _Layer(f"file {path}", tomllib.loads(text), file=text)
+    except FileNotFoundError:
+        raise SettingsError(
+            f"there is no file {path}", "`modelway config path` shows where files are"
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"file {path} is not valid TOML: {error}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"file {path} is not UTF-8 text") from None
+    except OSError as error:
+        raise SettingsError(f"file {path} cannot be read: {error.strerror}") from error
+
+
+def _environment_layers(environ: Mapping[str, str]) -> Iterator[_Layer]:
+    others = {*DIRECTORY_VARIABLES.values(), DEBUG_VARIABLE, API_KEY_VARIABLE, BASE_URL_VARIABLE}
+    for name in sorted(environ):
+        if not name.upper().startswith(PREFIX) or name.upper() in others:
+            continue
+        place = f"environment {name}"
+        try:
+            found = key_of_variable(name)
+            if found is None:
+                _refuse_misspelt(name)
+                continue
+            key, kind = found
+            is_table = kind == dict[str, str]
+            value = convert(key, environ[name], kind, text=True) if is_table else environ[name]
+        except Fault as fault:
+            raise _Layer(place, {}).error(fault) from None
+        yield _Layer(place, nested({key: value}), text=True)
+
+
+def _refuse_misspelt(name: str) -> None:
+    """Other programs may keep variables with our prefix, so only what resembles a setting is refused."""
+    nearest = nearest_variable(name)
+    if nearest or "__" in name:
+        hint = f"did you mean {nearest}?" if nearest else "docs/configuration.md lists all settings"
+        raise Fault((), "there is no such setting", hint)
+
+
+def _flag_layers(flags: Mapping[str, object]) -> Iterator[_Layer]:
+    for key, value in flags.items():
+        if value is not None:
+            name = _FLAGS.get(key, "--" + key.rpartition(".")[2].replace("_", "-"))
+            yield _Layer(f"flag {name}", nested({tuple(key.split(".")): value}))
+
+
+def _line_of(text: str, key: Key) -> int:
+    """The line on which a TOML text sets a key, 0 where it is not found."""
+    table: Key = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _TABLE_LINE.match(line):
+            table = assigned = _parts(header[1])
+        elif setting := _KEY_LINE.match(line):
+            assigned = (*table, *_parts(setting[1]))
+        else:
+            continue
+        if assigned == key:
+            return number
+    return 0
+
+
+def _parts(text: str) -> Key:
+    return tuple(part.strip("\"'") for part in _KEY_PART.findall(text))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return value
 
 
 def _secret_of(path: Path) -> str:
@@ -121,155 +323,3 @@ def _secret_of(path: Path) -> str:
     if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
         raise ProviderNotConfigured(f"others may read the key file {path}", hint=f"run `chmod 600 {path}`")
     return text
-
-
-def _layers(
-    flags: Mapping[str, object], environ: Mapping[str, str], user: Path, project: Path
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each layer with the words for where it stands, the weakest first."""
-    for path in (user, project):
-        if path.is_file():
-            yield f"file {path}", _read(path)
-    for name in sorted(environ):
-        if name.startswith(PREFIX) and name not in {*DIRECTORY_VARIABLES.values(), *OTHER_VARIABLES}:
-            keys = name.removeprefix(PREFIX).split("__")
-            yield f"environment {name}", _nested(_spelled(keys), environ[name])
-    for key, value in flags.items():
-        if value is not None:
-            yield f"flag --{key.rpartition('.')[2].replace('_', '-')}", _nested(key.split("."), value)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}") from error
-
-
-def _nested(keys: list[str], value: object) -> dict[str, Any]:
-    for key in reversed(keys):
-        value = {key: value}
-    return value if isinstance(value, dict) else {}
-
-
-def _spelled(keys: list[str]) -> list[str]:
-    """Keys of a variable in lower case, but for the names of providers and routes, which stay."""
-    lowered = [key.lower() for key in keys]
-    if len(keys) > 1 and lowered[0] in _KEYED:
-        lowered[1] = keys[1]
-    return lowered
-
-
-def _check_layer(place: str, layer: dict[str, Any]) -> None:
-    """Check one layer alone, so that the error can say where it stands."""
-    from_text = place.startswith("environment")
-    converted = _from_text(layer, Settings, place) if from_text else layer
-    layer.update(converted)
-    try:
-        msgspec.convert(layer, Settings)
-    except msgspec.ValidationError as error:
-        raise SettingsError(f"{place}: {_explained(str(error), layer)}") from None
-
-
-def _explained(text: str, layer: dict[str, Any]) -> str:
-    match = _AT.match(text)
-    what, path = (match["what"], match["path"] or "") if match else (text, "")
-    if "missing required field" in what and path.startswith("routes"):
-        what = "a route needs `candidates`"
-    unknown = re.search(r"unknown field `(.+)`", what)
-    if unknown:
-        key = f"{path}.{unknown[1]}" if path else unknown[1]
-        near = difflib.get_close_matches(unknown[1], _fields_at(path), n=1)
-        return f"there is no setting {key}" + (f"; did you mean {near[0]}?" if near else "")
-    del layer
-    return f"{path or 'the whole'}: {what[:1].lower()}{what[1:]}"
-
-
-def _fields_at(path: str) -> list[str]:
-    current: Any = Settings
-    for key in filter(None, path.split(".")):
-        name = key.removesuffix("[...]")
-        if current is Settings and name in _KEYED:
-            current = _KEYED[name]
-        elif isinstance(current, type) and name in getattr(current, "__struct_fields__", ()):
-            current = next(field.type for field in msgspec.structs.fields(current) if field.name == name)
-    return list(getattr(current, "__struct_fields__", ()))
-
-
-def _from_text(layer: dict[str, Any], struct: Any, place: str) -> dict[str, Any]:
-    """Values of variables are text: read them as what the setting is."""
-    types = {field.name: field.type for field in msgspec.structs.fields(struct)}
-    read: dict[str, Any] = {}
-    for key, value in layer.items():
-        wanted = types.get(key)
-        if isinstance(value, dict) and key in _KEYED and struct is Settings:
-            read[key] = {name: _from_text(inner, _KEYED[key], place) for name, inner in value.items()}
-        elif isinstance(value, dict) and hasattr(wanted, "__struct_fields__"):
-            read[key] = _from_text(value, wanted, place)
-        else:
-            read[key] = _one_from_text(value, wanted)
-    return read
-
-
-def _one_from_text(value: Any, wanted: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    if "tuple" in str(wanted):
-        return [item.strip() for item in value.split(",") if item.strip()]
-    if wanted in (bool, int, float) or "bool" in str(wanted):
-        kind = bool if "bool" in str(wanted) else wanted
-        try:
-            return msgspec.convert(value.strip().lower(), kind, strict=False)
-        except msgspec.ValidationError:
-            return value
-    return value
-
-
-def _merge(
-    into: dict[str, Any], layer: dict[str, Any], origins: dict[str, str], place: str, at: str = ""
-) -> None:
-    for key, value in layer.items():
-        dotted = f"{at}{key}"
-        if isinstance(value, dict):
-            _merge(into.setdefault(key, {}), value, origins, place, f"{dotted}.")
-        else:
-            into[key] = value
-            origins[dotted] = place
-
-
-def _check_values(settings: Settings, loaded: Loaded) -> None:
-    """What the types cannot say."""
-
-    def require(good: bool, key: str, remedy: str) -> None:
-        if not good:
-            raise SettingsError(f"{loaded.origin(key)}: {key} {remedy}")
-
-    server = settings.server
-    require(0 <= server.port <= 65535, "server.port", "must be from 0 to 65535")
-    require(bool(server.host), "server.host", "must not be empty")
-    require(server.max_body_bytes > 0, "server.max_body_bytes", "must be more than 0")
-    for section in ("server", "conversations", "local", "upstream"):
-        part = getattr(settings, section)
-        for name in part.__struct_fields__:
-            if name.endswith("_s"):
-                allow_zero = name in ("wait_s", "shutdown_grace_s")
-                good = getattr(part, name) > 0 or (allow_zero and getattr(part, name) == 0)
-                require(good, f"{section}.{name}", "must be a number of seconds more than 0")
-    require(settings.local.context_length >= 256, "local.context_length", "must be at least 256")
-    require(settings.local.parallel >= 1, "local.parallel", "must be at least 1")
-    require(settings.local.threads >= 0, "local.threads", "must not be negative (0 chooses)")
-    require(0 <= settings.upstream.retries <= 10, "upstream.retries", "must be from 0 to 10")
-    require(bool(settings.provider), "provider", "must name a provider")
-    for name, digest in settings.auth.api_keys.items():
-        key = f"auth.api_keys.{name}"
-        require(bool(_DIGEST.fullmatch(digest)), key, "must be the SHA-256 of the key, 64 hexadecimal digits")
-    for name, route in settings.routes.items():
-        require(bool(route.candidates), f"routes.{name}.candidates", "must name at least one candidate")
-    remote = server.host not in ("localhost", "127.0.0.1", "::1")
-    require(
-        not remote or server.allow_remote or bool(settings.auth.api_keys),
-        "server.host",
-        "is not loopback: configure [auth] api_keys, or say --allow-remote to let anybody in",
-    )

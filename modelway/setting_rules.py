@@ -1,0 +1,160 @@
+"""What the type of a setting cannot say about its value."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from modelway.config import Settings
+from modelway.setting_keys import Fault, Key, written
+
+_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
+_HOST = re.compile(r"[^/\s]+")
+
+
+class Rule(NamedTuple):
+    """Values of the keys that fit the pattern must be good; `must` never repeats the value (secrets)."""
+
+    keys: str
+    good: Callable[[Any], bool]
+    must: str
+
+
+def _at_least(least: float) -> Callable[[Any], bool]:
+    return lambda value: least <= value < math.inf
+
+
+def _is_name(text: str) -> bool:
+    return bool(text) and text == text.strip() and text.isprintable()
+
+
+def _is_candidate(text: str) -> bool:
+    return _is_name(text) and not text.startswith("/")
+
+
+def _all(good: Callable[[str], object]) -> Callable[[Any], bool]:
+    return lambda values: all(good(value) for value in values)
+
+
+def _is_base_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port_is_good = parts.port != 0
+    except ValueError:
+        return False
+    bare = not (parts.username or parts.password or parts.query or parts.fragment)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and bare and port_is_good
+
+
+def _are_headers(headers: dict[str, str]) -> bool:
+    return all(_HEADER.fullmatch(name) and value.isprintable() for name, value in headers.items())
+
+
+_NOT_NEGATIVE = "must be a number, 0 or more"
+_SECONDS = "must be a number of seconds, more than 0"
+
+# The first rule that fits a key decides.
+RULES = (
+    Rule("provider", _is_name, "must name a provider"),
+    Rule("fallback", _all(_is_name), "must name providers"),
+    Rule("server.host", lambda host: bool(_HOST.fullmatch(host)), "must be a name or an address"),
+    Rule("server.port", lambda port: 0 <= port <= 65535, "must be from 0 to 65535"),
+    Rule("server.allowed_hosts", _all(_HOST.fullmatch), "must be host names, without http://"),
+    Rule("server.allowed_origins", _all(_ORIGIN.fullmatch), "must be origins such as https://example.org"),
+    Rule("server.shutdown_grace_s", _at_least(0), _NOT_NEGATIVE),
+    Rule("conversations.wait_s", _at_least(0), _NOT_NEGATIVE),
+    Rule("upstream.max_retry_wait_s", _at_least(0), _NOT_NEGATIVE),
+    Rule("upstream.retries", lambda retries: 0 <= retries <= 10, "must be from 0 to 10"),
+    Rule("local.model", _is_name, "must name a model or the path of a GGUF file"),
+    Rule("local.context_length", _at_least(256), "must be at least 256"),
+    Rule("local.parallel", lambda slots: 1 <= slots <= 256, "must be from 1 to 256"),
+    Rule("local.threads", _at_least(0), "must be 0 (chosen by the machine) or more"),
+    Rule("*_bytes", _at_least(1024), "must be at least 1024 bytes"),
+    Rule("*_s", lambda seconds: 0 < seconds < math.inf, _SECONDS),
+    Rule(
+        "auth.api_keys.*",
+        lambda digest: bool(_DIGEST.fullmatch(digest)),
+        "must be the SHA-256 of the key, 64 hexadecimal digits, and not the key itself",
+    ),
+    Rule(
+        "providers.*.base_url",
+        _is_base_url,
+        "must be http://HOST or https://HOST with an optional path, without password or query",
+    ),
+    Rule(
+        "providers.*.api_key_env",
+        lambda name: bool(_VARIABLE.fullmatch(name)),
+        "must be the name of an environment variable, not the key itself",
+    ),
+    Rule("providers.*.api_key_file", _is_name, "must be the path of a file"),
+    Rule("providers.*.headers", _are_headers, "must be names and values of headers"),
+    Rule("providers.*.models", _all(_is_name), "must be names of models"),
+    Rule(
+        "routes.*.candidates",
+        lambda names: bool(names) and all(map(_is_candidate, names)),
+        'must be a list of "Provider/model" or "Provider", with at least one',
+    ),
+)
+
+
+def check(key: Key, value: Any) -> None:
+    """Fault where the value cannot be."""
+    dotted = ".".join(key)
+    rule = next((rule for rule in RULES if fnmatchcase(dotted, rule.keys)), None)
+    if rule and value is not None and not rule.good(value):
+        raise Fault(key, f"{written(key)} {rule.must}")
+
+
+def check_together(settings: Settings) -> None:
+    """Fault where values that are good alone do not fit together."""
+    server, conversations = settings.server, settings.conversations
+    if not (is_loopback(server.host) or server.allow_remote or settings.auth.api_keys):
+        raise Fault(
+            ("server", "host"),
+            f"server.host {server.host} can be reached from other machines, and no API key is asked for",
+            "configure [auth] api_keys, or say --allow-remote to let everybody in",
+        )
+    if conversations.checkpoint_s >= conversations.lease_s:
+        raise Fault(
+            ("conversations",),
+            "conversations.checkpoint_s must be less than conversations.lease_s",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+# What a modelway.toml that merely lies in the current directory may not decide: it could come with a
+# cloned repository, open the machine, or lead a credential of the user's to somebody else's server.
+_NOT_FOR_PROJECTS = (
+    "server.host",
+    "server.allow*",
+    "auth.*",
+    "providers.*.base_url",
+    "providers.*.api_key_*",
+    "providers.*.headers",
+    "conversations.path",
+)
+
+
+def check_may_be_set_by_project(key: Key) -> None:
+    """Fault where only a file that the user named, or the user's own, may set the key."""
+    if any(fnmatchcase(".".join(key), pattern) for pattern in _NOT_FOR_PROJECTS):
+        raise Fault(
+            key,
+            f"{written(key)} cannot be set by a file that merely lies in the current directory",
+            "name the file with --config, or move the setting to the user file (`modelway config path`)",
+        )
