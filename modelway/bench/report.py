@@ -15,6 +15,7 @@ from rich import box
 from rich.table import Table
 
 from modelway._version import __version__
+from modelway.bench.contestants import NGINX
 from modelway.bench.measure import Options
 from modelway.bench.memory import MemoryRow
 from modelway.bench.startup import StartupRow
@@ -110,7 +111,9 @@ def _shape_cells(row: Row, shape: ShapeReport) -> Iterator[str]:
     yield _median(row.cpu_us, 1)
     yield _median(row.cpu_vs_upstream, 2)
     yield _median(row.cpu_vs_nginx, 2)
-    yield _half_range(row.cpu_vs_nginx or row.cpu_vs_upstream)
+    yield _half_range(
+        row.cpu_vs_upstream if row.contestant == NGINX else row.cpu_vs_nginx or row.cpu_vs_upstream
+    )
     if whole:
         yield _median(row.cpu_vs_nginx_at_rate, 2)
         yield _median(row.requests_per_s, 0)

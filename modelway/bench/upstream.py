@@ -59,8 +59,11 @@ def plan_for(body: bytes) -> Plan:
 
 
 def due_time(started: float, interval_ms: int, index: int) -> float:
-    """When event `index` of a paced stream is due; counted from the start, so that delays do not add up."""
-    return started + index * interval_ms / 1000
+    """When event `index` of a paced stream is due; counted from the start, so that delays do not add up.
+
+    The event that names the role comes with the first text, as model servers send it.
+    """
+    return started + max(0, index - 1) * interval_ms / 1000
 
 
 def plain_response(body: bytes, status: str = "200 OK", kind: str = "application/json") -> bytes:
@@ -199,8 +202,9 @@ class UpstreamProtocol(asyncio.Protocol):
         elif not plan.interval_ms:
             self._end(whole_stream(plan))
         else:
-            self._transport.write(_STREAM_HEAD)
-            self._send_paced(plan, stream_chunks(plan), time.monotonic(), 0)
+            chunks = stream_chunks(plan)
+            self._transport.write(_STREAM_HEAD + chunks[0])
+            self._send_paced(plan, chunks, time.monotonic(), 1)
 
     def _send_paced(self, plan: Plan, chunks: tuple[bytes, ...], started: float, index: int) -> None:
         if index == len(chunks) - 1:

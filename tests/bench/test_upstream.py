@@ -108,8 +108,8 @@ def test_a_mark_without_a_stream_is_a_plain_answer() -> None:
 
 
 def test_pacing_counts_from_the_start_so_that_delays_do_not_add_up() -> None:
-    due = [due_time(5.0, 20, index) for index in range(101)]
-    assert due[0] == 5.0
+    role, *due = [due_time(5.0, 20, index) for index in range(102)]
+    assert role == due[0] == 5.0
     assert due[100] == 7.0
     assert all(later - earlier == pytest.approx(0.02) for earlier, later in itertools.pairwise(due))
 
