@@ -55,9 +55,15 @@ def from_hub(url: str, target: Path, *, sha256: str, token: str, progress: Progr
     part = part_of(target)
     told = _Digest()
     opener = urllib.request.build_opener(_Redirects(told))
-    with _opened(opener, url, part, token, resume=bool(sha256)) as response:
-        told.see(response.headers)
-        _save(response, part, progress)
+    for _ in range(2):
+        with _opened(opener, url, part, token) as response:
+            told.see(response.headers)
+            if response.status == 206 and not (sha256 or told.sha256):
+                # Nothing could tell whether the two halves are of one file.
+                part.unlink()
+                continue
+            _save(response, part, progress)
+            break
     _accept(part, target, sha256 or told.sha256)
 
 
@@ -110,11 +116,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 @contextmanager
 def _opened(
-    opener: urllib.request.OpenerDirector, url: str, part: Path, token: str, *, resume: bool
+    opener: urllib.request.OpenerDirector, url: str, part: Path, token: str
 ) -> Iterator[http.client.HTTPResponse]:
     """The response; `part` is shortened to the bytes that it continues."""
-    if not resume:
-        part.unlink(missing_ok=True)
     done = part.stat().st_size if part.exists() else 0
     try:
         response = opener.open(_request(url, token, done), timeout=_TIMEOUT_S)
@@ -123,7 +127,7 @@ def _opened(
         if exc.code != 416 or not done:
             raise _refused(exc.code, url, exc.headers.get("Retry-After")) from exc
         part.unlink()
-        with _opened(opener, url, part, token, resume=False) as response:
+        with _opened(opener, url, part, token) as response:
             yield response
         return
     except (OSError, http.client.HTTPException) as exc:
@@ -213,7 +217,7 @@ def _refused(status: int, url: str, retry_after: str | None) -> GatewayError:
     if status in {401, 403}:
         return UpstreamRefusedCredential(
             f"{host} does not give {path} without permission",
-            hint="the repository is misspelt, private or gated: accept its terms there and give a token",
+            hint="it is misspelt, private or gated; a GGUF fetched in a browser works by its path",
         )
     if status == 404:
         return ModelNotFound(f"{host} has no {path}", hint="check repository, revision and file name")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import platformdirs
 import pytest
 
 from modelway import models
 from modelway.errors import ProviderNotConfigured
+from modelway.settings import Directories
 
 
 @pytest.fixture(scope="session")
 def model_path() -> Path:
     """The file of smollm2, 98 MB; a test run without it fails rather than pass without having looked."""
+    directories = Directories.default()
     try:
-        return models.resolve("smollm2", platformdirs.user_data_path("modelway"))
+        return models.resolve("smollm2", directories.data)
     except ProviderNotConfigured:
-        return models.pull("smollm2", platformdirs.user_cache_path("modelway-tests"))
+        return models.pull("smollm2", directories.cache / "tests")
