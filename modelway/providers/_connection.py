@@ -40,6 +40,9 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
         self._waiter: asyncio.Future[bool] | None = None
+        self._pieces: list[bytes] = []
+        # The parser's callback for each piece of a body, 50 of them in a busy read: it never sees Python.
+        self.on_body: Callable[[bytes], None] = self._pieces.append
         self._parser = httptools.HttpResponseParser(self)
         self._reset()
 
@@ -55,7 +58,8 @@ class Connection(asyncio.Protocol):
         self._settling = False
         self._paused = False
         self._error: UpstreamError | None = None
-        self._pieces: list[bytes] = []
+        self._pieces.clear()
+        self._pieces_of_answer = 0
         self._buffered = 0
         self._framing = 0
 
@@ -96,7 +100,8 @@ class Connection(asyncio.Protocol):
             if not await self._wait(deadline):
                 return None
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces = []
+        self._pieces.clear()
+        self._pieces_of_answer = 0
         self._buffered = 0
         if self._paused:
             self._paused = False
@@ -106,7 +111,7 @@ class Connection(asyncio.Protocol):
     def settle(self) -> None:
         """The client has all that it wants: give the framing of the end a moment to arrive."""
         self._settling = True
-        self._pieces = []
+        self._pieces.clear()
         self._buffered = 0
         if self._paused:
             self._paused = False
@@ -126,14 +131,17 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse what came; what came without a request spoils the connection."""
         self.answered = True
-        body_before = self._buffered
+        pieces_before = len(self._pieces)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail_parsing(error)
             return
-        if self._buffered > body_before:
+        if self._dirty:
+            del self._pieces[self._pieces_of_answer :]
+        if len(self._pieces) > pieces_before:
             self._framing = 0
+            self._buffered += len(data)  # with its framing, so rather too much
         elif not self.complete:
             # One bound for headers, trailers, chunk extensions and endless 1xx replies.
             self._framing += len(data)
@@ -196,21 +204,17 @@ class Connection(asyncio.Protocol):
         if "content-length" not in headers and "chunked" not in headers.get("transfer-encoding", "").lower():
             self._ends_with_connection = status not in {204, 304}
 
-    def on_body(self, body: bytes) -> None:
-        """Keep a piece of the body until it is read."""
-        if not self._dirty:
-            self._pieces.append(body)
-            self._buffered += len(body)
-
     def on_message_complete(self) -> None:
         """The answer is whole."""
-        if self._head_complete:
+        if self._head_complete and not self.complete:
             self.complete = True
+            self._pieces_of_answer = len(self._pieces)
             self._keep_alive = self._parser.should_keep_alive()
 
     def _fail_parsing(self, error: Exception) -> None:
         if self.complete:
             self._dirty = True
+            del self._pieces[self._pieces_of_answer :]
         else:
             failure = UpstreamProtocolError(f"{self.host} sent something that is not HTTP/1.1")
             failure.__cause__ = error
@@ -226,7 +230,7 @@ class Connection(asyncio.Protocol):
             self._error = error
 
     def _settle_further(self) -> None:
-        self._pieces = []
+        self._pieces.clear()
         if self.complete:
             self._settling = False
             self._on_settled(self)

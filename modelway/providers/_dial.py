@@ -24,17 +24,12 @@ Resolve = Callable[[str, int], Awaitable[Sequence[AddressInfo]]]
 
 
 class Origin(Struct, frozen=True):
-    """What connections are shared by: one scheme, host and port."""
+    """What connections are shared by: one scheme, host and port. `authority` is the value of Host."""
 
     secure: bool
     host: str
     port: int
-
-    @property
-    def authority(self) -> str:
-        """The value of the Host header."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
+    authority: str
 
 
 @functools.lru_cache(maxsize=256)
@@ -54,7 +49,11 @@ def parse_url(url: str) -> tuple[Origin, str]:
     if not target.isascii() or not target.isprintable() or " " in target:
         raise _bad_url("has characters that must be percent-encoded")
     secure = parts.scheme == "https"
-    return Origin(secure, host, port or (443 if secure else 80)), target
+    usual_port = 443 if secure else 80
+    authority = f"[{host}]" if ":" in host else host
+    if port not in {None, usual_port}:
+        authority = f"{authority}:{port}"
+    return Origin(secure, host, port or usual_port, authority), target
 
 
 async def resolve(host: str, port: int) -> Sequence[AddressInfo]:

@@ -215,6 +215,18 @@ async def test_what_comes_while_a_connection_is_idle_spoils_it() -> None:
         assert upstream.connected == 2
 
 
+async def test_what_follows_an_answer_is_never_taken_for_a_part_of_it() -> None:
+    async with FakeUpstream() as upstream, client_of() as client:
+        later = asyncio.Event()
+        upstream.play(http(b"", "content-length: 5"), b"he", b"llo", later, sized(b"evil") + sized(b"evil"))
+        async with aclosing(await post(client, upstream.url)) as response:
+            assert await response.read() + await response.read() == b"hello"
+            later.set()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert await response.read() == b""
+
+
 async def test_idle_connections_that_the_upstream_closed_are_replaced() -> None:
     async with FakeUpstream() as upstream, client_of() as client:
         await exchange(client, upstream.url)
