@@ -17,7 +17,7 @@ test: .venv/.dev .venv/.model
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/deptry modelway
+	$(BIN)/deptry .
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet

@@ -13,13 +13,13 @@ from modelway.auth import Auth, hash_key
 from modelway.errors import UpstreamRateLimited
 from modelway.gateway import Gateway
 from modelway.types import Finish, TextDelta, ToolCallDelta, Usage
-from tests.scripted import Scripted, says
+from tests.scripted import Scripted, Step, says
 from tests.serving import gateway_of, serving
 
 pytestmark = pytest.mark.anyio
 HI: list[Any] = [{"role": "user", "content": "hi"}]
 TOOLS: list[Any] = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
-CALL = [
+CALL: list[Step] = [
     ToolCallDelta(id="call_1", name="weather", arguments='{"city":'),
     ToolCallDelta(arguments='"Paris"}'),
     Finish(reasons=("tool_calls",), usage=Usage(1, 1)),
@@ -85,14 +85,12 @@ async def test_tools_streamed_and_not(tmp_path: Path) -> None:
         assert call.type == "function"
         assert (call.function.name, call.function.arguments) == ("weather", '{"city":"Paris"}')
         assert streamed.function.arguments == call.function.arguments
-        answer = await client.chat.completions.create(
-            model="",
-            messages=[
-                *HI,
-                {"role": "assistant", "tool_calls": [call.model_dump()]},  # type: ignore[typeddict-item]
-                {"role": "tool", "tool_call_id": call.id, "content": "sun"},
-            ],
-        )
+        messages: list[Any] = [
+            *HI,
+            {"role": "assistant", "tool_calls": [call.model_dump()]},
+            {"role": "tool", "tool_call_id": call.id, "content": "sun"},
+        ]
+        answer = await client.chat.completions.create(model="", messages=messages)
     assert answer.choices[0].message.content == "sunny"
     given = local.requests[2].messages
     assert given[1].tool_calls[0].id == given[2].tool_call_id == "call_1"
