@@ -14,6 +14,11 @@ from modelway.settings import Directories
 @pytest.fixture(scope="session")
 def model_path() -> Path:
     """The file of smollm2, 98 MB; a test run without it fails rather than pass without having looked."""
+    return find_model()
+
+
+def find_model() -> Path:
+    """The file of smollm2, fetched if need be."""
     directories = Directories.default()
     try:
         return models.resolve("smollm2", directories.data)

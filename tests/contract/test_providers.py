@@ -12,12 +12,14 @@ from typing import Protocol
 
 import pytest
 
-from modelway.config import ProviderSettings, UpstreamSettings
+from modelway.config import LocalSettings, ProviderSettings, UpstreamSettings
 from modelway.errors import GatewayError
-from modelway.provider import Provider
+from modelway.provider import Provider, ProviderInfo
 from modelway.providers.http import HTTPClient
-from modelway.providers.openai_compatible import build_provider, load_presets
+from modelway.providers.local import Local
+from modelway.providers.openai_compatible import OpenAICompatible, build_provider, load_presets
 from modelway.types import ChatRequest, Delta, Event, Finish, Message, Params, collect
+from tests.conftest_local import find_model
 from tests.fake_upstream import FakeUpstream
 
 pytestmark = pytest.mark.anyio
@@ -94,8 +96,23 @@ def preset_stage(name: str) -> Callable[[], AbstractAsyncContextManager[Stage]]:
     return stage
 
 
+@asynccontextmanager
+async def local_stage() -> AsyncIterator[Stage]:
+    """The embedded model: its real child runs, and the fake upstream answers in its place."""
+    settings = LocalSettings(model="model-a", context_length=256, parallel=1)
+    async with FakeUpstream() as upstream, aclosing(HTTPClient(UpstreamSettings())) as http:
+
+        def answering(_base_url: str, key: str) -> Provider:
+            return OpenAICompatible(ProviderInfo(name="Local"), upstream.url, http=http, key=lambda: key)
+
+        async with aclosing(Local(settings, find_model, answering)) as local:
+            await local.start()
+            yield OpenAICompatibleStage(upstream, local)
+
+
 # One of each kind: as in the book; another header for the key; without stream_options; without a key.
 STAGES = {name: preset_stage(name) for name in ("OpenAI", "Azure", "Mistral", "Ollama")}
+STAGES["Local"] = local_stage
 
 
 @pytest.fixture(params=STAGES)

@@ -68,6 +68,7 @@ class Local:
         self._info = ProviderInfo(
             name="Local",
             label="Embedded model",
+            url="https://github.com/ggml-org/llama.cpp",
             default_model=self._name,
             models=(self._name,),
             supports=("system", "tools", "json_schema", "json_object", "n"),

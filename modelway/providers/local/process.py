@@ -117,7 +117,7 @@ class Child:
 
     async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """End the process: by closing its stdin, and after the grace by force."""
-        self.stopping = self.alive
+        self.stopping = self.stopping or self.alive
         self._stdin.close()
         if not (grace_s and await self.ended(within_s=grace_s)):
             with suppress(ProcessLookupError):
