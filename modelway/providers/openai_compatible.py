@@ -89,10 +89,14 @@ class OpenAICompatible:
         """What this provider is; not ready as long as it needs a key and has none."""
         if not self._info.needs_auth or self._has_key:
             return self._info
-        self._has_key = bool(self._key())
+        missing = f"no API key: {self._key_hint}"
+        try:
+            self._has_key = bool(self._key())
+        except GatewayError as error:
+            missing = error.explanation
         if self._has_key or not self._info.ready:
             return self._info
-        return replace(self._info, ready=False, missing=f"no API key: {self._key_hint}")
+        return replace(self._info, ready=False, missing=missing)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Answer the request with one call of the upstream."""

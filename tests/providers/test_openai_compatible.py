@@ -190,6 +190,18 @@ async def test_a_key_that_turns_up_later_is_noticed(upstream: FakeUpstream, http
     assert state() == (False, "no API key: set K")
 
 
+async def test_a_key_file_that_cannot_be_used_leaves_the_provider_there_but_not_ready(
+    upstream: FakeUpstream, http: HTTPClient
+) -> None:
+    def key() -> str:
+        raise ProviderNotConfigured("others may read the key file")
+
+    provider = made(upstream.url, http, key=key)
+    assert not provider.info.ready
+    assert provider.info.missing == "others may read the key file"
+    assert isinstance(await failure(provider, ask()), ProviderNotConfigured)
+
+
 # What comes in.
 
 
