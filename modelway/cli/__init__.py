@@ -1,0 +1,12 @@
+"""The command line."""
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command that the arguments name, and exit with its code."""
+    from modelway.cli.app import run
+
+    sys.exit(run(sys.argv[1:]))

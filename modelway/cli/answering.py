@@ -1,0 +1,181 @@
+"""Prints one answer: as it comes or in one piece, as text, Markdown, a code block or JSON."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from msgspec import Struct
+
+from modelway.cli.exits import CommandError
+from modelway.cli.output import err_console, harmless, out_console, say, say_json, warn
+
+if TYPE_CHECKING:
+    from modelway.types import Completion
+
+_CODE_BLOCK = re.compile(r"^(?P<fence>`{3,}|~{3,})[^\n]*\n(?P<code>.*?)^(?P=fence)", re.DOTALL | re.MULTILINE)
+
+
+class Spoken(Protocol):
+    """An answer as the client gives it: iterated for text, and complete after its end."""
+
+    @property
+    def provider(self) -> str:
+        """Who answers."""
+        ...
+
+    @property
+    def conversation_id(self) -> str:
+        """Where the answer is remembered, "" for nowhere."""
+        ...
+
+    @property
+    def completion(self) -> Completion:
+        """The whole answer."""
+        ...
+
+    def __iter__(self) -> Iterator[str]:
+        """Pieces of text."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class Style(Struct, frozen=True, kw_only=True):
+    """How answers are printed. `live` prints Markdown while it comes, `usage` tells the tokens."""
+
+    json: bool = False
+    extract: bool = False
+    usage: bool = False
+    markdown: bool = False
+    live: bool = False
+
+
+class Printed(Struct, frozen=True, kw_only=True):
+    """The object of `modelway chat --json`."""
+
+    provider: str
+    model: str
+    conversation_id: str
+    text: str
+    reasoning: str
+    tool_calls: tuple[Any, ...]
+    finish_reason: str | None
+    usage: Any
+
+
+def tell(reply: Spoken, style: Style) -> Completion:
+    """Print an answer to its end and return it. Leaving early, with Ctrl-C say, stops the answer."""
+    started = time.monotonic()
+    with reply:
+        pieces = _begun(iter(reply))
+        if style.json or style.extract:
+            for _ in pieces:
+                pass
+        else:
+            _print(pieces, style)
+        completion = reply.completion
+        provider, conversation_id = reply.provider, reply.conversation_id
+    if style.json:
+        say_json(_printed(completion, provider, conversation_id))
+    elif style.extract:
+        say(code_block(completion.text).rstrip("\n"))
+    elif completion.choices[0].refusal:
+        say(completion.choices[0].refusal)
+    _remark(completion, provider, style, time.monotonic() - started)
+    return completion
+
+
+def code_block(text: str) -> str:
+    """The first fenced block; CommandError where there is none, so that no prose is run as code."""
+    found = _CODE_BLOCK.search(text)
+    if found is None:
+        raise CommandError("the answer has no code block", hint="leave -x out to see it")
+    return found["code"]
+
+
+def _begun(pieces: Iterator[str]) -> Iterator[str]:
+    """The pieces, with a sign of life on a terminal until the first one: a model may have to load."""
+    console = err_console()
+    if console.is_terminal:
+        with console.status("waiting for the answer"):
+            first = next(pieces, "")
+    else:
+        first = next(pieces, "")
+    yield first
+    yield from pieces
+
+
+def _print(pieces: Iterator[str], style: Style) -> None:
+    if style.markdown and style.live:
+        _print_live(pieces)
+    elif style.markdown:
+        _print_markdown("".join(pieces))
+    else:
+        _print_plain(pieces)
+
+
+def _print_plain(pieces: Iterator[str]) -> None:
+    last = ""
+    try:
+        for piece in pieces:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+            last = piece or last
+    finally:
+        if last and not last.endswith("\n"):
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+
+
+def _print_live(pieces: Iterator[str]) -> None:
+    """Markdown while it comes: the end of it in a window, and all of it once it is complete."""
+    from rich.live import Live
+
+    from modelway.cli.window import Window
+
+    console = out_console()
+    text = next(pieces, "")
+    try:
+        with Live(console=console, transient=True, refresh_per_second=12) as live:
+            for piece in pieces:
+                text += piece
+                live.update(Window(harmless(text)))
+    finally:
+        _print_markdown(text)
+
+
+def _print_markdown(text: str) -> None:
+    from modelway.cli.window import markdown
+
+    if text.strip():
+        out_console().print(markdown(harmless(text)))
+
+
+def _printed(completion: Completion, provider: str, conversation_id: str) -> Printed:
+    return Printed(
+        provider=provider,
+        model=completion.model,
+        conversation_id=conversation_id,
+        text=completion.text,
+        reasoning=completion.message.reasoning,
+        tool_calls=completion.message.tool_calls,
+        finish_reason=completion.finish_reason,
+        usage=completion.usage,
+    )
+
+
+def _remark(completion: Completion, provider: str, style: Style, seconds: float) -> None:
+    if completion.finish_reason == "length":
+        warn("the answer was cut off at the limit of tokens")
+    if completion.finish_reason == "content_filter":
+        warn("the answer was cut off by the upstream's filter")
+    if style.usage:
+        used = completion.usage
+        tokens = f"{used.input_tokens} tokens in, {used.output_tokens} out" if used else "tokens not told"
+        warn(f"{tokens}, {seconds:.1f} s, {provider}/{completion.model}")
