@@ -45,6 +45,7 @@ from modelway.types import (
     ToolChoice,
     collect,
 )
+from tests.scripted import Scripted
 
 pytestmark = pytest.mark.anyio
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -341,6 +342,26 @@ async def test_signals_meant_for_the_server_do_not_end_answers(shared: Embedded)
     assert shared.local.pid == pid
 
 
+async def test_the_small_model_is_asked_with_little_chance_unless_told(model_path: Path) -> None:
+    upstream = Scripted("Child")
+    local = Local(SMALL, lambda: model_path, lambda _url, _key: upstream)
+    async with aclosing(local):
+        for params in (Params(), Params(temperature=1.0), Params(top_p=0.5)):
+            asked = ChatRequest(messages=(HELLO,), model="smollm2", params=params)
+            async with aclosing(local.stream(asked)) as events:
+                assert [event async for event in events]
+    given = [(request.params.temperature, request.params.top_p) for request in upstream.requests]
+    assert given == [(0.2, 0.9), (1.0, None), (0.2, 0.5)]
+
+
+async def test_closing_in_the_middle_of_a_start_is_said_to_who_waits(model_path: Path) -> None:
+    async with embedded(lambda: model_path) as running:
+        start = asyncio.create_task(running.local.start())
+        await until(lambda: running.starts == 1)
+    with pytest.raises(ShuttingDown):
+        await start
+
+
 async def test_callers_share_one_start_which_leaves_the_event_loop_free(model_path: Path) -> None:
     async with embedded(lambda: model_path) as running:
         starts = asyncio.gather(*(running.local.start() for _ in range(3)))
@@ -382,13 +403,21 @@ async def test_after_crashes_in_a_row_the_next_start_waits(model_path: Path) -> 
         assert running.starts == 2
 
 
-@pytest.mark.parametrize("content", ["cut", "text", "empty"])
+def crafted(model: bytes) -> bytes:
+    """The model with a number in its header that makes native code abort rather than complain."""
+    key = b"llama.block_count"
+    at = model.index(key) + len(key) + 4
+    return model[:at] + (100_000).to_bytes(4, "little") + model[at + 4 :]
+
+
+@pytest.mark.parametrize("content", ["cut", "text", "empty", "crafted"])
 async def test_a_bad_file_is_named_and_not_tried_for_ever(
     model_path: Path, tmp_path: Path, content: str
 ) -> None:
     bad = tmp_path / "bad.gguf"
-    with model_path.open("rb") as good:
-        bad.write_bytes({"cut": good.read(1_000_000), "text": b"hello", "empty": b""}[content])
+    good = model_path.read_bytes()
+    contents = {"cut": good[:1_000_000], "text": b"hello", "empty": b"", "crafted": crafted(good)}
+    bad.write_bytes(contents[content])
     async with embedded(lambda: bad) as running:
         for _ in range(5):
             with pytest.raises(ProviderNotConfigured, match=r"bad\.gguf"):

@@ -206,7 +206,13 @@ class Engine:
         if self._starting is None:
             self._starting = asyncio.create_task(self._start())
             self._starting.add_done_callback(self._started)
-        return await asyncio.shield(self._starting)
+        starting = self._starting
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            if starting.cancelled():
+                raise ShuttingDown("the embedded model is being stopped") from None
+            raise
 
     async def aclose(self) -> None:
         """Stop the child, also one that is still starting."""
