@@ -286,6 +286,7 @@ def all_errors(root: type[GatewayError] = GatewayError) -> list[type[GatewayErro
 
 # Codes that a class uses beside its own, so that an error read from a reply finds its class again.
 _FURTHER_CODES: dict[str, type[GatewayError]] = {
+    "base_url_not_allowed": ProviderNotConfigured,
     "invalid_json": InvalidRequest,
     "origin_not_allowed": PermissionDenied,
     "upstream_dns": UpstreamUnreachable,

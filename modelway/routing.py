@@ -16,6 +16,7 @@ from modelway.errors import (
     ModelNotFound,
     ProviderNotFound,
     UpstreamError,
+    UpstreamTimeout,
 )
 from modelway.provider import Provider
 from modelway.types import ChatRequest
@@ -48,7 +49,10 @@ class RetryPolicy(Struct, frozen=True):
 
     def pause(self, error: GatewayError, attempt: int, *, stateful: bool) -> float | None:
         """Seconds to wait before attempt number `attempt + 1` (from 0); None: do not try again."""
-        unsent = isinstance(error, UpstreamError) and not error.sent
+        # A timeout has used up its share of the caller's patience already.
+        unsent = (
+            isinstance(error, UpstreamError) and not error.sent and not isinstance(error, UpstreamTimeout)
+        )
         allowed = unsent or (error.retryable and not stateful)
         if not allowed or attempt >= self.retries:
             return None

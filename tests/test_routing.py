@@ -119,6 +119,7 @@ POLICY = RetryPolicy(retries=2, max_wait_s=10)
         (UpstreamUnreachable("x", sent=False), True, True),
         (UpstreamUnreachable("x"), False, False),
         (UpstreamTimeout("x"), False, False),
+        (UpstreamTimeout("x", sent=False), False, False),
         (UpstreamRateLimited("x", retry_after=5), False, True),
         (UpstreamRateLimited("x", retry_after=11), False, False),
         (InvalidRequest("x", sent=False), False, False),

@@ -13,10 +13,10 @@ from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,7 +45,8 @@ from modelway.providers._status import MAX_RETRY_AFTER_S, error_for_status, read
 from modelway.providers.http import HTTPClient, Response, raise_for_status
 from tests.fake_upstream import END_OF_CHUNKS, End, FakeUpstream, closed_port, text_event
 
-CERTIFICATE = Path(__file__).with_name("localhost.pem")
+AUTHORITY = trustme.CA()
+CERTIFICATE = AUTHORITY.issue_cert("localhost")
 QUICK = UpstreamSettings(connect_timeout_s=2, first_byte_timeout_s=0.3, idle_timeout_s=0.3)
 UVLOOP = pytest.param(
     ("asyncio", {"use_uvloop": True}),
@@ -575,12 +576,13 @@ async def test_a_header_that_would_split_the_request_is_refused(name: str, value
 
 def server_tls() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(CERTIFICATE)
+    CERTIFICATE.configure_cert(context)
     return context
 
 
 async def test_tls_with_a_trusted_certificate_keeps_its_connection() -> None:
-    trust = ssl.create_default_context(cafile=CERTIFICATE)
+    trust = ssl.create_default_context()
+    AUTHORITY.configure_trust(trust)
     async with FakeUpstream(tls=server_tls()) as upstream, client_of(tls=trust) as client:
         for _ in range(2):
             assert await exchange(client, upstream.url)
@@ -606,7 +608,8 @@ async def test_tls_with_the_wrong_name_is_refused() -> None:
     async def resolve(host: str, port: int) -> Sequence[AddressInfo]:
         return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))]
 
-    trust = ssl.create_default_context(cafile=CERTIFICATE)
+    trust = ssl.create_default_context()
+    AUTHORITY.configure_trust(trust)
     async with (
         FakeUpstream(tls=server_tls()) as upstream,
         client_of(tls=trust, resolve=resolve) as client,

@@ -159,7 +159,9 @@ def read_error(error: Any) -> tuple[str, str]:
     """Message and code out of an `error` member, whatever its shape; the message is cut to size."""
     if isinstance(error, dict):
         message = error.get("message") or error.get("msg") or error.get("detail") or ""
-        code = error.get("code") or error.get("type") or ""
+        code, kind = error.get("code"), error.get("type")
+        # Some servers put the status into `code` and the reason into `type`.
+        code = kind if isinstance(code, int) and kind in _ERROR_CODES else code or kind or ""
     else:
         message, code = error, ""
     text = message if isinstance(message, str) else msgspec.json.encode(message).decode()

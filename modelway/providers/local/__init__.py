@@ -39,7 +39,7 @@ PARAMS = (
     "parallel_tool_calls",
     "response_format",
 )
-SMALL_MODEL_MAX_TOKENS = 512
+SMALL_MODEL_MAX_TOKENS = 256
 END_NOTICED_WITHIN_S = 2.0
 LOOKED_IS_TRUE_FOR_S = 1.0
 

@@ -1,0 +1,81 @@
+"""Programs of users, unchanged, against the real command with the real embedded model.
+
+The project's own are in examples/. Where CLIENT_PROGRAMS names a folder, the programs in it are run too:
+they expect the server on port 1337.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest_local import find_model
+from tests.e2e.running import Running
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+FOLDER = os.environ.get("CLIENT_PROGRAMS", "")
+PROGRAMS = sorted(Path(FOLDER).glob("*.py")) if FOLDER else []
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    port = ("--port", "1337") if PROGRAMS else ()
+    environ = {"MODELWAY_LOCAL__MODEL": str(find_model())}
+    folder = tmp_path_factory.mktemp("server")
+    with Running(folder, "--fallback", "Local", *port, environ=environ) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("example", "provider"),
+    [("requests_iter_lines.py", "Copilot"), ("openai_sdk.py", "Local"), ("python_client.py", "Local")],
+)
+def test_an_example_in_python_gets_two_answers(server: Running, example: str, provider: str) -> None:
+    printed = run(sys.executable, str(EXAMPLES / example), f"{server.address}/v1", provider)
+    answers = [part for part in printed.split("\n\n") if part.strip()]
+    assert len(answers) >= 2
+    assert "Heiner" in printed.replace("i am Heiner", "")
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_the_example_with_curl_gets_two_answers(server: Running) -> None:
+    printed = run("sh", str(EXAMPLES / "curl.sh"), f"{server.address}/v1", "Local")
+    assert printed.count("data: [DONE]") == 2
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.name)
+def test_a_program_of_the_founding_documents_runs_unchanged(server: Running, program: Path) -> None:
+    assert server.address.endswith(":1337")
+    printed = run(sys.executable, str(program))
+    assert "error" not in printed
+    assert len(printed.strip().splitlines()) >= 2
+
+
+def test_the_client_without_a_server_remembers_the_name(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "python_client.py")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={
+            **os.environ,
+            "MODELWAY_DATA_DIR": str(tmp_path),
+            "MODELWAY_LOCAL__MODEL": str(find_model()),
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    second_answer = done.stdout.split("> Tell me somethings about my name")[1]
+    assert "Heiner" in second_answer
