@@ -56,7 +56,9 @@ def measure_shape(
     """Warm everybody up, run the rounds and sum them up; `contestants[0]` is the upstream itself."""
     upstream = contestants[0]
     for contestant in contestants:
-        load.run(_load(shape, contestant, options, "warm", duration_s=min(0.3, options.duration_s)))
+        load.run(
+            _load(shape, contestant, options, f"{shape.name}-warm", duration_s=min(0.3, options.duration_s))
+        )
     samples: dict[str, list[Sample]] = {contestant.name: [] for contestant in contestants}
     for number in range(options.rounds):
         for contestant in random.sample(contestants, len(contestants)):

@@ -27,7 +27,7 @@ from modelway.bench.startup import measure_startup
 SHAPES = ("json", "sse50", "paced")
 MODES = (*SHAPES, "streams", "startup")
 QUICK = Options(
-    duration_s=0.25, rounds=1, connections=4, streams=10, open_streams=(20,), startup_rounds=1, rate=100
+    duration_s=0.15, rounds=1, connections=4, streams=10, open_streams=(20,), startup_rounds=1, rate=100
 )
 Step = Callable[[str, int], None]
 """Told what is measured next, and how many steps there are in all."""
