@@ -46,7 +46,7 @@ from modelway.providers.http import HTTPClient, Response, raise_for_status
 from tests.fake_upstream import END_OF_CHUNKS, End, FakeUpstream, closed_port, text_event
 
 AUTHORITY = trustme.CA()
-CERTIFICATE = AUTHORITY.issue_cert("localhost")
+CERTIFICATE = AUTHORITY.issue_cert("localhost", "127.0.0.1")
 QUICK = UpstreamSettings(connect_timeout_s=2, first_byte_timeout_s=0.3, idle_timeout_s=0.3)
 UVLOOP = pytest.param(
     ("asyncio", {"use_uvloop": True}),
