@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from modelway.auth import Auth
 from modelway.config import ConversationSettings, ServerSettings, Settings
@@ -42,7 +43,8 @@ async def serving(
     server = _QuietServer(application, chosen, ready.set_result)
     task = asyncio.create_task(server.serve(sockets=bind(chosen)))
     try:
-        await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+        waiting: set[asyncio.Future[Any]] = {task, ready}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         yield ready.result()
     finally:
         server.should_exit = True

@@ -16,6 +16,7 @@ import uvicorn
 from modelway.auth import Auth
 from modelway.config import ServerSettings, Settings
 from modelway.server.app import Application
+from modelway.server.protocol import Protocol
 from modelway.telemetry import Telemetry
 from modelway.wiring import build
 
@@ -72,7 +73,7 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             application,
             loop="uvloop" if find_spec("uvloop") else "asyncio",
-            http="httptools",
+            http=Protocol,
             ws="none",
             lifespan="on",
             access_log=False,
