@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from msgspec import Struct
@@ -72,8 +73,7 @@ class Printed(Struct, frozen=True, kw_only=True):
 def tell(reply: Spoken, style: Style) -> Completion:
     """Print an answer to its end and return it. Leaving early, with Ctrl-C say, stops the answer."""
     started = time.monotonic()
-    with reply:
-        pieces = _begun(iter(reply))
+    with reply, closing(_begun(reply)) as pieces:
         if style.json or style.extract:
             for _ in pieces:
                 pass
@@ -99,8 +99,9 @@ def code_block(text: str) -> str:
     return found["code"]
 
 
-def _begun(pieces: Iterator[str]) -> Iterator[str]:
+def _begun(reply: Spoken) -> Generator[str, None, None]:
     """The pieces, with a sign of life on a terminal until the first one: a model may have to load."""
+    pieces = iter(reply)
     console = err_console()
     if console.is_terminal:
         with console.status("waiting for the answer"):

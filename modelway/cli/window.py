@@ -19,7 +19,9 @@ class Window:
         self._text = text
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        lines = console.render_lines(markdown(self._text), options.update(height=None), pad=False)
+        # Narrower, so that the ^C of a terminal does not begin a line that nobody counts.
+        narrower = options.update(width=max(1, options.max_width - 2), height=None)
+        lines = console.render_lines(markdown(self._text), narrower, pad=False)
         for line in lines[-max(1, console.height - 2) :]:
             yield from line
             yield Segment.line()
