@@ -172,7 +172,9 @@ async def test_a_caller_who_leaves_ends_the_upstream_call_and_keeps_the_text(tmp
                 if isinstance(event, TextDelta) and event.text == "an":
                     break
         assert slow.closed == 1
-        shown = await gateway.conversations.show("local", "c")
+        async with asyncio.timeout(5):
+            while (shown := await gateway.conversations.show("local", "c")).turns[0].status == "open":
+                pass
     assert shown.turns[0].status == "interrupted"
     assert [message.text for message in shown.messages] == ["a", "half an"]
 

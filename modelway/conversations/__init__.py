@@ -1,6 +1,7 @@
 """Durable memory: turns, history, forks, and the lease that lets one turn at a time in."""
 
 from modelway.conversations.ephemeral import Ephemeral
+from modelway.conversations.export import export_json, export_markdown
 from modelway.conversations.records import Branch, Conversation, Match, StoredMessage, Summary, TurnRecord
 from modelway.conversations.store import Conversations
 from modelway.conversations.turn import Turn
@@ -15,4 +16,6 @@ __all__ = [
     "Summary",
     "Turn",
     "TurnRecord",
+    "export_json",
+    "export_markdown",
 ]

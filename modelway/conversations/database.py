@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from sqlalchemy import Connection, create_engine
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from modelway.conversations.failures import unavailable
@@ -31,20 +30,25 @@ class Database:
     def __init__(self, path: Path, synchronous: Literal["normal", "full"]) -> None:
         self.path = path
         self._synchronous = synchronous
-        _prepare_file(path)
-        _check_version(path)
-        self._engine = create_engine(
-            "sqlite+pysqlite://",
-            creator=self.connect,
-            poolclass=QueuePool,
-            paramstyle="named",
-        )
-        self._statements = compose(self._engine.dialect)
+        self._dialect = SQLiteDialect_pysqlite(paramstyle="named")
+        self._statements = compose(self._dialect)
         with unavailable("opened"):
+            _prepare_file(path)
+            _check_version(path)
             self._create_tables()
 
-    def connect(self) -> sqlite3.Connection:
-        """A new connection that leaves transactions to us."""
+    def ledger(self) -> Ledger:
+        """A new connection, which leaves transactions to us."""
+        return Ledger(self._connect(), self._statements)
+
+    @contextmanager
+    def reading(self) -> Iterator[Ledger]:
+        """A connection that sees one state of the database throughout."""
+        with unavailable("read"), closing(self.ledger()) as ledger:
+            ledger.begin_reading()
+            yield ledger
+
+    def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             f"file:{quote(str(self.path))}?mode=rw",
             uri=True,
@@ -52,44 +56,22 @@ class Database:
             isolation_level=None,
             check_same_thread=False,
         )
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute(f"PRAGMA synchronous={self._synchronous}")
-            connection.execute("PRAGMA foreign_keys=ON")
-        except BaseException:
-            connection.close()
-            raise
+        connection.execute(f"PRAGMA synchronous={self._synchronous}")
+        connection.execute("PRAGMA foreign_keys=ON")
         return connection
 
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """A connection that sees one state of the database throughout."""
-        with unavailable("read"), self._engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN")
-            yield connection
-
-    def ledger(self) -> Ledger:
-        """A connection to write with."""
-        return Ledger(self.connect(), self._statements)
-
-    def close(self) -> None:
-        """Close all idle connections."""
-        self._engine.dispose()
-
     def _create_tables(self) -> None:
-        connection = self.connect()
-        try:
+        with closing(self._connect()) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("BEGIN IMMEDIATE")
             if connection.execute("PRAGMA user_version").fetchone() == (0,):
                 for statement in self._schema():
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version={VERSION}")
             connection.execute("COMMIT")
-        finally:
-            connection.close()
 
     def _schema(self) -> Iterator[str]:
-        dialect = self._engine.dialect
+        dialect = self._dialect
         for table in metadata.sorted_tables:
             yield str(CreateTable(table).compile(dialect=dialect))
             for index in table.indexes:
@@ -98,26 +80,22 @@ class Database:
 
 
 def _prepare_file(path: Path) -> None:
-    with unavailable("opened"):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def _check_version(path: Path) -> None:
     """Refuse what is not ours before the first byte of it is changed."""
-    with unavailable("opened"):
-        with path.open("rb") as file:
-            start = file.read(len(_MAGIC))
-        if not start:
-            return
-        if start != _MAGIC:
-            raise _foreign(path)
-        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=_BUSY_TIMEOUT_S)
-        try:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        finally:
-            connection.close()
+    with path.open("rb") as file:
+        start = file.read(len(_MAGIC))
+    if not start:
+        return
+    if start != _MAGIC:
+        raise _foreign(path)
+    uri = f"file:{quote(str(path))}?mode=ro"
+    with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S)) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if version == 0 and tables:
         raise _foreign(path)
     if version > VERSION:

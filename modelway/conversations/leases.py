@@ -34,6 +34,10 @@ class Leases:
             lock.release()
         return lock is not None
 
+    def alone(self) -> BaseFileLock:
+        """A lock for what one process at a time may do: open the store."""
+        return FileLock(self._directory / f"{self._prefix}opening", timeout=_PATIENCE_S)
+
     def sweep(self) -> None:
         """Remove the files of dead holders."""
         for file in self._directory.glob(f"{self._prefix}*.lock"):

@@ -1,4 +1,4 @@
-"""The connection that writes."""
+"""A connection to the database."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SALT_BITS = 11
 
 
 class Ledger:
-    """The writer's connection: runs prepared statements and numbers the rows."""
+    """Runs prepared statements, and numbers the rows that are written."""
 
     def __init__(self, connection: sqlite3.Connection, statements: Statements) -> None:
         self.sql = statements
@@ -60,10 +60,10 @@ class Ledger:
         """Make everything since begin() durable."""
         self._connection.execute("COMMIT")
 
-    def rollback(self) -> None:
-        """Undo everything since begin()."""
-        self._connection.rollback()
+    def begin_reading(self) -> None:
+        """See one state of the database from the first statement on."""
+        self._connection.execute("BEGIN")
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection; what was not committed is undone."""
         self._connection.close()

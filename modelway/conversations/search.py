@@ -7,13 +7,9 @@ for it: messages are indexed when nothing else is to be done, and at the latest 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from modelway.conversations.ledger import Ledger
 from modelway.conversations.records import Match
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 SEARCH_SCHEMA = (
     """CREATE VIRTUAL TABLE message_search USING fts5(
@@ -49,12 +45,12 @@ def index_some(ledger: Ledger) -> bool:
     return ledger.run(_MARK, values) == _BATCH
 
 
-def find(connection: Connection, caller: str, text: str, limit: int) -> list[Match]:
+def find(ledger: Ledger, caller: str, text: str, limit: int) -> list[Match]:
     """Messages that hold all words of the text, the last one as a beginning; newest first."""
     query = _query(text)
     if not query:
         return []
-    found = connection.exec_driver_sql(_FIND, {"query": query, "caller": caller, "limit": limit})
+    found = ledger.all(_FIND, {"query": query, "caller": caller, "limit": limit})
     return [
         Match(
             conversation_id=name, title=title, turn_id=turn, role=role, snippet=snippet, created_at=created_at

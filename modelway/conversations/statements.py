@@ -6,7 +6,22 @@ Executing them through SQLAlchemy costs several times what the database itself n
 from __future__ import annotations
 
 from msgspec import Struct
-from sqlalchemy import Select, bindparam, case, delete, exists, func, insert, null, select, update
+from sqlalchemy import (
+    BindParameter,
+    Select,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    literal_column,
+    null,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
@@ -33,6 +48,18 @@ class Statements(Struct, frozen=True, kw_only=True):
     insert_checkpoint: str
     read_checkpoints: str
     drop_checkpoints: str
+    list_conversations: str
+    show_conversation: str
+    read_tree: str
+    read_messages: str
+    read_turns: str
+    read_instructions: str
+    sharing_conversations: str
+    move_turn: str
+    drop_message: str
+    drop_tree: str
+    drop_instructions: str
+    drop_conversation: str
 
 
 def compose(dialect: Dialect) -> Statements:
@@ -109,6 +136,33 @@ def compose(dialect: Dialect) -> Statements:
             .order_by(checkpoints.c.seq)
         ),
         drop_checkpoints=text(delete(checkpoints).where(checkpoints.c.turn == bindparam("turn"))),
+        list_conversations=text(_list_conversations()),
+        show_conversation=text(
+            select(c.id, c.tree, c.head, c.title, c.created_at, c.updated_at, c.instructions).where(
+                c.caller == bindparam("caller"), c.name == bindparam("name")
+            )
+        ),
+        read_tree=text(
+            select(m.id, m.parent, m.turn).where(m.tree == bindparam("tree")).order_by(m.depth, m.id)
+        ),
+        read_messages=text(select(m.id, m.role, m.text, m.rest).where(m.tree == bindparam("tree"))),
+        read_turns=text(
+            select(turns)
+            .select_from(turns.join(conversations, c.id == t.conversation))
+            .where(c.tree == bindparam("tree"))
+            .order_by(t.created_at, t.id)
+        ),
+        read_instructions=text(
+            select(instructions.c.id, instructions.c.body).where(instructions.c.tree == bindparam("tree"))
+        ),
+        sharing_conversations=text(
+            select(c.id, c.head).where(c.tree == bindparam("tree"), c.id != bindparam("conversation"))
+        ),
+        move_turn=text(update(turns).where(t.id == bindparam("turn")).values(conversation=bindparam("to"))),
+        drop_message=text(delete(messages).where(m.id == bindparam("message"))),
+        drop_tree=text(delete(messages).where(m.tree == bindparam("tree"))),
+        drop_instructions=text(_drop_instructions()),
+        drop_conversation=text(delete(conversations).where(c.id == bindparam("conversation"))),
     )
 
 
@@ -142,6 +196,35 @@ def _read_path() -> Select[tuple[object, ...]]:
 def _insert_checkpoint() -> ClauseElement:
     c = conversations.c
     leased = exists().where(c.id == bindparam("conversation"), c.lease_turn == bindparam("turn"))
-    values = (bindparam(name) for name in ("turn", "seq", "events"))
-    row: Select[tuple[object, ...]] = select(*values).where(leased)
+    values: list[BindParameter[object]] = [bindparam(name) for name in ("turn", "seq", "events")]
+    row = select(*values).where(leased)
     return insert(checkpoints).from_select(["turn", "seq", "events"], row)
+
+
+def _list_conversations() -> ClauseElement:
+    """Newest first, after the one named `before`; `before` "" begins with the newest."""
+    c = conversations.c
+    last = conversations.alias("last")
+    is_after = exists().where(
+        last.c.caller == c.caller,
+        last.c.name == bindparam("before"),
+        tuple_(c.updated_at, c.id) < tuple_(last.c.updated_at, last.c.id),
+    )
+    return (
+        select(c.name, c.title, c.created_at, c.updated_at)
+        .where(c.caller == bindparam("caller"), or_(bindparam("before") == literal_column("''"), is_after))
+        .order_by(c.updated_at.desc(), c.id.desc())
+        .limit(bindparam("limit"))
+        # Without one, the dialect of SQLite adds a parameter of its own.
+        .offset(literal_column("0"))
+    )
+
+
+def _drop_instructions() -> ClauseElement:
+    """What neither a conversation nor a turn of the tree refers to."""
+    c, t, i = conversations.c, turns.c, instructions.c
+    return delete(instructions).where(
+        i.tree == bindparam("tree"),
+        ~exists().where(c.tree == i.tree, c.instructions == i.id),
+        ~exists().where(c.tree == i.tree, t.conversation == c.id, t.instructions == i.id),
+    )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,12 +17,17 @@ from modelway.conversations.closing import end_lost_turn
 from modelway.conversations.ephemeral import new_turn_id
 from modelway.conversations.failures import unavailable
 from modelway.conversations.leases import Leases
+from modelway.conversations.ledger import Ledger
 from modelway.conversations.lines import Lines
 from modelway.conversations.matching import split_instructions
 from modelway.conversations.opening import Asked, Opened, Opener
 from modelway.conversations.paths import Paths
+from modelway.conversations.reading import list_conversations, show_conversation
 from modelway.conversations.recorder import Recorder
+from modelway.conversations.records import Conversation, Match, Summary
+from modelway.conversations.search import find, index_some
 from modelway.conversations.turn import Turn
+from modelway.conversations.upkeep import delete, fork
 from modelway.conversations.writer import Writer
 from modelway.errors import ConversationBusy, InvalidRequest
 from modelway.types import ChatRequest
@@ -33,6 +39,7 @@ T = TypeVar("T")
 
 _CONVERSATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _POLL_S = 0.05
+_MOST_LISTED = 1000
 
 
 class Conversations:
@@ -67,8 +74,9 @@ class Conversations:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             leases = Leases(path)
         try:
-            database = Database(path, settings.synchronous)
-            _end_lost_turns(database, leases)
+            with unavailable("opened"), leases.alone():
+                database = Database(path, settings.synchronous)
+                _end_lost_turns(database, leases)
         except BaseException:
             leases.release()
             raise
@@ -104,6 +112,39 @@ class Conversations:
         self._recorder.add(turn)
         return turn
 
+    async def list(self, caller: str, *, limit: int = 50, before: str = "") -> Sequence[Summary]:
+        """A caller's conversations, newest first; `before` is the conversation_id of the last one seen."""
+        limit = max(1, min(limit, _MOST_LISTED))
+        return await self._read(lambda ledger: list_conversations(ledger, caller, limit, before))
+
+    async def show(self, caller: str, conversation_id: str) -> Conversation:
+        """Everything about a conversation; raises ConversationNotFound."""
+        return await self._read(lambda ledger: show_conversation(ledger, caller, conversation_id))
+
+    async def search(self, caller: str, text: str, *, limit: int = 20) -> Sequence[Match]:
+        """Messages that hold all words of `text`, the last word as a beginning; newest first.
+
+        A title is the beginning of a message, so titles are searched too.
+        """
+        while await self._writer.submit(index_some):
+            pass
+        limit = max(1, min(limit, _MOST_LISTED))
+        return await self._read(lambda ledger: find(ledger, caller, text, limit))
+
+    async def fork(self, caller: str, conversation_id: str, new_id: str, *, at_turn: str = "") -> Summary:
+        """Begin a second conversation with the history of this one, up to the end of a turn.
+
+        Raises ConversationNotFound, and InvalidRequest where `new_id` is taken or not an id.
+        """
+        check_conversation_id(new_id, param="new_id")
+        return await self._writer.submit(
+            lambda ledger: fork(ledger, caller, conversation_id, new_id, at_turn, time.time())
+        )
+
+    async def delete(self, caller: str, conversation_id: str) -> None:
+        """Delete a conversation; forks of it stay whole. Raises ConversationNotFound."""
+        await self._writer.submit(lambda ledger: delete(ledger, caller, conversation_id))
+
     async def ready(self) -> None:
         """Raises StoreUnavailable where nothing can be written now."""
         await self._writer.submit(lambda ledger: None)
@@ -113,7 +154,6 @@ class Conversations:
         self._recorder.close()
         await asyncio.to_thread(self._writer.close)
         await asyncio.to_thread(self._readers.shutdown)
-        self._database.close()
         self._leases.release()
 
     async def _hold(self, asked: Asked, until: float) -> Opened:
@@ -152,8 +192,12 @@ class Conversations:
             return not self._recorder.is_open(turn)
         return self._leases.is_dead(owner)
 
-    async def _read(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+    async def _read(self, work: Callable[[Ledger], T]) -> T:
+        def run() -> T:
+            with self._database.reading() as ledger:
+                return work(ledger)
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, run)
 
 
 def check_conversation_id(conversation_id: str, param: str = "conversation_id") -> None:
@@ -166,16 +210,12 @@ def check_conversation_id(conversation_id: str, param: str = "conversation_id") 
 
 def _end_lost_turns(database: Database, leases: Leases) -> None:
     """End the turns of holders that died, then remove what is left of these."""
-    with unavailable("opened"):
-        ledger = database.ledger()
-        try:
-            ledger.begin()
-            held = ledger.all(ledger.sql.read_leases, {})
-            dead = {owner for owner in {owner for _, owner, _ in held} if leases.is_dead(owner)}
-            for conversation, owner, turn in held:
-                if owner in dead:
-                    end_lost_turn(ledger, Paths(), conversation, turn, time.time())
-            ledger.commit()
-        finally:
-            ledger.close()
-        leases.sweep()
+    with closing(database.ledger()) as ledger:
+        ledger.begin()
+        held = ledger.all(ledger.sql.read_leases, {})
+        dead = {owner for owner in {owner for _, owner, _ in held} if leases.is_dead(owner)}
+        for conversation, owner, turn in held:
+            if owner in dead:
+                end_lost_turn(ledger, Paths(), conversation, turn, time.time())
+        ledger.commit()
+    leases.sweep()

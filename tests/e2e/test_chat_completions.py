@@ -216,7 +216,8 @@ async def test_a_client_that_goes_away_ends_the_upstream_call(tmp_path: Path) ->
         async with asyncio.timeout(1):
             while not slow.closed:
                 await asyncio.sleep(0.01)
-        _, shown = await caller.get("/v1/conversations/c")
+            while (shown := (await caller.get("/v1/conversations/c"))[1])["turns"][0]["status"] == "open":
+                await asyncio.sleep(0.01)
     assert shown["turns"][0]["status"] == "interrupted"
     assert [message["content"] for message in shown["messages"]] == ["hi", "half"]
 
