@@ -152,7 +152,7 @@ def settings_files(directories: Directories) -> tuple[Path, Path]:
 
 def shown(settings: Settings) -> dict[str, Any]:
     """The settings as tables, fit to be shown: what may be a secret is cut."""
-    tables: dict[str, Any] = _without_none(msgspec.to_builtins(settings))
+    tables: dict[str, Any] = _plain(msgspec.to_builtins(settings))
     for name, digest in tables["auth"]["api_keys"].items():
         tables["auth"]["api_keys"][name] = f"{digest[:8]}…"
     for provider in tables["providers"].values():
@@ -196,7 +196,7 @@ def _assemble(layers: Iterable[_Layer]) -> Loaded:
         except Fault as fault:
             raise layer.error(fault) from None
     settings = _settings(values, setters)
-    found = dict.fromkeys((key for key, _ in dotted(_without_none(msgspec.to_builtins(settings)))), "default")
+    found = dict.fromkeys((key for key, _ in dotted(_plain(msgspec.to_builtins(settings)))), "default")
     return Loaded(settings, found | {written(key): layer.place for key, layer in setters.items()})
 
 
@@ -306,10 +306,11 @@ def _parts(text: str) -> Key:
     return tuple(part.strip("\"'") for part in _KEY_PART.findall(text))
 
 
-def _without_none(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    """The value as TOML and JSON have it."""
     if isinstance(value, dict):
-        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
-    return value
+        return {key: _plain(inner) for key, inner in value.items() if inner is not None}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _secret_of(path: Path) -> str:

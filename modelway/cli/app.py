@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from modelway.cli import chat, config, conversations, doctor, models, providers, serve
 from modelway.cli.examples import examples
-from modelway.cli.exits import ExitCode, complain, exit_code, explain, hide_tracebacks, known_errors
+from modelway.cli.exits import ExitCode, complain, exit_code, explain, known_errors
 from modelway.cli.output import warn
 
 # Without markup, --help does not load rich, which would take longer than all the rest.
@@ -68,12 +68,11 @@ def bench(context: typer.Context) -> None:
     """Measure what Modelway costs on this machine (`modelway bench --help`)."""
     from modelway.bench.cli import app as bench_app
 
-    run_command(get_command(bench_app), context.args, "modelway bench")
+    raise typer.Exit(run_command(get_command(bench_app), context.args, "modelway bench"))
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command; its exit code. Errors have been told on stderr then."""
-    hide_tracebacks()
     try:
         return run_command(get_command(app), arguments, "modelway")
     except known_errors() as error:
