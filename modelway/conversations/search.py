@@ -7,6 +7,7 @@ for it: messages are indexed when nothing else is to be done, and at the latest 
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from modelway.conversations.ledger import Ledger
 from modelway.conversations.records import Match
@@ -14,7 +15,8 @@ from modelway.conversations.records import Match
 SEARCH_SCHEMA = (
     """CREATE VIRTUAL TABLE message_search USING fts5(
         text, content='messages', content_rowid='id', tokenize='unicode61 remove_diacritics 2')""",
-    """CREATE TRIGGER message_search_delete AFTER DELETE ON messages WHEN old.indexed BEGIN
+    """CREATE TRIGGER message_search_delete AFTER DELETE ON messages
+        WHEN old.indexed AND old.text <> '' BEGIN
         INSERT INTO message_search(message_search, rowid, text) VALUES ('delete', old.id, old.text);
     END""",
 )
@@ -61,5 +63,6 @@ def find(ledger: Ledger, caller: str, text: str, limit: int) -> list[Match]:
 
 def _query(text: str) -> str:
     """FTS5's words for it. Quoted words cannot be operators, and hold no quote themselves."""
-    words = _WORD.findall(text)[:_MAX_WORDS]
+    # Composed, because Python's \w ends a word at an accent that stands alone, and FTS5 does not.
+    words = _WORD.findall(unicodedata.normalize("NFC", text))[:_MAX_WORDS]
     return " ".join(f'"{word}"' for word in words) + "*" if words else ""
