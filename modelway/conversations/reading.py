@@ -48,7 +48,7 @@ def show_conversation(ledger: Ledger, caller: str, name: str) -> Conversation:
         instructions=instructions.get(in_force, ()),
         messages=tuple(messages[one] for one in sorted_path(tree, head)),
         turns=tuple(_records(ledger, tree, turns, shown, messages, instructions)),
-        branches=tuple(_branches(tree, turns, head)),
+        branches=tuple(_branches(tree, turns, shown, head)),
         tree=tuple(
             StoredMessage(
                 id=message_name(one),
@@ -141,10 +141,10 @@ def _new_messages(tree: Tree, turn: TurnRow) -> list[int]:
     return found[::-1]
 
 
-def _branches(tree: Tree, turns: list[TurnRow], head: int | None) -> Iterator[Branch]:
-    """The turns that no other one continues."""
+def _branches(tree: Tree, turns: list[TurnRow], shown: set[int], head: int | None) -> Iterator[Branch]:
+    """The turns that no other one continues; a fork may show a turn without its end."""
     counting = [turn for turn in turns if turn.counts]
     continued = tree.above(turn.parent for turn in counting)
     for turn in counting:
-        if turn.end not in continued:
+        if turn.end in shown and turn.end not in continued:
             yield Branch(turn_id=turn.id, current=turn.end == head)

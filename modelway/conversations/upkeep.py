@@ -66,18 +66,22 @@ def _drop_what_nobody_needs(
         shown = tree.messages_of(other, head)
         needed |= shown
         for turn in tree.turns_of(other, shown):
-            if turn.conversation == conversation:
-                moved.setdefault(turn.id, other)
+            # Whoever has a turn shows its answer, so it goes to a fork that does so already.
+            if turn.conversation == conversation and (turn.id not in moved or turn.answer in shown):
+                moved[turn.id] = other
     ledger.run_many(ledger.sql.move_turn, [{"turn": turn, "to": other} for turn, other in moved.items()])
     unneeded = [one for one in tree.parents if one not in needed]
     ledger.run_many(ledger.sql.drop_message, [{"message": one} for one in reversed(unneeded)])
 
 
 def _turn(tree: Tree, conversation: int, head: int | None, id: str) -> TurnRow:
-    turns = tree.turns_of(conversation, tree.messages_of(conversation, head))
+    shown = tree.messages_of(conversation, head)
+    turns = tree.turns_of(conversation, shown)
     turn = next((turn for turn in turns if turn.id == id), None)
     if turn is None:
         raise ConversationNotFound("the conversation has no turn of this id", param="at_turn")
     if not turn.counts:
         raise InvalidRequest(f"a turn that is {turn.status} cannot be forked", param="at_turn")
+    if turn.end is not None and turn.end not in shown:
+        raise InvalidRequest("the conversation goes on without the end of this turn", param="at_turn")
     return turn
