@@ -20,6 +20,7 @@ from modelway.types import (
     Role,
     TextDelta,
     TextPart,
+    ToolCall,
     ToolCallDelta,
     Usage,
 )
@@ -134,7 +135,7 @@ def encode_deltas(deltas: Iterable[Recorded]) -> bytes:
     for _, run in groupby(deltas, key=lambda delta: (type(delta), delta.choice)):
         first, *others = run
         if isinstance(first, ToolCallDelta):
-            joined.extend(replace(delta, raw=None) for delta in (first, *others))
+            joined.extend(_bare(delta) for delta in (first, *others) if isinstance(delta, ToolCallDelta))
         else:
             text = first.text + "".join(
                 delta.text for delta in others if not isinstance(delta, ToolCallDelta)
@@ -159,6 +160,10 @@ def answer_rows(completion: Completion) -> list[Row]:
             message,
             content=well_formed(message.text),
             reasoning=well_formed(message.reasoning),
+            tool_calls=tuple(
+                ToolCall(well_formed(call.id), well_formed(call.name), well_formed(call.arguments))
+                for call in message.tool_calls
+            ),
             extra={"refusal": well_formed(choice.refusal)} if choice.refusal else message.extra,
         )
         found.append(row(message))
@@ -172,6 +177,16 @@ def well_formed(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def _bare(delta: ToolCallDelta) -> ToolCallDelta:
+    return replace(
+        delta,
+        id=well_formed(delta.id),
+        name=well_formed(delta.name),
+        arguments=well_formed(delta.arguments),
+        raw=None,
+    )
 
 
 def _key(message: Message) -> bytes:
