@@ -29,7 +29,7 @@ from modelway.conversations.search import find, index_some
 from modelway.conversations.turn import Turn
 from modelway.conversations.upkeep import delete, fork
 from modelway.conversations.writer import Writer
-from modelway.errors import ConversationBusy, InvalidRequest
+from modelway.errors import ConversationBusy, InvalidRequest, StoreUnavailable
 from modelway.types import ChatRequest
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Conversations:
             lease_s=settings.lease_s,
             released=lambda turn: self._lines.leave((turn.caller, turn.conversation_id)),
         )
+        self._is_closed = False
         self._opener = Opener(leases.owner, self._paths, self._is_gone)
 
     @classmethod
@@ -151,6 +152,7 @@ class Conversations:
 
     async def aclose(self) -> None:
         """Interrupt the turns that are open, write what waits, and give everything back."""
+        self._is_closed = True
         self._recorder.close()
         await asyncio.to_thread(self._writer.close)
         await asyncio.to_thread(self._readers.shutdown)
@@ -193,6 +195,9 @@ class Conversations:
         return self._leases.is_dead(owner)
 
     async def _read(self, work: Callable[[Ledger], T]) -> T:
+        if self._is_closed:
+            raise StoreUnavailable("the conversation store is closed", retry_after=1)
+
         def run() -> T:
             with self._database.reading() as ledger:
                 return work(ledger)
