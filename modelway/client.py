@@ -13,6 +13,7 @@ from modelway.auth import LOCAL_CALLER
 from modelway.config import Settings
 from modelway.dialects import openai_chat
 from modelway.errors import InvalidRequest
+from modelway.gateway import Gateway
 from modelway.provider import ProviderInfo
 from modelway.types import ChatRequest, Completion, Event, Message, Model, TextDelta
 
@@ -63,14 +64,8 @@ class Transport(Protocol):
 class InProcess:
     """A gateway in this process, on the same store as the server's."""
 
-    def __init__(self, settings: Settings | None, data_dir: Path | None) -> None:
-        from modelway.settings import Directories, load
-        from modelway.wiring import build
-
-        self._gateway = build(
-            load().settings if settings is None else settings,
-            data_dir=data_dir or Directories.default().data,
-        )
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
 
     async def answer(self, request: ChatRequest) -> Source:
         """Begin to answer a request."""
@@ -181,7 +176,8 @@ class AsyncConversation:
 class AsyncClient:
     """Talks to a gateway: the one at `base_url`, or with "" one in this process, without a server.
 
-    In the process, `settings` and `data_dir` default to the user's configuration.
+    In the process, `settings` and `data_dir` default to the user's configuration; or give it a
+    `gateway`, which is closed with the client.
     """
 
     def __init__(
@@ -191,14 +187,17 @@ class AsyncClient:
         api_key: str = "",
         settings: Settings | None = None,
         data_dir: Path | None = None,
+        gateway: Gateway | None = None,
     ) -> None:
         self._transport: Transport
-        if base_url:
+        if gateway is not None:
+            self._transport = InProcess(gateway)
+        elif base_url:
             from modelway.remote import OverHTTP
 
             self._transport = OverHTTP(base_url, api_key)
         else:
-            self._transport = InProcess(settings, data_dir)
+            self._transport = InProcess(_build(settings, data_dir))
 
     def chat(
         self,
@@ -245,6 +244,16 @@ class AsyncClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+def _build(settings: Settings | None, data_dir: Path | None) -> Gateway:
+    from modelway.settings import Directories, load
+    from modelway.wiring import build
+
+    return build(
+        load().settings if settings is None else settings,
+        data_dir=data_dir or Directories.default().data,
+    )
 
 
 def _request(question: Question, system: str, fields: dict[str, Any]) -> ChatRequest:

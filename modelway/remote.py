@@ -96,7 +96,7 @@ class RemoteAnswer:
             for event in openai_chat.decode_completion(await self._response.body()):
                 yield event
             return
-        decoder = openai_chat.EventDecoder(include_usage=True)
+        decoder = openai_chat.EventDecoder(include_usage=True, to_error=_error_in_stream)
         while chunk := await self._response.read():
             for event in decoder.feed(chunk):
                 yield event
@@ -117,6 +117,10 @@ async def _error(response: Response) -> GatewayError:
     return error_class(code, response.status)(
         message, code=code, retry_after=float(retry_after) if retry_after.isdecimal() else None
     )
+
+
+def _error_in_stream(error: Any) -> GatewayError:
+    return error_class(error.get("code") or "")(error.get("message") or "", code=error.get("code") or "")
 
 
 def _info(described: dict[str, Any]) -> ProviderInfo:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -11,10 +13,12 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from modelway.client import AsyncClient, AsyncConversation, AsyncReply, Question
 from modelway.config import Settings
+from modelway.errors import GatewayError
 from modelway.provider import ProviderInfo
 from modelway.types import Completion, Event, Model, TextDelta
 
 T = TypeVar("T")
+CLOSE_TIMEOUT_S = 5
 
 
 class Reply:
@@ -24,12 +28,15 @@ class Reply:
         self._portal = portal
         self._reply = reply
         self._events = reply.events()
+        self._reading: Future[Event | None] | None = None
+        self._closed = False
+        self._idle = threading.Event()
+        self._idle.set()
 
     def events(self) -> Iterator[Event]:
         """The answer as typed events."""
-        end = object()
         try:
-            while (event := self._portal.call(_next, self._events, end)) is not end:
+            while (event := self._next()) is not None:
                 yield event
         finally:
             self.close()
@@ -67,8 +74,32 @@ class Reply:
         return self._reply.completion
 
     def close(self) -> None:
-        """Stop the answer, if it has begun."""
+        """Stop the answer, if it has begun; a thread that waits for its next piece sees the end."""
+        self._closed = True
+        if self._reading is not None:
+            self._reading.cancel()
+            self._idle.wait(CLOSE_TIMEOUT_S)
         self._portal.call(self._reply.aclose)
+
+    def _next(self) -> Event | None:
+        """The next event, None at the end. Ctrl-C while waiting stops the answer before it goes on."""
+
+        async def read() -> Event | None:
+            try:
+                return await anext(self._events, None)
+            finally:
+                self._idle.set()
+
+        if self._closed:
+            return None
+        self._idle.clear()
+        self._reading = self._portal.start_task_soon(read)
+        try:
+            return self._reading.result()
+        except (CancelledError, GatewayError):
+            if self._closed:
+                return None
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -140,7 +171,3 @@ class Client:
 
     def _call(self, function: Callable[[], Awaitable[T]]) -> T:
         return self._portal.call(function)
-
-
-async def _next(events: AsyncIterator[Event], end: object) -> Any:
-    return await anext(events, end)

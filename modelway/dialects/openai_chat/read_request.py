@@ -25,6 +25,8 @@ from modelway.types import (
 )
 
 MAX_MESSAGES = 20_000
+MAX_NESTING = 200
+MAX_NAME = 512
 MAX_TOKENS = 100_000_000
 MAX_STOPS = 64
 MAX_CHOICES = 128
@@ -43,7 +45,7 @@ def decode_request(body: bytes) -> ChatRequest:
     messages = _messages(fields)
     return ChatRequest(
         messages=messages,
-        model=_take(fields, "model", str, ""),
+        model=_name(fields, "model"),
         provider=_take(fields, "provider", str, ""),
         conversation_id=_take(fields, "conversation_id", str, ""),
         stream=_take(fields, "stream", bool, False),
@@ -58,13 +60,34 @@ def _object(body: bytes) -> Fields:
     try:
         value = msgspec.json.decode(body)
     except RecursionError:
-        raise InvalidRequest("the body is nested too deeply", code="invalid_json") from None
+        raise _too_deep() from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         reason = str(error) or "it cannot be read"
         raise InvalidRequest(f"the body is not valid JSON: {reason}", code="invalid_json") from None
     if not isinstance(value, dict):
         raise InvalidRequest("the body must be a JSON object", code="invalid_json")
+    # What can be read in one piece might still be too deep to be written again further down.
+    if body.count(b"[") + body.count(b"{") > MAX_NESTING and _is_deep(value):
+        raise _too_deep()
     return value
+
+
+def _too_deep() -> InvalidRequest:
+    return InvalidRequest(f"the body is nested too deeply; at most {MAX_NESTING} levels", code="invalid_json")
+
+
+def _is_deep(value: Fields) -> bool:
+    level: list[Any] = [value]
+    for _ in range(MAX_NESTING):
+        below = [
+            item
+            for container in level
+            for item in (container.values() if isinstance(container, dict) else container)
+        ]
+        level = [item for item in below if isinstance(item, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _wrong(path: str, must: str) -> InvalidRequest:
@@ -82,6 +105,14 @@ def _take(fields: Fields, name: str, kind: type[T], default: T, prefix: str = ""
     """Remove a field and check its type; null counts as absent."""
     value = fields.pop(name, None)
     return default if value is None else _check(value, kind, prefix + name)
+
+
+def _name(fields: Fields, name: str) -> str:
+    """A name that travels on in headers and logs."""
+    value = _take(fields, name, str, "")
+    if len(value) > MAX_NAME:
+        raise _wrong(name, f"a string of at most {MAX_NAME} characters")
+    return value
 
 
 def _items(value: Any, path: str, read: Callable[[Any, str], T]) -> tuple[T, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, assert_never
 
 import msgspec
@@ -61,7 +61,7 @@ class EventDecoder:
     network read carries them all). Chunks without choices are kept from the caller unless it asked for
     them with `include_usage`: widespread client code indexes `choices[0]`. From the read on in which
     the last choice finished, the bytes go into Finish, so that the caller sees the end only when the
-    answer has been recorded.
+    answer has been recorded. `to_error` reads an error object inside the stream.
     """
 
     def __init__(
@@ -71,8 +71,10 @@ class EventDecoder:
         include_usage: bool = False,
         choices: int = 1,
         max_event_bytes: int = MAX_EVENT_BYTES,
+        to_error: Callable[[Any], GatewayError] = error_in_stream,
     ) -> None:
         self.finished = False
+        self._to_error = to_error
         self._raw = raw
         self._include_usage = include_usage
         self._choices = choices
@@ -157,6 +159,8 @@ class EventDecoder:
                 continue
             try:
                 data, chunk = _decode_one(data)
+                if chunk.error is not None:
+                    raise self._to_error(chunk.error)
             except GatewayError as error:
                 return _then_raise(self._events(chunks, b"".join(raw), done=False), error)
             chunks.append(chunk)
@@ -215,8 +219,6 @@ def _decode_one(data: bytes) -> tuple[bytes, _Chunk]:
         raise UpstreamProtocolError(
             "the upstream sent a stream event that is not a chat completion chunk"
         ) from error
-    if chunk.error is not None:
-        raise error_in_stream(chunk.error)
     return data, chunk
 
 
