@@ -29,7 +29,7 @@ class Reply:
         self._reply = reply
         self._events = reply.events()
         self._reading: Future[Event | None] | None = None
-        self._closed = False
+        self._closed = threading.Event()
         self._idle = threading.Event()
         self._idle.set()
 
@@ -75,7 +75,7 @@ class Reply:
 
     def close(self) -> None:
         """Stop the answer, if it has begun; a thread that waits for its next piece sees the end."""
-        self._closed = True
+        self._closed.set()
         if self._reading is not None:
             self._reading.cancel()
             self._idle.wait(CLOSE_TIMEOUT_S)
@@ -90,14 +90,14 @@ class Reply:
             finally:
                 self._idle.set()
 
-        if self._closed:
+        if self._closed.is_set():
             return None
         self._idle.clear()
         self._reading = self._portal.start_task_soon(read)
         try:
             return self._reading.result()
         except (CancelledError, GatewayError):
-            if self._closed:
+            if self._closed.is_set():
                 return None
             raise
 
