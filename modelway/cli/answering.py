@@ -143,7 +143,8 @@ def _print_live(pieces: Iterator[str]) -> None:
     console = out_console()
     text = next(pieces, "")
     try:
-        with Live(console=console, transient=True, refresh_per_second=12) as live:
+        begun = Window(harmless(text))
+        with Live(begun, console=console, transient=True, refresh_per_second=12) as live:
             for piece in pieces:
                 text += piece
                 live.update(Window(harmless(text)))

@@ -79,6 +79,9 @@ def explain(error: Exception) -> str:
         named = f"{error.filename}: " if error.filename else ""
         return f"{named}{error.strerror or error}"
     message, hint = getattr(error, "message", str(error)), getattr(error, "hint", "")
+    if type(error) is AuthenticationError:
+        # Only a server asks the command line for a key; inside this process nobody does.
+        hint = "set MODELWAY_API_KEY to a key that the server knows"
     return f"{message}\n  {hint}" if hint else str(message)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from modelway.cli.answering import Spoken, Style, tell
-from modelway.cli.exits import complain, explain
+from modelway.cli.exits import CommandError, complain, explain
 from modelway.cli.output import warn
 from modelway.errors import GatewayError
 
@@ -62,7 +62,7 @@ class Dialogue:
             tell(self._client.chat(text, stream=True, **self.asked), self._style)
         except KeyboardInterrupt:
             warn("stopped")
-        except GatewayError as error:
+        except (GatewayError, CommandError) as error:
             complain(explain(error))
 
     def _command(self, text: str) -> None:

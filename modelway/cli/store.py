@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,6 +18,8 @@ CALLER = "local"
 
 def in_store(setup: Setup, work: Callable[[Conversations], Awaitable[T]]) -> T:
     """Do one thing in the store, which a server may have open at the same time."""
+    import asyncio
+
     from modelway.conversations import Conversations
 
     async def run() -> T:
