@@ -149,7 +149,9 @@ class Router:
 
 def _models(provider: Provider) -> tuple[str, ...]:
     info = provider.info
-    return info.models if info.default_model in info.models else (info.default_model, *info.models)
+    if not info.default_model or info.default_model in info.models:
+        return info.models
+    return (info.default_model, *info.models)
 
 
 def _candidate(provider: Provider, model: str) -> Candidate:
