@@ -188,16 +188,17 @@ def _with_address(request: ChatRequest, exchange: Exchange) -> ChatRequest:
 def _addressed(exchange: Exchange, name: str, header: bytes, in_body: str) -> str:
     """One value out of path, body, query and header; two different ones are refused, not ranked."""
     query = parse_qs(exchange.scope["query_string"].decode("latin-1"))
+    in_path = exchange.scope.get("path_params", {}).get(name, "")
     said = {
-        "path": exchange.scope.get("path_params", {}).get(name, ""),
-        "body": in_body,
-        "query": query.get(name, [""])[0],
-        "header": exchange.header(header),
+        "path": {in_path},
+        "body": {in_body},
+        "query": set(query.get(name, ())),
+        "header": {value.decode("latin-1") for key, value in exchange.scope["headers"] if key == header},
     }
-    values = {value for value in said.values() if value}
+    values = set().union(*said.values()) - {""}
     if len(values) > 1:
-        places = " and ".join(place for place, value in said.items() if value)
-        raise InvalidRequest(f"`{name}` differs between {places}", param=name, hint="send it once")
+        places = " and ".join(place for place, words in said.items() if any(words))
+        raise InvalidRequest(f"`{name}` differs in {places}", param=name, hint="send it once")
     return values.pop() if values else ""
 
 
