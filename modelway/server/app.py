@@ -81,7 +81,7 @@ class Application:
             max_body_bytes=settings.max_body_bytes,
             keep_alive_s=settings.keep_alive_s,
         )
-        endpoints = ConversationEndpoints(gateway.conversations)
+        endpoints = ConversationEndpoints(gateway.conversations, max_body_bytes=settings.max_body_bytes)
         self.routes = routes(self._chat, Catalogue(gateway), endpoints)
         self._router = Router(self.routes, redirect_slashes=False)
 

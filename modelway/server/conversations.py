@@ -11,16 +11,19 @@ from starlette.responses import Response
 from modelway.conversations import Conversation, Conversations, Summary, export_json, export_markdown
 from modelway.errors import InvalidRequest
 from modelway.server.catalogue import json_response
+from modelway.server.exchange import Exchange
 from modelway.types import Caller
 
 MAX_PAGE = 200
+MAX_FORK_BYTES = 64 * 1024
 
 
 class ConversationEndpoints:
     """Shows each caller its own conversations; those of others do not exist for it."""
 
-    def __init__(self, conversations: Conversations) -> None:
+    def __init__(self, conversations: Conversations, *, max_body_bytes: int) -> None:
         self._conversations = conversations
+        self._max_body_bytes = min(max_body_bytes, MAX_FORK_BYTES)
 
     async def list(self, request: Request) -> Response:
         """Conversations, newest first; with `q`, those in which the text was found."""
@@ -52,7 +55,7 @@ class ConversationEndpoints:
 
     async def fork(self, request: Request) -> Response:
         """A new conversation that shares the old one's messages, up to `at_turn` if given."""
-        wanted = _fork_request(await request.body())
+        wanted = _fork_request(await _exchange(request).body(self._max_body_bytes))
         new_id = wanted.conversation_id or "conv_" + secrets.token_hex(12)
         summary = await self._conversations.fork(
             _caller(request).name, request.path_params["id"], new_id, at_turn=wanted.at_turn
@@ -84,13 +87,17 @@ def _with_id(value: Summary | Conversation) -> dict[str, object]:
     return {"id": fields.pop("conversation_id"), "object": "conversation", **fields}
 
 
+def _exchange(request: Request) -> Exchange:
+    exchange: Exchange = request.scope["modelway.exchange"]
+    return exchange
+
+
 def _caller(request: Request) -> Caller:
-    caller: Caller = request.scope["modelway.exchange"].caller
-    return caller
+    return _exchange(request).caller
 
 
 def _limit(request: Request) -> int:
     text = request.query_params.get("limit", "50")
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_PAGE:
+    if not text.isdecimal() or len(text) > len(str(MAX_PAGE)) or not 1 <= int(text) <= MAX_PAGE:
         raise InvalidRequest(f"`limit` must be an integer from 1 to {MAX_PAGE}", param="limit")
     return int(text)

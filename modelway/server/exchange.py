@@ -65,12 +65,9 @@ class Exchange:
         length = self.headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > limit:
             raise too_large
-        message = await self.receive()
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body"):
-            return body
-        pieces, size = [body], len(body)
-        while message.get("more_body"):
+        pieces: list[bytes] = []
+        size, more = 0, True
+        while more:
             message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
@@ -78,7 +75,8 @@ class Exchange:
             size += len(pieces[-1])
             if size > limit:
                 raise too_large
-        return b"".join(pieces)
+            more = message.get("more_body", False)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send the status and the headers."""
@@ -94,7 +92,7 @@ class Exchange:
 
     async def write(self, body: bytes, *, last: bool = False) -> None:
         """Send a piece of the body."""
-        self.complete = last
+        self.complete = self.complete or last
         await self._send({"type": "http.response.body", "body": body, "more_body": not last})
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
