@@ -1,11 +1,23 @@
-"""The HTTP protocol under the server: uvicorn's on httptools, with fewer system calls."""
+"""The HTTP protocol under the server: uvicorn's on httptools, with fewer system calls and more patience."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import secrets
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from modelway.dialects import openai_chat
+from modelway.errors import GatewayError, InvalidRequest, RequestTooLarge
+
+log = logging.getLogger("modelway.server")
+
+MAX_HEAD_BYTES = 64 * 1024
+LINGER_S = 1.0
+_FRAMING = (b"content-length", b"transfer-encoding")
 
 
 class CorkedTransport:
@@ -26,6 +38,11 @@ class CorkedTransport:
             self._call_soon(self._flush)
         self._held.append(data)
 
+    def write_eof(self) -> None:
+        """Send what is held, then tell the client that no more comes."""
+        self._flush()
+        self._transport.write_eof()
+
     def close(self) -> None:
         """Send what is held, then close."""
         self._flush()
@@ -41,8 +58,142 @@ class CorkedTransport:
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's protocol over a corked transport."""
+    """uvicorn's protocol over a corked transport.
+
+    What is not HTTP is answered in OpenAI's shape, and never into the middle of another answer. Heads are
+    bounded, trailers ignored, offers to upgrade declined without losing the body. When the connection is
+    lost the request that is being answered is told, also where another one waits behind it.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._running: Any = None
+        self._head_is_open = False
+        self._head_bytes = 0
+        self._is_deaf = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection."""
         super().connection_made(CorkedTransport(transport))  # type: ignore[arg-type]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the request that is being answered; uvicorn tells only the one that came last."""
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come."""
+        self._unset_keepalive_if_required()
+        size = len(data)
+        while data and not self._is_deaf:
+            try:
+                self.parser.feed_data(data)
+                data = b""
+            except httptools.HttpParserUpgrade as offer:
+                data = data[offer.args[0] :]
+                self._decline_upgrade()
+            except httptools.HttpParserError:
+                self._refuse(
+                    InvalidRequest("the request is not valid HTTP/1.1 to this server", code="invalid_http")
+                )
+            else:
+                self._check_head(size)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._head_is_open, self._head_bytes = True, 0
+
+    def on_headers_complete(self) -> None:
+        """A head is complete; what comes as a header from now on is a trailer, and no part of it."""
+        self._head_is_open = False
+        super().on_headers_complete()
+        self.headers = _Ignored()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _check_head(self, size: int) -> None:
+        if not self._head_is_open:
+            return
+        # The read in which the head began is not counted: other requests may have been in it.
+        self._head_bytes += size if self._head_bytes else 1
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(RequestTooLarge(f"the head of the request is larger than {MAX_HEAD_BYTES} bytes"))
+
+    def _decline_upgrade(self) -> None:
+        """Go on in HTTP/1.1. The parser takes the body for the other protocol; a second one reads it."""
+        framing = [header for header in self.scope["headers"] if header[0] in _FRAMING]
+        if framing:
+            self.cycle.more_body = True
+            self.cycle.message_event.clear()
+            self.parser = httptools.HttpRequestParser(_AfterHead(self))
+            lines = [b"%b: %b\r\n" % header for header in framing]
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(lines) + b"\r\n")
+
+    def _refuse(self, error: GatewayError) -> None:
+        """Answer what cannot be parsed, after the answers to what came before it, and read no more."""
+        self._is_deaf = True
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            self._reply(error)
+        elif not cycle.more_body:
+            cycle.keep_alive = False
+        elif cycle is self._running and not cycle.response_started:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self._reply(error)
+        else:
+            self.transport.close()
+
+    def _reply(self, error: GatewayError) -> None:
+        request_id = "req_" + secrets.token_hex(12)
+        log.info("request %s refused: %s", request_id, error.message)
+        body = openai_chat.encode_error(error)
+        head = (
+            f"HTTP/1.1 {error.status} Refused\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        # A connection that is closed with bytes unread is reset, and the client might lose the reply.
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_S, self.transport.close)
+
+
+class _Ignored(list[tuple[bytes, bytes]]):
+    """A list that stays empty."""
+
+    def append(self, item: tuple[bytes, bytes]) -> None:
+        """Do not keep it."""
+
+
+class _AfterHead:
+    """Passes on what a parser finds, without the head of the first request."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+        self._in_head = True
+        self.on_body = protocol.on_body
+        self.on_message_complete = protocol.on_message_complete
+
+    def on_message_begin(self) -> None:
+        if not self._in_head:
+            self._protocol.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._in_head:
+            self._protocol.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            self._protocol.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._in_head:
+            self._in_head = False
+        else:
+            self._protocol.on_headers_complete()
