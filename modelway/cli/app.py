@@ -65,7 +65,7 @@ def root(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 )
 def bench(context: typer.Context) -> None:
-    """Measure what Modelway costs on this machine (`modelway bench --help`)."""
+    """Measure what Modelway costs on this machine."""
     from modelway.bench.cli import app as bench_app
 
     raise typer.Exit(run_command(get_command(bench_app), context.args, "modelway bench"))

@@ -25,7 +25,7 @@ from modelway.cli.setup import Setup, set_up
 def chat(
     context: typer.Context,
     question: Annotated[
-        str | None, typer.Argument(metavar="[QUESTION]", help="What to ask; what is piped in goes before it.")
+        str | None, typer.Argument(metavar="QUESTION", help="What to ask; what is piped in goes before it.")
     ] = None,
     provider: Annotated[str, typer.Option("--provider", "-p", help="Who is asked.")] = "",
     model: Annotated[str, typer.Option("--model", "-m", help="A model, or Provider/model.")] = "",

@@ -63,7 +63,7 @@ def path(context: typer.Context, as_json: JsonOption = False) -> None:
 def check(
     context: typer.Context,
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="Check this file instead of the ones in force.")
+        Path | None, typer.Argument(metavar="FILE", help="Check this file instead of the ones in force.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

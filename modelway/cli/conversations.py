@@ -125,7 +125,7 @@ def delete(
 def fork(
     context: typer.Context,
     id: IdArgument,
-    new_id: Annotated[str, typer.Argument(metavar="[NEW_ID]", help="The fork's id; else one is made.")] = "",
+    new_id: Annotated[str, typer.Argument(metavar="NEW_ID", help="The fork's id; else one is made.")] = "",
     at_turn: Annotated[str, typer.Option(metavar="TURN", help="The last turn that the fork keeps.")] = "",
     as_json: JsonOption = False,
 ) -> None:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 @examples("modelway providers", "modelway providers groq --json")
 def providers(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show only this one, in full.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show only this one, in full.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List the providers, and what the ones that are not ready lack."""
+    """List the providers and what they lack."""
     known = described(set_up(context))
     if name is None:
         if as_json:
