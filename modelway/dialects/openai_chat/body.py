@@ -14,6 +14,7 @@ from modelway.dialects.openai_chat.wire import (
     WireMessage,
     WireToolCall,
     WireUsage,
+    choice_index,
     error_in_stream,
     finish_reason,
     read_error,
@@ -78,7 +79,7 @@ def decode_completion(body: bytes, *, raw: bool = False) -> list[Event]:
         raise UpstreamProtocolError("the upstream's answer has no choices")
     events: list[Event] = []
     for choice in answer.choices:
-        events.extend(_message_events(choice.index, choice.message or WireMessage()))
+        events.extend(_message_events(choice_index(choice.index), choice.message or WireMessage()))
     reasons = tuple(finish_reason(choice.finish_reason or "stop") for choice in answer.choices)
     usage = answer.usage.usage() if answer.usage else None
     finish = Finish(reasons=reasons, usage=usage, model=answer.model or "", raw=body if raw else None)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from modelway.dialects.openai_chat.wire import NAME
+from modelway.dialects.openai_chat.wire import MAX_CHOICES, NAME
 from modelway.errors import InvalidRequest
 from modelway.types import (
     ChatRequest,
@@ -29,7 +29,6 @@ MAX_NESTING = 200
 MAX_NAME = 512
 MAX_TOKENS = 100_000_000
 MAX_STOPS = 64
-MAX_CHOICES = 128
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _TYPE_NAMES = {str: "a string", bool: "true or false", int: "an integer", dict: "an object", list: "an array"}

@@ -14,6 +14,7 @@ from modelway.dialects.openai_chat.wire import (
     Envelope,
     WireMessage,
     WireUsage,
+    choice_index,
     error_in_stream,
     finish_reason,
     write_usage,
@@ -174,6 +175,8 @@ class EventDecoder:
             self._usage = chunk.usage or self._usage
             self._model = chunk.model or self._model
             for choice in chunk.choices or ():
+                if choice.index:
+                    choice_index(choice.index)
                 if choice.delta is not None:
                     deltas.add(choice.index, choice.delta)
                 if choice.finish_reason:

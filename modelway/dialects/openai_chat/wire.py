@@ -14,6 +14,7 @@ from modelway.errors import (
     ModelNotFound,
     UpstreamFailed,
     UpstreamOverloaded,
+    UpstreamProtocolError,
     UpstreamRateLimited,
     UpstreamRefusedCredential,
 )
@@ -46,6 +47,7 @@ _ERROR_CODES: dict[str, type[GatewayError]] = {
     "rate_limit_exceeded": UpstreamRateLimited,
 }
 MAX_MESSAGE = 500
+MAX_CHOICES = 128
 
 
 class Envelope(Struct, frozen=True, kw_only=True):
@@ -148,6 +150,13 @@ def write_usage(usage: Usage) -> dict[str, Any]:
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
+
+
+def choice_index(index: int) -> int:
+    """The index of a choice, if it can be one: every index below it takes memory."""
+    if not 0 <= index < MAX_CHOICES:
+        raise UpstreamProtocolError(f"the upstream's answer has a choice with the index {index}")
+    return index
 
 
 def finish_reason(word: str) -> FinishReason:
