@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from starlette.exceptions import HTTPException
@@ -10,7 +11,7 @@ from starlette.routing import Route, Router
 from modelway.auth import Auth
 from modelway.config import ServerSettings
 from modelway.dialects import openai_chat
-from modelway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound
+from modelway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound, ShuttingDown
 from modelway.gateway import Gateway
 from modelway.server.catalogue import Catalogue
 from modelway.server.chat import ChatEndpoint
@@ -102,12 +103,12 @@ class Application:
             await exchange.fail(error)
         except HTTPException as error:
             await exchange.fail(_routing_error(exchange, error))
+        except asyncio.CancelledError:
+            await exchange.fail(_cancellation(exchange))
         except Exception:
             # The one place where a bug ends: the log has it, the client gets the id to ask for.
             log.exception("request %s failed", exchange.request_id)
-            await exchange.fail(
-                InternalError("internal error", hint=f"the log has it under {exchange.request_id}")
-            )
+            await exchange.fail(_bug(exchange))
         finally:
             self._telemetry.end(exchange.record)
 
@@ -137,6 +138,19 @@ class Application:
                 await self._gateway.aclose()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+
+def _bug(exchange: Exchange) -> GatewayError:
+    return InternalError("internal error", hint=f"the log has it under {exchange.request_id}")
+
+
+def _cancellation(exchange: Exchange) -> GatewayError:
+    """Why a request was cancelled: by the end of the grace time or, if by nobody, by a bug."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        return ShuttingDown("the server is going down", hint="send the request again")
+    log.exception("request %s waited for something that was called off", exchange.request_id)
+    return _bug(exchange)
 
 
 def _routing_error(exchange: Exchange, error: HTTPException) -> GatewayError:

@@ -115,8 +115,13 @@ class Exchange:
         await self.write(body, last=True)
 
     async def fail(self, error: GatewayError) -> None:
-        """Tell the client of an error: as the reply or, once a stream has begun, inside it."""
+        """Tell the client of an error: as the reply or, once a stream has begun, inside it.
+
+        One that comes after the end of the reply is only recorded.
+        """
         self.record.code = error.code
+        if self.complete:
+            return
         if self.started:
             event = self.encode_error_event(error) if self.encode_error_event else b""
             await self.write(event, last=True)
