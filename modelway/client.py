@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -177,7 +177,8 @@ class AsyncClient:
     """Talks to a gateway: the one at `base_url`, or with "" one in this process, without a server.
 
     In the process, `settings` and `data_dir` default to the user's configuration; or give it a
-    `gateway`, which is closed with the client.
+    `gateway`, which is closed with the client. `on_progress` is told what the embedded model is doing
+    while it starts.
     """
 
     def __init__(
@@ -188,6 +189,7 @@ class AsyncClient:
         settings: Settings | None = None,
         data_dir: Path | None = None,
         gateway: Gateway | None = None,
+        on_progress: Callable[[str], None] | None = None,
     ) -> None:
         self._transport: Transport
         if gateway is not None:
@@ -197,7 +199,7 @@ class AsyncClient:
 
             self._transport = OverHTTP(base_url, api_key)
         else:
-            self._transport = InProcess(_build(settings, data_dir))
+            self._transport = InProcess(_build(settings, data_dir, on_progress))
 
     def chat(
         self,
@@ -246,13 +248,16 @@ class AsyncClient:
         await self.aclose()
 
 
-def _build(settings: Settings | None, data_dir: Path | None) -> Gateway:
+def _build(
+    settings: Settings | None, data_dir: Path | None, on_progress: Callable[[str], None] | None
+) -> Gateway:
     from modelway.settings import Directories, load
     from modelway.wiring import build
 
     return build(
         load().settings if settings is None else settings,
         data_dir=data_dir or Directories.default().data,
+        on_progress=on_progress,
     )
 
 

@@ -131,12 +131,19 @@ class Client:
         api_key: str = "",
         settings: Settings | None = None,
         data_dir: Path | None = None,
+        on_progress: Callable[[str], None] | None = None,
     ) -> None:
         self._stack = ExitStack()
         self._portal = self._stack.enter_context(start_blocking_portal())
         try:
             self._client: AsyncClient = self._portal.call(
-                lambda: AsyncClient(base_url, api_key=api_key, settings=settings, data_dir=data_dir)
+                lambda: AsyncClient(
+                    base_url,
+                    api_key=api_key,
+                    settings=settings,
+                    data_dir=data_dir,
+                    on_progress=on_progress,
+                )
             )
         except BaseException:
             self._stack.close()

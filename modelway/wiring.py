@@ -56,12 +56,17 @@ def build_providers(
         on_progress=on_progress,
     )
     providers: list[Provider] = [local, copilot(), lockchat()]
-    taken = {provider.info.name for provider in providers}
+    taken = {provider.info.name.casefold() for provider in providers}
     presets = load_presets()
-    others = dict.fromkeys((*presets, *settings.providers))
+    # Names are the same in any case: [providers.groq] changes the preset Groq.
+    own = {name.casefold(): name for name in settings.providers}
+    known = {name.casefold() for name in presets}
+    others = [*presets, *(name for name in settings.providers if name.casefold() not in known)]
     providers.extend(
-        build_provider(name, presets.get(name), settings.providers.get(name), http, credential)
+        build_provider(
+            name, presets.get(name), settings.providers.get(own.get(name.casefold(), "")), http, credential
+        )
         for name in others
-        if name not in taken
+        if name.casefold() not in taken
     )
     return providers

@@ -6,15 +6,17 @@ import re
 import sys
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from modelway.cli.exits import CommandError
 from modelway.cli.output import err_console, harmless, out_console, say, say_json, warn
 
 if TYPE_CHECKING:
+    from rich.status import Status
+
     from modelway.types import Completion
 
 _CODE_BLOCK = re.compile(r"^(?P<fence>`{3,}|~{3,})[^\n]*\n(?P<code>.*?)^(?P=fence)", re.DOTALL | re.MULTILINE)
@@ -47,6 +49,31 @@ class Spoken(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
+class Waiting:
+    """What is being waited for, as a terminal shows it until the first piece of an answer."""
+
+    def __init__(self) -> None:
+        self._text = "waiting for the answer"
+        self._status: Status | None = None
+
+    def tell(self, text: str) -> None:
+        """Show this from now on; any thread may call it."""
+        self._text = text
+        if self._status is not None:
+            self._status.update(text)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show it while inside."""
+        console = err_console()
+        if not console.is_terminal:
+            yield
+            return
+        with console.status(self._text) as self._status:
+            yield
+        self._status = None
+
+
 class Style(Struct, frozen=True, kw_only=True):
     """How answers are printed. `live` prints Markdown while it comes, `usage` tells the tokens."""
 
@@ -55,6 +82,7 @@ class Style(Struct, frozen=True, kw_only=True):
     usage: bool = False
     markdown: bool = False
     live: bool = False
+    waiting: Waiting = field(default_factory=Waiting)
 
 
 class Printed(Struct, frozen=True, kw_only=True):
@@ -73,7 +101,7 @@ class Printed(Struct, frozen=True, kw_only=True):
 def tell(reply: Spoken, style: Style) -> Completion:
     """Print an answer to its end and return it. Leaving early, with Ctrl-C say, stops the answer."""
     started = time.monotonic()
-    with reply, closing(_begun(reply)) as pieces:
+    with reply, closing(_begun(reply, style.waiting)) as pieces:
         if style.json or style.extract:
             for _ in pieces:
                 pass
@@ -99,14 +127,10 @@ def code_block(text: str) -> str:
     return found["code"]
 
 
-def _begun(reply: Spoken) -> Generator[str, None, None]:
+def _begun(reply: Spoken, waiting: Waiting) -> Generator[str, None, None]:
     """The pieces, with a sign of life on a terminal until the first one: a model may have to load."""
     pieces = iter(reply)
-    console = err_console()
-    if console.is_terminal:
-        with console.status("waiting for the answer"):
-            first = next(pieces, "")
-    else:
+    with waiting.shown():
         first = next(pieces, "")
     yield first
     yield from pieces

@@ -79,7 +79,7 @@ def chat(
         return
     if not reached.url:
         _offer_model(setup, provider, model)
-    with reached.client() as client:
+    with reached.client(style.waiting.tell) as client:
         if not text:
             from modelway.cli.prompt import Dialogue, at_terminal
 

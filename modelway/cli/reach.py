@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -27,13 +28,17 @@ class Reached(Struct, frozen=True):
     url: str
     api_key: str
 
-    def client(self) -> Client:
-        """A client of it."""
+    def client(self, on_progress: Callable[[str], None]) -> Client:
+        """A client of it; `on_progress` is told while this process loads the embedded model."""
         from modelway.sync_client import Client
 
         if self.url:
             return Client(self.url, api_key=self.api_key)
-        return Client(settings=self.setup.settings, data_dir=self.setup.directories.data)
+        return Client(
+            settings=self.setup.settings,
+            data_dir=self.setup.directories.data,
+            on_progress=on_progress,
+        )
 
     def newest_conversation(self) -> str:
         """The id of the conversation that changed last; CommandError where there is none."""
