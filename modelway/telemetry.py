@@ -8,6 +8,8 @@ import time
 import msgspec
 from msgspec import Struct
 
+from modelway.types import ChatRequest, Completion
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -23,7 +25,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
 class RequestRecord(Struct, kw_only=True, omit_defaults=True):
     """What is known about one request, in the order in which it becomes known. Times in milliseconds.
 
-    Neither the texts nor the conversation's id are part of it.
+    The conversation's id is no part of it; `messages` and `answer` are only where the user asks for it.
     """
 
     time: float
@@ -41,17 +43,35 @@ class RequestRecord(Struct, kw_only=True, omit_defaults=True):
     output_tokens: int = 0
     finish_reason: str = ""
     attempts: tuple[Attempt, ...] = ()
+    messages: tuple[str, ...] = ()
+    answer: str = ""
 
 
 class Telemetry:
-    """Writes the records of requests to the logger `modelway.request`."""
+    """Writes the records of requests to the logger `modelway.request`; `prompts` adds the texts."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, prompts: bool = False) -> None:
+        self._prompts = prompts
         self._log = logging.getLogger("modelway.request")
 
     def start(self, request_id: str) -> RequestRecord:
         """A record of a request that begins now."""
         return RequestRecord(time=time.time(), request_id=request_id)
+
+    def asked(self, record: RequestRecord, request: ChatRequest) -> None:
+        """Note what was asked."""
+        record.dialect, record.stream = request.dialect, request.stream
+        if self._prompts:
+            record.messages = tuple(message.text for message in request.messages)
+
+    def answered(self, record: RequestRecord, completion: Completion) -> None:
+        """Note how the answer ended."""
+        record.finish_reason = completion.finish_reason or ""
+        if completion.usage is not None:
+            record.input_tokens = completion.usage.input_tokens
+            record.output_tokens = completion.usage.output_tokens
+        if self._prompts:
+            record.answer = completion.text
 
     def end(self, record: RequestRecord) -> None:
         """Write the record of a request that has ended."""

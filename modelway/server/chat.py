@@ -75,7 +75,7 @@ class ChatEndpoint:
         body = await exchange.body(self._max_body_bytes)
         request = _with_address(self._dialect.decode_request(body), exchange)
         record = exchange.record
-        record.dialect, record.stream = request.dialect, request.stream
+        exchange.telemetry.asked(record, request)
         async with (
             _until_client_is_gone(exchange),
             aclosing(await self._gateway.answer(request, exchange.caller)) as answer,
@@ -87,7 +87,7 @@ class ChatEndpoint:
                 await self._stream(exchange, request, answer)
             else:
                 await self._whole(exchange, request, answer)
-            _note_completion(exchange, answer.completion)
+            exchange.telemetry.answered(record, answer.completion)
 
     async def _whole(self, exchange: Exchange, request: ChatRequest, answer: Answer) -> None:
         completion = await answer.collect()
@@ -221,11 +221,3 @@ def _answer_headers(answer: Answer) -> Headers:
     if answer.conversation_id:
         headers.append((b"x-modelway-conversation-id", answer.conversation_id.encode()))
     return headers
-
-
-def _note_completion(exchange: Exchange, completion: Completion) -> None:
-    record = exchange.record
-    record.finish_reason = completion.finish_reason or ""
-    if completion.usage is not None:
-        record.input_tokens = completion.usage.input_tokens
-        record.output_tokens = completion.usage.output_tokens

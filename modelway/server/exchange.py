@@ -38,6 +38,7 @@ class Exchange:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.request_id = "req_" + secrets.token_hex(12)
         self.caller: Caller = LOCAL_CALLER
+        self.telemetry = telemetry
         self.record: RequestRecord = telemetry.start(self.request_id)
         self.started = False
         self.complete = False

@@ -109,7 +109,7 @@ def run(settings: Settings, *, data_dir: Path, on_ready: Callable[[str], None]) 
     application = Application(
         gateway,
         Auth(settings.auth.api_keys),
-        Telemetry(),
+        Telemetry(prompts=settings.log.prompts),
         settings.server,
         preload=settings.local.preload,
     )
