@@ -137,16 +137,24 @@ class EventDecoder:
                 chunks = _decode_chunks(b"[" + body.replace(b"\n\ndata: ", b",") + b"]")
         except (msgspec.DecodeError, UnicodeDecodeError):
             return self._read_slowly(sse.Decoder().feed(complete), 0)
-        if not complete.startswith(b"data: ") or any(chunk.error is not None for chunk in chunks):
+        faulty = b'"error"' in body and any(chunk.error is not None for chunk in chunks)
+        if faulty or not complete.startswith(b"data: "):
             return self._read_slowly(sse.Decoder().feed(complete), 0)
-        if not self._include_usage and any(not chunk.choices for chunk in chunks):
-            pieces = zip(body.split(b"\n\ndata: "), chunks, strict=True)
-            raw = b"".join(b"data: " + piece + b"\n\n" for piece, chunk in pieces if chunk.choices)
-        elif done:
-            raw = b"data: " + body + b"\n\n" if body else b""
-        else:
-            raw = complete
+        raw = self._visible(body, chunks) if self._raw else b""
         return self._events(chunks, raw, done=done)
+
+    def _visible(self, body: bytes, chunks: list[_Chunk]) -> bytes:
+        """The bytes of the chunks that the caller may see: `body` joins them without the first prefix."""
+        if not self._include_usage:
+            seen = len(chunks)
+            # Nearly always it is only the last chunk, the one with the usage, that is kept back.
+            while seen and not chunks[seen - 1].choices:
+                seen -= 1
+                body = body[: max(body.rfind(b"\n\ndata: "), 0)]
+            if any(not chunk.choices for chunk in chunks[:seen]):
+                pieces = zip(body.split(b"\n\ndata: "), chunks, strict=False)
+                body = b"\n\ndata: ".join(piece for piece, chunk in pieces if chunk.choices)
+        return b"data: " + body + b"\n\n" if body else b""
 
     def _read_slowly(self, server_events: list[sse.ServerEvent], pending: int) -> Iterable[Event]:
         self._check_size(pending)
@@ -165,15 +173,17 @@ class EventDecoder:
             except GatewayError as error:
                 return _then_raise(self._events(chunks, b"".join(raw), done=False), error)
             chunks.append(chunk)
-            if chunk.choices or self._include_usage:
+            if self._raw and (chunk.choices or self._include_usage):
                 raw.append(b"data: " + data.replace(b"\n", b" ") + b"\n\n")
         return self._events(chunks, b"".join(raw), done=False)
 
     def _events(self, chunks: list[_Chunk], raw: bytes, *, done: bool) -> list[Event]:
         deltas = _Deltas(b"" if self._raw else None)
         for chunk in chunks:
-            self._usage = chunk.usage or self._usage
-            self._model = chunk.model or self._model
+            if chunk.usage is not None:
+                self._usage = chunk.usage
+            if chunk.model:
+                self._model = chunk.model
             for choice in chunk.choices or ():
                 if choice.index:
                     choice_index(choice.index)
@@ -182,7 +192,7 @@ class EventDecoder:
                 if choice.finish_reason:
                     self._reasons[choice.index] = finish_reason(choice.finish_reason)
         events = deltas.events()
-        if raw and self._raw:
+        if raw:
             self._attach(raw, events, ended=done or len(self._reasons) >= self._choices)
         if done:
             events.append(self._finish())
