@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
@@ -25,6 +26,7 @@ log = logging.getLogger("modelway.server")
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 CLIENT_CLOSED = 499
+LAST_WORDS_S = 0.5
 
 
 class _FromExchange:
@@ -104,7 +106,11 @@ class Application:
         except HTTPException as error:
             await exchange.fail(_routing_error(exchange, error))
         except asyncio.CancelledError:
-            await exchange.fail(_cancellation(exchange))
+            reason = _cancellation(exchange)
+            # A client that does not read must not keep the process from ending.
+            with suppress(TimeoutError, asyncio.CancelledError):
+                async with asyncio.timeout(LAST_WORDS_S):
+                    await exchange.fail(reason)
         except Exception:
             # The one place where a bug ends: the log has it, the client gets the id to ask for.
             log.exception("request %s failed", exchange.request_id)
@@ -128,16 +134,17 @@ class Application:
         await self._router(exchange.scope, exchange.receive, exchange.send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                if self._preload:
-                    await self._gateway.preload()
-                await send({"type": "lifespan.startup.complete"})
-            else:
-                await self._gateway.aclose()
-                await send({"type": "lifespan.shutdown.complete"})
-                return
+        await receive()
+        try:
+            if self._preload:
+                await self._gateway.preload()
+            await send({"type": "lifespan.startup.complete"})
+            # A second Ctrl-C cancels this instead of sending the message.
+            with suppress(asyncio.CancelledError):
+                await receive()
+        finally:
+            await self._gateway.aclose()
+        await send({"type": "lifespan.shutdown.complete"})
 
 
 def _bug(exchange: Exchange) -> GatewayError:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from modelway.types import ChatRequest, Event, Finish, TextDelta
 from tests.e2e.running import Running
 from tests.e2e.test_wire import BODY, get, post, wire
-from tests.fake_upstream import FakeUpstream
+from tests.fake_upstream import FakeUpstream, text_event
 from tests.scripted import Scripted
 from tests.serving import gateway_of, serving
 
@@ -124,3 +126,36 @@ async def test_the_server_ends_answers_with_an_error_when_its_grace_time_is_over
             await asyncio.to_thread(server.kill)
     assert [turn["status"] for turn in shown["turns"]] == ["interrupted"]
     assert [message["content"] for message in shown["messages"]] == ["hi", "half"]
+
+
+async def refused(address: str) -> bool:
+    """Whether nobody takes connections there any more."""
+    try:
+        async with wire(address, b""):
+            return False
+    except ConnectionRefusedError:
+        return True
+
+
+async def test_a_second_interrupt_ends_the_server_although_a_client_does_not_read(tmp_path: Path) -> None:
+    async with FakeUpstream() as upstream:
+        upstream.stream(*[text_event("x" * 100_000)] * 200)
+        config = f"""
+            provider = "Up"
+            [server]
+            shutdown_grace_s = 60
+            [providers.Up]
+            base_url = "{upstream.url}"
+            default_model = "m"
+        """
+        server = Running(tmp_path, config=config)
+        await asyncio.to_thread(server.start)
+        async with wire(server.address, post(body=STREAM)):
+            await asyncio.wait_for(upstream.choked.wait(), 10)
+            os.kill(server.pid, signal.SIGINT)
+            async with asyncio.timeout(10):
+                while not await refused(server.address):
+                    await asyncio.sleep(0.01)
+            os.kill(server.pid, signal.SIGINT)
+            assert await asyncio.wait_for(asyncio.to_thread(server.stop), 10) == 0
+        assert not [line for line in server.log if "Traceback" in line]
