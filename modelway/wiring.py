@@ -9,10 +9,12 @@ from modelway.config import Settings
 from modelway.conversations import Conversations
 from modelway.gateway import Gateway
 from modelway.models import resolve
+from modelway.plugins import installed, load_plugins
 from modelway.provider import Provider, ProviderInfo
-from modelway.providers.announced import copilot, lockchat
+from modelway.providers.announced import copilot
 from modelway.providers.http import HTTPClient
 from modelway.providers.local import Local
+from modelway.providers.lockchat import Lockchat, own_settings
 from modelway.providers.openai_compatible import OpenAICompatible, build_provider, load_presets
 from modelway.routing import RetryPolicy, Router
 from modelway.settings import credential
@@ -43,7 +45,7 @@ def build_providers(
     data_dir: Path,
     on_progress: Callable[[str], None] | None = None,
 ) -> list[Provider]:
-    """Every provider: the embedded model, the known names, the presets, and the user's own."""
+    """Every provider: the embedded model, the known names, plug-ins, the presets, and the user's own."""
 
     def child(base_url: str, key: str) -> Provider:
         info = ProviderInfo(name="Local", needs_auth=True)
@@ -55,9 +57,17 @@ def build_providers(
         child,
         on_progress=on_progress,
     )
-    providers: list[Provider] = [local, copilot(), lockchat()]
-    taken = {provider.info.name.casefold() for provider in providers}
+    chosen = own_settings(settings.providers)
+    lockchat = Lockchat(
+        chosen, http=http, key=lambda: credential(chosen.api_key_env or "", chosen.api_key_file or "")
+    )
+    providers: list[Provider] = [local, copilot(), lockchat]
     presets = load_presets()
+    names = [provider.info.name for provider in providers]
+    providers += load_plugins(
+        installed(), settings.providers, http, taken=[*names, *presets], key_lookup=credential
+    )
+    taken = {provider.info.name.casefold() for provider in providers}
     # Names are the same in any case: [providers.groq] changes the preset Groq.
     own = {name.casefold(): name for name in settings.providers}
     known = {name.casefold() for name in presets}

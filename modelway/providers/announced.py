@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from modelway.errors import GatewayError, ProviderNotConfigured, SignInRequired
+from modelway.errors import GatewayError, SignInRequired
 from modelway.provider import ProviderInfo
 from modelway.types import ChatRequest, Event, Model
 
@@ -45,23 +45,5 @@ def copilot() -> Announced:
         ),
         SignInRequired,
         "this version cannot sign in to Copilot yet: name another provider, "
-        "or let one answer instead with `modelway serve --fallback Local`",
-    )
-
-
-def lockchat() -> Announced:
-    """Lockchat, whose public service is gone."""
-    return Announced(
-        ProviderInfo(
-            name="Lockchat",
-            label="Lockchat",
-            url="http://super.lockchat.app",
-            models=("gpt-4", "gpt-3.5-turbo"),
-            default_model="gpt-3.5-turbo",
-            ready=False,
-            missing="Lockchat has no address here: its public service is gone since 2023",
-        ),
-        ProviderNotConfigured,
-        "this version cannot be given one ([providers.Lockchat] base_url) yet: name another provider, "
         "or let one answer instead with `modelway serve --fallback Local`",
     )

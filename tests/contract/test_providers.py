@@ -17,6 +17,7 @@ from modelway.errors import GatewayError
 from modelway.provider import Provider, ProviderInfo
 from modelway.providers.http import HTTPClient
 from modelway.providers.local import Local
+from modelway.providers.lockchat import Lockchat
 from modelway.providers.openai_compatible import OpenAICompatible, build_provider, load_presets
 from modelway.types import ChatRequest, Delta, Event, Finish, Message, Params, collect
 from tests.conftest_local import find_model
@@ -110,9 +111,18 @@ async def local_stage() -> AsyncIterator[Stage]:
             yield OpenAICompatibleStage(upstream, local)
 
 
+@asynccontextmanager
+async def lockchat_stage() -> AsyncIterator[Stage]:
+    """Lockchat, at an address that the user has set."""
+    async with FakeUpstream() as upstream, aclosing(HTTPClient(UpstreamSettings())) as http:
+        settings = ProviderSettings(base_url=upstream.url.removesuffix("/v1"))
+        yield OpenAICompatibleStage(upstream, Lockchat(settings, http=http, key=lambda: "key"))
+
+
 # One of each kind: as in the book; another header for the key; without stream_options; without a key.
 STAGES = {name: preset_stage(name) for name in ("OpenAI", "Azure", "Mistral", "Ollama")}
 STAGES["Local"] = local_stage
+STAGES["Lockchat"] = lockchat_stage
 
 
 @pytest.fixture(params=STAGES)
@@ -232,7 +242,7 @@ async def test_it_describes_itself(stage: Stage) -> None:
     assert described.name
     assert not set("/: ") & set(described.name)
     assert described.label
-    assert described.url.startswith("https://")
+    assert described.url.startswith(("https://", "http://"))
     assert described.default_model
     assert set(described.params) <= set(Params.__struct_fields__)
     assert described.ready

@@ -1,0 +1,337 @@
+"""Lockchat: a service that speaks OpenAI's stream, takes its key in the URL and loses models for moments.
+
+Its public address has been gone since 2023; the user sets one that speaks the same protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from contextlib import aclosing
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from msgspec.structs import replace
+
+from modelway.config import ProviderSettings, UpstreamSettings
+from modelway.dialects import openai_chat
+from modelway.dialects.openai_chat.wire import error_in_stream
+from modelway.errors import (
+    GatewayError,
+    ModelNotFound,
+    ProviderNotConfigured,
+    SignInRequired,
+    UpstreamProtocolError,
+)
+from modelway.provider import ProviderInfo
+from modelway.providers._opening import ModelMissing, Opening
+from modelway.providers._secret import Secret
+from modelway.providers.http import HTTPClient, Response, parse_url, raise_for_status
+from modelway.settings import credential, load
+from modelway.types import ChatRequest, Event, Model, Params, TextDelta
+
+NAME = "Lockchat"
+URL = "http://super.lockchat.app"
+MODELS = ("gpt-4", "gpt-3.5-turbo")
+NO_ADDRESS = "Lockchat has no address here: its public service is gone since 2023"
+SET_ADDRESS = "set [providers.Lockchat] base_url to one that speaks its protocol"
+DEFAULT_MODEL = "gpt-3.5-turbo"
+TEMPERATURE = 0.7
+MAX_ATTEMPTS = 3
+FIRST_PAUSE_S = 0.25
+
+_BLANK = b" \t\r\n\xef\xbb\xbf"
+
+
+def create_completion(
+    model: str,
+    messages: list[dict[str, Any]],
+    stream: bool = True,
+    temperature: float = TEMPERATURE,
+    *,
+    base_url: str = "",
+    auth: str = "",
+    max_attempts: int = MAX_ATTEMPTS,
+    **kwargs: Any,
+) -> Generator[str, None, None]:
+    """The answer's tokens as they come, or with `stream` False all text as one.
+
+    Without `base_url` the address and the key are those of the user's settings; the key of the settings
+    never goes to another address. Further keyword arguments are sent on. Raises a GatewayError: at once
+    where an argument or a setting is wrong, while it is iterated where the call fails. It blocks, so it
+    must not be used inside an event loop: `modelway.AsyncClient` is for that.
+    """
+    _refuse_inside_event_loop()
+    limits, settings, found = UpstreamSettings(), ProviderSettings(base_url=base_url), ""
+    if not base_url:
+        loaded = load().settings
+        limits, settings = loaded.upstream, own_settings(loaded.providers)
+        found = credential(settings.api_key_env or "", settings.api_key_file or "")
+    _endpoint(settings)
+    key = auth or found
+    fields = {**kwargs, "model": model, "messages": messages, "stream": stream, "temperature": temperature}
+    request = openai_chat.decode_request(msgspec.json.encode(fields))
+    return _iterate(
+        lambda http: Lockchat(settings, http=http, key=lambda: key, max_attempts=max_attempts),
+        request,
+        limits,
+    )
+
+
+_create_completion = create_completion
+
+
+def _parameters() -> dict[str, str]:
+    """Names and types of what the function takes, but for what is the connection's."""
+    signature = inspect.signature(create_completion)
+    return {
+        name: str(parameter.annotation).partition("[")[0]
+        for name, parameter in signature.parameters.items()
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    }
+
+
+params = f"{NAME} supports: ({', '.join(f'{name}: {kind}' for name, kind in _parameters().items())})"
+
+
+class Lockchat:
+    """The provider. `key` gives the credential, "" where there is none.
+
+    Unlike others it sends a request again by itself: at most `max_attempts` times in all, with a pause
+    that doubles, and only where the upstream says instead of an answer that the model does not exist.
+    """
+
+    def __init__(
+        self,
+        settings: ProviderSettings,
+        *,
+        http: HTTPClient,
+        key: Callable[[], str],
+        max_attempts: int = MAX_ATTEMPTS,
+        first_pause_s: float = FIRST_PAUSE_S,
+    ) -> None:
+        self.info = _info(settings)
+        self._settings = settings
+        self._http = http
+        self._key = key
+        self._max_attempts = max(1, max_attempts)
+        self._first_pause_s = first_pause_s
+        own = {name.lower(): value for name, value in (settings.headers or {}).items()}
+        self._headers = {"content-type": "application/json", **own}
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        """Answer the request; see the class."""
+        url, key = _endpoint(self._settings), self._require_key()
+        secret = Secret(key)
+        url += f"?auth={quote(key, safe='')}" if key else ""
+        begun = False
+        with secret.kept_out_of_errors():
+            for attempt in range(1, self._max_attempts + 1):
+                try:
+                    async with (
+                        aclosing(await self._call(request, url, secret)) as response,
+                        aclosing(self._answer(request, response, secret)) as events,
+                    ):
+                        async for event in events:
+                            begun = True
+                            yield event
+                    return
+                except ModelMissing as missing:
+                    if begun or attempt == self._max_attempts:
+                        raise ModelNotFound(
+                            f"{NAME} says: {missing.words}",
+                            hint="name another model",
+                            param="model",
+                            failover=True,
+                        ) from None
+                await asyncio.sleep(self._first_pause_s * 2.0 ** (attempt - 1))
+
+    async def models(self) -> list[Model]:
+        """The known ones: the upstream has no list."""
+        return [Model(id=name) for name in self.info.models]
+
+    async def aclose(self) -> None:
+        """Nothing is held here: the connections belong to the shared HTTP client."""
+
+    def _require_key(self) -> str:
+        key = self._key()
+        if self.info.needs_auth and not key:
+            raise SignInRequired(
+                f"{NAME} has no key here", hint=f"set [providers.{NAME}] api_key_env or api_key_file"
+            )
+        return key
+
+    async def _call(self, request: ChatRequest, url: str, secret: Secret) -> Response:
+        """The response, when its status is a good one and it can be an answer."""
+        if request.params.temperature is None:
+            request = replace(request, params=replace(request.params, temperature=TEMPERATURE))
+        body = openai_chat.encode_request(
+            replace(request, stream=True), include_usage=False, drop=("stream_options",)
+        )
+        response = await self._http.request("POST", url, headers=self._headers, body=body)
+        try:
+            await raise_for_status(
+                response,
+                decode_error=lambda status, said: openai_chat.decode_error(status, secret.out_of(said)),
+                name=NAME,
+                credential_hint=f"check [providers.{NAME}] api_key_env or api_key_file",
+            )
+            if response.content_type == "text/html":
+                raise UpstreamProtocolError(f"{NAME} answered with a web page", hint="check base_url")
+        except BaseException:
+            await response.aclose()
+            raise
+        return response
+
+    async def _answer(
+        self, request: ChatRequest, response: Response, secret: Secret
+    ) -> AsyncGenerator[Event, None]:
+        """The events of one call; the first is given when this certainly is an answer."""
+        opening = Opening(request.model)
+        try:
+            async with aclosing(self._read(request, response, opening, secret)) as events:
+                async for event in events:
+                    for given in opening.add(event):
+                        yield given
+        except GatewayError as error:
+            if opening.says_missing(error):
+                raise ModelMissing(opening.words) from None
+            raise
+
+    async def _read(
+        self, request: ChatRequest, response: Response, opening: Opening, secret: Secret
+    ) -> AsyncGenerator[Event, None]:
+        """What comes, whether as a stream or as a JSON object in one piece."""
+        speaks_it = request.dialect == openai_chat.NAME
+
+        def to_error(error: Any) -> GatewayError:
+            said = secret.out_of(msgspec.json.encode({"error": error}))
+            message, code = openai_chat.decode_error(response.status, said)
+            return error_in_stream({"message": message, "code": code})
+
+        chunk = await _beginning(response)
+        if chunk.lstrip(_BLANK).startswith(b"{"):
+            body = chunk + await response.body()
+            for event in _whole(body, to_error, raw=speaks_it and not request.stream):
+                yield event
+            return
+        decoder = openai_chat.EventDecoder(
+            raw=speaks_it and request.stream,
+            include_usage=request.include_usage,
+            choices=request.params.n or 1,
+            max_event_bytes=self._http.settings.max_event_bytes,
+            to_error=to_error,
+        )
+        while chunk:
+            opening.remember(chunk)
+            events = decoder.feed(chunk)
+            if decoder.finished:
+                # Before the last event is given: whoever has seen it may close this generator.
+                response.finish()
+            for event in events:
+                yield event
+            if decoder.finished:
+                return
+            chunk = await response.read()
+        for event in decoder.close():
+            yield event
+
+
+def own_settings(providers: Mapping[str, ProviderSettings]) -> ProviderSettings:
+    """The settings under [providers.Lockchat], its name in any case."""
+    named = (own for name, own in providers.items() if name.casefold() == NAME.casefold())
+    return next(named, ProviderSettings())
+
+
+def _info(settings: ProviderSettings) -> ProviderInfo:
+    return ProviderInfo(
+        name=NAME,
+        label=settings.label or NAME,
+        url=URL,
+        default_model=settings.default_model or DEFAULT_MODEL,
+        models=MODELS if settings.models is None else settings.models,
+        needs_auth=bool(settings.needs_auth),
+        supports=("system",) if settings.supports is None else settings.supports,
+        params=tuple(name for name in _parameters() if name in Params.__struct_fields__),
+        ready=bool(settings.base_url),
+        missing="" if settings.base_url else f"{NO_ADDRESS}: {SET_ADDRESS}",
+    )
+
+
+def _endpoint(settings: ProviderSettings) -> str:
+    """The address of chat completions, if there can be one; any http(s) host is the user's own choice."""
+    base_url = (settings.base_url or "").rstrip("/").removesuffix("/v1")
+    if not base_url:
+        raise ProviderNotConfigured(NO_ADDRESS, hint=SET_ADDRESS)
+    try:
+        parse_url(base_url)
+    except ProviderNotConfigured as error:
+        raise ProviderNotConfigured(f"[providers.{NAME}] base_url: {error.explanation}") from error
+    if "?" in base_url or "#" in base_url:
+        raise ProviderNotConfigured(f"[providers.{NAME}] base_url must not have a query or a fragment")
+    return base_url + "/v1/chat/completions"
+
+
+async def _beginning(response: Response) -> bytes:
+    """The body up to its first byte that is not blank, and what came with it."""
+    start = b""
+    while not start.strip(_BLANK) and (piece := await response.read()):
+        start += piece
+    return start
+
+
+def _whole(body: bytes, to_error: Callable[[Any], GatewayError], *, raw: bool) -> Iterable[Event]:
+    """The events of an answer in one piece; an error object has many shapes."""
+    try:
+        value = msgspec.json.decode(body.lstrip(_BLANK))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UpstreamProtocolError(f"{NAME} answered with what is neither a stream nor JSON") from error
+    if not value.get("choices"):
+        raise to_error(value.get("error") or value)
+    return openai_chat.decode_completion(body, raw=raw)
+
+
+async def _tokens(provider: Lockchat, request: ChatRequest) -> AsyncGenerator[str, None]:
+    async with aclosing(provider.stream(request)) as events:
+        async for event in events:
+            if isinstance(event, TextDelta):
+                yield event.text
+
+
+def _iterate(
+    make: Callable[[HTTPClient], Lockchat], request: ChatRequest, limits: UpstreamSettings
+) -> Generator[str, None, None]:
+    """Drive the provider on an event loop that runs only while the next token is waited for."""
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        http = HTTPClient(limits)
+        tokens = _tokens(make(http), request)
+
+        async def next_token() -> str | None:
+            return await anext(tokens, None)
+
+        async def close() -> None:
+            await tokens.aclose()
+            await http.aclose()
+
+        try:
+            if not request.stream:
+                yield runner.run(_joined(tokens))
+                return
+            while (token := runner.run(next_token())) is not None:
+                yield token
+        finally:
+            runner.run(close())
+
+
+async def _joined(tokens: AsyncGenerator[str, None]) -> str:
+    return "".join([token async for token in tokens])
+
+
+def _refuse_inside_event_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError("create_completion() blocks; inside an event loop use modelway.AsyncClient")
