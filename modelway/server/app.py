@@ -136,8 +136,12 @@ class Application:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
-            if self._preload:
-                await self._gateway.preload()
+            try:
+                if self._preload:
+                    await self._gateway.preload()
+            except GatewayError as error:
+                await send({"type": "lifespan.startup.failed", "message": error.explanation})
+                return
             await send({"type": "lifespan.startup.complete"})
             # A second Ctrl-C cancels this instead of sending the message.
             with suppress(asyncio.CancelledError):
