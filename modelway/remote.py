@@ -7,10 +7,12 @@ from typing import Any
 from urllib.parse import unquote
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
 from modelway.config import UpstreamSettings
 from modelway.dialects import openai_chat
+from modelway.dialects.openai_chat.wire import read_error
 from modelway.errors import GatewayError, InternalError, UpstreamProtocolError, error_class
 from modelway.provider import ProviderInfo
 from modelway.providers.http import HTTPClient, Response
@@ -40,8 +42,11 @@ class OverHTTP:
 
     async def providers(self) -> list[ProviderInfo]:
         """The providers that the gateway has."""
-        listed = msgspec.json.decode(await self._get("/providers"))
-        return [_info(described) for described in listed["data"]]
+        try:
+            listed = msgspec.json.decode(await self._get("/providers"), type=_Providers)
+            return [_info(described) for described in listed.data]
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UpstreamProtocolError("the server's list of providers cannot be read") from error
 
     async def models(self) -> list[Model]:
         """The models that the gateway lists."""
@@ -115,14 +120,38 @@ async def _error(response: Response) -> GatewayError:
     message, code = openai_chat.decode_error(response.status, body)
     retry_after = response.headers.get("retry-after", "")
     return error_class(code, response.status)(
-        message, code=code, retry_after=float(retry_after) if retry_after.isdecimal() else None
+        message,
+        code=code,
+        param=_param(body),
+        retry_after=float(retry_after) if retry_after.isdecimal() else None,
     )
 
 
+def _param(body: bytes) -> str | None:
+    try:
+        return msgspec.json.decode(body, type=_Reported).error.param
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+class _Fault(Struct):
+    param: str | None = None
+
+
+class _Reported(Struct):
+    error: _Fault
+
+
 def _error_in_stream(error: Any) -> GatewayError:
-    return error_class(error.get("code") or "")(error.get("message") or "", code=error.get("code") or "")
+    message, code = read_error(error)
+    return error_class(code)(message, code=code)
+
+
+class _Providers(Struct):
+    data: list[dict[str, Any]]
 
 
 def _info(described: dict[str, Any]) -> ProviderInfo:
-    described["params"] = list(described.get("params", {}))
-    return msgspec.convert(described, ProviderInfo)
+    params = described.get("params")
+    names = list(params) if isinstance(params, dict) else params
+    return msgspec.convert({**described, "params": names}, ProviderInfo)

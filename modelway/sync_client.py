@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import start_blocking_portal
 
 from modelway.client import AsyncClient, AsyncConversation, AsyncReply, Question
 from modelway.config import Settings
-from modelway.errors import GatewayError
+from modelway.errors import GatewayError, ShuttingDown
 from modelway.provider import ProviderInfo
 from modelway.types import Completion, Event, Model, TextDelta
 
@@ -21,11 +21,38 @@ T = TypeVar("T")
 CLOSE_TIMEOUT_S = 5
 
 
+class _Loop:
+    """The thread in which the asynchronous client runs. Once it is closed it takes no more work."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._portal = self._stack.enter_context(start_blocking_portal())
+        self.closed = False
+
+    def call(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Run a function there and wait for it."""
+        return self.start(function).result()
+
+    def start(self, function: Callable[[], Awaitable[T]]) -> Future[T]:
+        """Begin to run a function there."""
+        try:
+            return self._portal.start_task_soon(function)
+        except RuntimeError:
+            if self.closed:
+                raise ShuttingDown("the client is closed", hint="open another one") from None
+            raise
+
+    def close(self) -> None:
+        """End the thread; what it still runs is cancelled."""
+        self.closed = True
+        self._stack.close()
+
+
 class Reply:
     """An answer. Iterate it for pieces of text; `completion` is there after the last one."""
 
-    def __init__(self, portal: BlockingPortal, reply: AsyncReply) -> None:
-        self._portal = portal
+    def __init__(self, loop: _Loop, reply: AsyncReply) -> None:
+        self._loop = loop
         self._reply = reply
         self._events = reply.events()
         self._reading: Future[Event | None] | None = None
@@ -79,7 +106,9 @@ class Reply:
         if self._reading is not None:
             self._reading.cancel()
             self._idle.wait(CLOSE_TIMEOUT_S)
-        self._portal.call(self._reply.aclose)
+        # Closing the client has ended the answer already.
+        if not self._loop.closed:
+            self._loop.call(self._reply.aclose)
 
     def _next(self) -> Event | None:
         """The next event, None at the end. Ctrl-C while waiting stops the answer before it goes on."""
@@ -93,7 +122,7 @@ class Reply:
         if self._closed.is_set():
             return None
         self._idle.clear()
-        self._reading = self._portal.start_task_soon(read)
+        self._reading = self._loop.start(read)
         try:
             return self._reading.result()
         except (CancelledError, GatewayError):
@@ -111,14 +140,14 @@ class Reply:
 class Conversation:
     """A conversation: what was sent to it before is remembered by the gateway."""
 
-    def __init__(self, portal: BlockingPortal, conversation: AsyncConversation) -> None:
+    def __init__(self, loop: _Loop, conversation: AsyncConversation) -> None:
         self.id = conversation.id
-        self._portal = portal
+        self._loop = loop
         self._conversation = conversation
 
     def send(self, message: Question, **options: Any) -> Reply:
         """Say something; `options` as for `Client.chat`."""
-        return Reply(self._portal, self._conversation.send(message, **options))
+        return Reply(self._loop, self._conversation.send(message, **options))
 
 
 class Client:
@@ -133,48 +162,48 @@ class Client:
         data_dir: Path | None = None,
         on_progress: Callable[[str], None] | None = None,
     ) -> None:
-        self._stack = ExitStack()
-        self._portal = self._stack.enter_context(start_blocking_portal())
-        try:
-            self._client: AsyncClient = self._portal.call(
-                lambda: AsyncClient(
-                    base_url,
-                    api_key=api_key,
-                    settings=settings,
-                    data_dir=data_dir,
-                    on_progress=on_progress,
-                )
+        async def connect() -> AsyncClient:
+            return AsyncClient(
+                base_url,
+                api_key=api_key,
+                settings=settings,
+                data_dir=data_dir,
+                on_progress=on_progress,
             )
+
+        self._loop = _Loop()
+        try:
+            self._client = self._loop.call(connect)
         except BaseException:
-            self._stack.close()
+            self._loop.close()
             raise
-        self._stack.callback(self._portal.call, self._client.aclose)
 
     def chat(self, message: Question, **options: Any) -> Reply:
         """Ask something; see AsyncClient.chat."""
-        return Reply(self._portal, self._client.chat(message, **options))
+        return Reply(self._loop, self._client.chat(message, **options))
 
     def conversation(self, id: str = "", **defaults: Any) -> Conversation:
         """A conversation under this id, or under a new one; see AsyncClient.conversation."""
-        return Conversation(self._portal, self._client.conversation(id, **defaults))
+        return Conversation(self._loop, self._client.conversation(id, **defaults))
 
     def providers(self) -> list[ProviderInfo]:
         """The providers that the gateway has."""
-        return self._call(self._client.providers)
+        return self._loop.call(self._client.providers)
 
     def models(self) -> list[Model]:
         """The models that the gateway lists."""
-        return self._call(self._client.models)
+        return self._loop.call(self._client.models)
 
     def close(self) -> None:
         """Close the client; in the process, the gateway with it."""
-        self._stack.close()
+        if not self._loop.closed:
+            try:
+                self._loop.call(self._client.aclose)
+            finally:
+                self._loop.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _call(self, function: Callable[[], Awaitable[T]]) -> T:
-        return self._portal.call(function)

@@ -170,7 +170,7 @@ def read_error(error: Any) -> tuple[str, str]:
         message = error.get("message") or error.get("msg") or error.get("detail") or ""
         code, kind = error.get("code"), error.get("type")
         # Some servers put the status into `code` and the reason into `type`.
-        code = kind if isinstance(code, int) and kind in _ERROR_CODES else code or kind or ""
+        code = kind if isinstance(code, int) and str(kind) in _ERROR_CODES else code or kind or ""
     else:
         message, code = error, ""
     text = message if isinstance(message, str) else msgspec.json.encode(message).decode()
