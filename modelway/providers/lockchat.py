@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -304,25 +305,28 @@ def _iterate(
     make: Callable[[HTTPClient], Lockchat], request: ChatRequest, limits: UpstreamSettings
 ) -> Generator[str, None, None]:
     """Drive the provider on an event loop that runs only while the next token is waited for."""
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        http = HTTPClient(limits)
-        tokens = _tokens(make(http), request)
+    runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+    http = HTTPClient(limits)
+    tokens = _tokens(make(http), request)
 
-        async def next_token() -> str | None:
-            return await anext(tokens, None)
+    async def next_token() -> str | None:
+        return await anext(tokens, None)
 
-        async def close() -> None:
-            await tokens.aclose()
-            await http.aclose()
+    async def close() -> None:
+        await tokens.aclose()
+        await http.aclose()
 
-        try:
-            if not request.stream:
-                yield runner.run(_joined(tokens))
-                return
-            while (token := runner.run(next_token())) is not None:
-                yield token
-        finally:
-            runner.run(close())
+    try:
+        if not request.stream:
+            yield runner.run(_joined(tokens))
+            return
+        while (token := runner.run(next_token())) is not None:
+            yield token
+    finally:
+        # When the interpreter exits, closing would wait for a thread that cannot be started any more.
+        if not sys.is_finalizing():
+            with runner:
+                runner.run(close())
 
 
 async def _joined(tokens: AsyncGenerator[str, None]) -> str:

@@ -327,7 +327,11 @@ async def test_a_whole_answer_is_taken_too(provider: Lockchat, upstream: FakeUps
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("shown", [KEY, QUOTED, "/v1/chat/completions?auth=" + QUOTED], ids=["", "%", "URL"])
+@pytest.mark.parametrize(
+    "shown",
+    [KEY, QUOTED, QUOTED.replace("B", "b"), "/v1/chat/completions?auth=" + QUOTED],
+    ids=["as it is", "quoted", "lower", "URL"],
+)
 @pytest.mark.parametrize("kind", ["status", "stream", "object", "long", "redirect", "refused", "sent"])
 async def test_the_key_is_in_no_error_log_or_repr(
     upstream: FakeUpstream, http: HTTPClient, caplog: pytest.LogCaptureFixture, shown: str, kind: str
@@ -359,6 +363,13 @@ async def test_the_key_is_in_no_error_log_or_repr(
     # Half of a key that was cut is a leak too.
     for part in (KEY, QUOTED, "canary"):
         assert part not in "".join(told)
+
+
+@pytest.mark.anyio
+async def test_the_key_is_found_behind_an_escaped_slash(upstream: FakeUpstream, http: HTTPClient) -> None:
+    told = ("x" * 490 + KEY).replace("/", "\\/")
+    upstream.reply_with(f'{{"error": "{told}"}}'.encode(), status=400, kind="application/json")
+    assert "canary" not in str(await failure(made(upstream, http)))
 
 
 # What it says of itself.
@@ -495,12 +506,17 @@ messages = [{"role": "user", "content": "Hi"}]
 for token in lockchat.create_completion(model="gpt-4", messages=messages, stream=True):
     print(token, end="")
 """
+FIRST_TOKEN = """
+from modelway.providers import lockchat
+tokens = lockchat.create_completion("gpt-4", [{"role": "user", "content": "Hi"}])
+print(next(tokens), end="")
+"""
 
 
-def run_script(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def run_script(folder: Path, script: str = SCRIPT, **variables: str) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, "MODELWAY_CONFIG_DIR": str(folder), **variables}
     return subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", script],
         capture_output=True,
         text=True,
         env=environ,
@@ -517,6 +533,14 @@ def test_the_function_finds_address_and_key_in_the_users_settings(tmp_path: Path
         done = run_script(tmp_path, SOME_KEY=KEY)
         assert (done.stdout, done.stderr) == ("Hello", "")
         assert upstream.requests[0].path.endswith(f"?auth={QUOTED}")
+
+
+def test_a_program_may_end_inside_an_answer(tmp_path: Path) -> None:
+    with playing(lambda upstream: upstream.stall("first")) as upstream:
+        settings = f'[providers.Lockchat]\nbase_url = "{address(upstream)}"\n'
+        (tmp_path / "config.toml").write_text(settings)
+        done = run_script(tmp_path, FIRST_TOKEN)
+        assert (done.stdout, done.stderr) == ("first", "")
 
 
 def test_the_function_says_where_the_address_is_set(tmp_path: Path) -> None:
