@@ -162,7 +162,7 @@ USAGE = b'data: {"id":"up-1","choices":[],"usage":{"prompt_tokens":3,"completion
 DONE = b"data: [DONE]\n\n"
 
 
-def read(stream: bytes, **options: bool) -> list[Event]:
+def read(stream: bytes, **options: Any) -> list[Event]:
     decoder = EventDecoder(**options)
     return [*decoder.feed(stream), *decoder.close()]
 
