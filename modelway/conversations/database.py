@@ -29,6 +29,7 @@ class Database:
 
     def __init__(self, path: Path, synchronous: Literal["normal", "full"]) -> None:
         self.path = path
+        self.syncs_each_commit = synchronous == "full"
         self._synchronous = synchronous
         self._dialect = SQLiteDialect_pysqlite(paramstyle="named")
         self._statements = compose(self._dialect)
@@ -37,9 +38,15 @@ class Database:
             _check_version(path)
             self._create_tables()
 
-    def ledger(self) -> Ledger:
-        """A new connection, which leaves transactions to us."""
-        return Ledger(self._connect(), self._statements)
+    def ledger(self, *, waits: bool = True) -> Ledger:
+        """A new connection, which leaves transactions to us.
+
+        One that does not wait raises where another process writes, and never moves the log into the file.
+        """
+        connection = self._connect(_BUSY_TIMEOUT_S if waits else 0.0)
+        if not waits:
+            connection.execute("PRAGMA wal_autocheckpoint=0")
+        return Ledger(connection, self._statements)
 
     @contextmanager
     def reading(self) -> Iterator[Ledger]:
@@ -48,11 +55,11 @@ class Database:
             ledger.begin_reading()
             yield ledger
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, timeout: float = _BUSY_TIMEOUT_S) -> sqlite3.Connection:
         connection = sqlite3.connect(
             f"file:{quote(str(self.path))}?mode=rw",
             uri=True,
-            timeout=_BUSY_TIMEOUT_S,
+            timeout=timeout,
             isolation_level=None,
             check_same_thread=False,
         )
@@ -95,8 +102,8 @@ def _check_version(path: Path) -> None:
     uri = f"file:{quote(str(path))}?mode=ro"
     with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S)) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if version == 0 and tables:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if (version or tables) and not tables.issuperset(metadata.tables):
         raise _foreign(path)
     if version > VERSION:
         raise StoreUnavailable(

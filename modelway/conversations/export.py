@@ -35,7 +35,7 @@ def export_markdown(conversation: Conversation) -> str:
 
 
 def _blocks(message: Message) -> list[str]:
-    blocks = [_content(message)]
+    blocks = [_content(message), message.extra.get("refusal", "")]
     blocks.extend(
         f"Calls `{call.name}`:\n\n{_fenced(_pretty(call.arguments), 'json')}" for call in message.tool_calls
     )

@@ -53,12 +53,21 @@ class Ledger:
         return self._last_id
 
     def begin(self) -> None:
-        """Begin to write, after other processes have finished theirs."""
+        """Begin to write, as soon as no other process does."""
         self._connection.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
         """Make everything since begin() durable."""
         self._connection.execute("COMMIT")
+
+    def undo(self) -> None:
+        """Undo everything since begin(), if that has begun."""
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def move_log(self) -> None:
+        """Move what the log holds into the file, as far as nobody is in the way."""
+        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def begin_reading(self) -> None:
         """See one state of the database from the first statement on."""

@@ -50,9 +50,11 @@ def place(
 
     `find` looks a hash up in the tree, `path_to` reads the path to a message that was found.
     """
-    from_root = codec.hashes(rows)
     length = len(path)
-    if not path or (length <= len(rows) and from_root[length - 1] == path[-1].hash):
+    if not path:
+        return Placement(path, 0)
+    from_root = codec.hashes(rows)
+    if length <= len(rows) and from_root[length - 1] == path[-1].hash:
         return Placement(path, length)
     first_answer = next((i for i, row in enumerate(rows) if row.message.role == "assistant"), None)
     if first_answer is not None:

@@ -16,8 +16,9 @@ from modelway.conversations.closing import (
     finish_turn,
     save_checkpoints,
 )
+from modelway.conversations.groups import Command
 from modelway.conversations.paths import Paths
-from modelway.conversations.writer import Command, Writer
+from modelway.conversations.writer import Writer
 from modelway.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -107,18 +108,11 @@ class Recorder:
 
     async def _end(self, turn: Turn, command: Command[object]) -> None:
         try:
-            future = self._writer.submit(command, may_refuse=False)
+            future = self._writer.submit(command, may_refuse=False, ended=lambda job: self._release(turn))
         except StoreUnavailable:
             self._release(turn)
             raise
-        # The turn ends in the store even where nobody waits for it any more.
-        future.add_done_callback(lambda done: self._release_after(turn, done))
-        await asyncio.shield(future)
-
-    def _release_after(self, turn: Turn, done: asyncio.Future[object]) -> None:
-        if not done.cancelled():
-            done.exception()
-        self._release(turn)
+        await future
 
     def _release(self, turn: Turn) -> None:
         self._unsaved.discard(turn)

@@ -16,6 +16,7 @@ from modelway.conversations import codec
 from modelway.conversations.closing import end_lost_turn
 from modelway.conversations.ephemeral import new_turn_id
 from modelway.conversations.failures import unavailable
+from modelway.conversations.groups import Job
 from modelway.conversations.leases import Leases
 from modelway.conversations.ledger import Ledger
 from modelway.conversations.lines import Lines
@@ -27,7 +28,7 @@ from modelway.conversations.recorder import Recorder
 from modelway.conversations.records import Conversation, Match, Summary
 from modelway.conversations.search import find, index_some
 from modelway.conversations.turn import Turn
-from modelway.conversations.upkeep import delete, fork
+from modelway.conversations.upkeep import delete, fork, try_to_write
 from modelway.conversations.writer import Writer
 from modelway.errors import ConversationBusy, InvalidRequest, StoreUnavailable
 from modelway.types import ChatRequest
@@ -127,7 +128,7 @@ class Conversations:
 
         A title is the beginning of a message, so titles are searched too.
         """
-        while await self._writer.submit(index_some):
+        while await self._writer.submit(index_some, is_quick=False):
             pass
         limit = max(1, min(limit, _MOST_LISTED))
         return await self._read(lambda ledger: find(ledger, caller, text, limit))
@@ -139,22 +140,23 @@ class Conversations:
         """
         check_conversation_id(new_id, param="new_id")
         return await self._writer.submit(
-            lambda ledger: fork(ledger, caller, conversation_id, new_id, at_turn, time.time())
+            lambda ledger: fork(ledger, caller, conversation_id, new_id, at_turn, time.time()),
+            is_quick=False,
         )
 
     async def delete(self, caller: str, conversation_id: str) -> None:
         """Delete a conversation; forks of it stay whole. Raises ConversationNotFound."""
-        await self._writer.submit(lambda ledger: delete(ledger, caller, conversation_id))
+        await self._writer.submit(lambda ledger: delete(ledger, caller, conversation_id), is_quick=False)
 
     async def ready(self) -> None:
         """Raises StoreUnavailable where nothing can be written now."""
-        await self._writer.submit(lambda ledger: None)
+        await self._writer.submit(try_to_write)
 
     async def aclose(self) -> None:
         """Interrupt the turns that are open, write what waits, and give everything back."""
         self._is_closed = True
         self._recorder.close()
-        await asyncio.to_thread(self._writer.close)
+        await self._writer.aclose()
         await asyncio.to_thread(self._readers.shutdown)
         self._leases.release()
 
@@ -169,22 +171,30 @@ class Conversations:
             await asyncio.sleep(_POLL_S)
 
     async def _try_to_hold(self, asked: Asked) -> Opened:
+        job: Job[Opened] | None = None
+
+        def ended(written: Job[Opened]) -> None:
+            nonlocal job
+            job = written
+            if not job.is_wanted:
+                self._abandon(asked, job)
+
         self._recorder.expect(asked.turn)
         try:
-            opening = self._writer.submit(lambda ledger: self._opener.open(ledger, asked))
-            return await asyncio.shield(opening)
+            return await self._writer.submit(lambda ledger: self._opener.open(ledger, asked), ended=ended)
         except asyncio.CancelledError:
-            opening.add_done_callback(lambda done: self._abandon(asked, done))
+            if job is not None and job.is_wanted:
+                self._abandon(asked, job)
             raise
         except BaseException:
             self._recorder.dismiss(asked.turn)
             raise
 
-    def _abandon(self, asked: Asked, opening: asyncio.Future[Opened]) -> None:
+    def _abandon(self, asked: Asked, opening: Job[Opened]) -> None:
         """The caller went away while its turn was being opened: nobody will answer it."""
         self._recorder.dismiss(asked.turn)
-        if not opening.cancelled() and opening.exception() is None:
-            conversation = opening.result().conversation
+        if opening.error is None:
+            conversation = opening.result.conversation
             self._writer.send(
                 lambda ledger: end_lost_turn(ledger, self._paths, conversation, asked.turn, time.time())
             )

@@ -1,174 +1,176 @@
-"""One thread that writes: all commands that wait are one transaction, and share the price of its commit."""
+"""Writes in groups: all commands of one turn of the event loop are one transaction and share its commit.
+
+A small group is written on the event loop itself. Its commit is a few writes into the log of SQLite, which
+without fsync cost less than waking a thread twice; and a thread that executes statement after statement
+fights with the loop for the interpreter's lock. Whatever might block goes to a thread: waiting for another
+process's lock, fsync, moving the log into the file, long commands, large groups, a slow disk.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import suppress
-from logging import getLogger
-from queue import Empty, SimpleQueue
-from threading import Thread
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from modelway.conversations.failures import unavailable_error
+from modelway.conversations.groups import Command, Job, write_group
 from modelway.conversations.ledger import Ledger
-from modelway.errors import GatewayError, StoreUnavailable
+from modelway.conversations.writer_thread import WriterThread
+from modelway.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from modelway.conversations.database import Database
 
 T = TypeVar("T")
-Command = Callable[[Ledger], T]
+Jobs = list[Job[Any]]
 
-_GROUP = 256
 _WAITING = 4096
-_FAULTS_OF_A_COMMAND = (
-    sqlite3.IntegrityError,
-    sqlite3.DataError,
-    sqlite3.ProgrammingError,
-    sqlite3.InterfaceError,
-)
-
-_log = getLogger(__name__)
-
-
-class _Job(Generic[T]):
-    """A command and the future of its result; None where nobody waits for it."""
-
-    __slots__ = ("command", "error", "future", "result")
-
-    def __init__(self, command: Command[T], future: asyncio.Future[T] | None) -> None:
-        self.command = command
-        self.future = future
-        self.error: Exception | None = None
-        self.result: T
-
-    def run(self, ledger: Ledger) -> None:
-        """Run it; what the command finds wrong with the request is its result."""
-        try:
-            self.result = self.command(ledger)
-        except GatewayError as error:
-            self.error = error
-
-    def resolve(self) -> None:
-        """Tell who waits."""
-        if self.future is None or self.future.done():
-            return
-        if self.error is None:
-            self.future.set_result(self.result)
-        else:
-            self.future.set_exception(self.error)
+_SMALL_GROUP = 64
+# After a group that took this long, the thread writes for so many times as long: a slow disk keeps the
+# loop for a twentieth of its time at most.
+_LONG_S = 0.01
+_REST = 20
+# After about so many pages the thread moves the log into the file while the loop goes on. Then it writes
+# two groups: the first one's commit moves the little that came meanwhile, the second one's begins the log
+# anew. All three sync.
+_LOG_PAGES = 4000
+_PAGES_OF_A_GROUP = 8
+_PAGES_OF_A_JOB = 2
+_GROUPS_TO_BEGIN_ANEW = 2
 
 
 class Writer:
     """Runs commands in the order in which they come; each one's future is resolved after the commit.
 
-    A GatewayError that a command raises is its result and must come before anything is written. Whatever
-    else it raises undoes the group, and each command runs again on its own. Where the database fails,
-    the whole group fails with StoreUnavailable, and the next one begins with a new connection.
+    A GatewayError that a command raises is its result and must come before anything is written. Belongs
+    to the event loop's thread.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._ledger: Ledger | None = None
-        self._jobs: SimpleQueue[_Job[Any] | None] = SimpleQueue()
+        self._waiting: Jobs = []
+        self._is_quick = True
+        self._lent = 0
+        self._pages = 0
+        self._groups_to_lend = 0
+        self._rests_until = 0.0
         self._closed = False
-        self._thread = Thread(target=self._run, name="conversations-writer", daemon=True)
-        self._thread.start()
+        self._thread = WriterThread(database)
 
-    def submit(self, command: Command[T], *, may_refuse: bool = True) -> asyncio.Future[T]:
-        """Queue a command. The end of a turn is never refused: there are no more of them than turns."""
+    def submit(
+        self,
+        command: Command[T],
+        *,
+        may_refuse: bool = True,
+        is_quick: bool = True,
+        ended: Callable[[Job[T]], None] | None = None,
+    ) -> asyncio.Future[T]:
+        """Queue a command; it runs even where who waits is cancelled.
+
+        The end of a turn is never refused: there are no more of them than turns.
+        """
         if self._closed:
             raise StoreUnavailable("the conversation store is closed", retry_after=1)
-        if may_refuse and self._jobs.qsize() >= _WAITING:
+        if may_refuse and self._lent + len(self._waiting) >= _WAITING:
             raise StoreUnavailable("too many turns wait for the conversation store", retry_after=1)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.put(_Job(command, future))
+        self._is_quick = self._is_quick and is_quick
+        self._add(Job(command, future, ended))
         return future
 
     def send(self, command: Command[object]) -> None:
         """Queue a command whose end nobody waits for."""
         if not self._closed:
-            self._jobs.put(_Job(command, None))
+            self._add(Job(command))
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing waits."""
-        return self._jobs.empty()
-
-    def close(self) -> None:
-        """Finish what is queued, then stop. Blocks until then."""
+    async def aclose(self) -> None:
+        """Finish what is queued, then stop."""
         if not self._closed:
             self._closed = True
-            self._jobs.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        last = False
-        while not last:
-            jobs: list[_Job[Any]] = []
-            job = self._jobs.get()
-            with suppress(Empty):
-                while job is not None:
-                    jobs.append(job)
-                    if len(jobs) == _GROUP:
-                        break
-                    job = self._jobs.get_nowait()
-            last = job is None
-            if jobs:
-                self._write(jobs)
-                _resolve(jobs)
-        self._reset()
-
-    def _write(self, jobs: list[_Job[Any]]) -> None:
-        try:
-            self._transact(jobs)
-        except sqlite3.Error as exc:
+            self._lend(self._take_waiting())
+            await asyncio.to_thread(self._thread.close)
             self._reset()
-            if isinstance(exc, _FAULTS_OF_A_COMMAND):
-                self._write_apart(jobs, exc)
-            else:
-                _log.warning("the conversation store cannot be written: %s", exc)
-                for job in jobs:
-                    job.error = unavailable_error("written", exc)
-        except Exception as exc:  # noqa: BLE001 - a bug in one command must not end the thread for all
-            self._reset()
-            self._write_apart(jobs, exc)
 
-    def _write_apart(self, jobs: list[_Job[Any]], exc: Exception) -> None:
-        if len(jobs) == 1:
-            jobs[0].error = exc
+    def _add(self, job: Job[Any]) -> None:
+        if not self._waiting and not self._lent:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._waiting.append(job)
+
+    def _flush(self) -> None:
+        if not self._waiting:
             return
-        for job in jobs:
-            job.error = None
-            self._write([job])
+        may_write = self._may_write_here()
+        jobs = self._take_waiting()
+        if may_write and self._write_here(jobs):
+            for job in jobs:
+                job.resolve()
+        else:
+            self._lend(jobs)
 
-    def _transact(self, jobs: list[_Job[Any]]) -> None:
-        if self._ledger is None:
-            self._ledger = self._database.ledger()
-        ledger = self._ledger
-        ledger.begin()
+    def _may_write_here(self) -> bool:
+        if self._groups_to_lend:
+            self._groups_to_lend -= 1
+            return False
+        return (
+            self._is_quick
+            and not self._database.syncs_each_commit
+            and len(self._waiting) <= _SMALL_GROUP
+            and time.monotonic() >= self._rests_until
+        )
+
+    def _take_waiting(self) -> Jobs:
+        jobs = self._waiting
+        self._waiting = []
+        self._is_quick = True
+        return jobs
+
+    def _write_here(self, jobs: Jobs) -> bool:
+        """False where it could not be done at once; nothing is stored then."""
+        try:
+            if self._ledger is None:
+                self._ledger = self._database.ledger(waits=False)
+            begun = time.monotonic()
+            write_group(self._ledger, jobs)
+        except Exception:  # noqa: BLE001 - the thread meets the same fault, and knows what to do with it
+            self._undo()
+            return False
+        now = time.monotonic()
+        if now - begun > _LONG_S:
+            self._rests_until = now + _REST * (now - begun)
+        self._count_pages(len(jobs))
+        return True
+
+    def _count_pages(self, jobs: int) -> None:
+        self._pages += _PAGES_OF_A_GROUP + _PAGES_OF_A_JOB * jobs
+        if self._pages >= _LOG_PAGES:
+            self._pages = 0
+            self._thread.move_log(asyncio.get_running_loop(), self._begin_log_anew)
+
+    def _begin_log_anew(self) -> None:
+        self._groups_to_lend = _GROUPS_TO_BEGIN_ANEW
+
+    def _lend(self, jobs: Jobs) -> None:
+        """Let the thread write them. Until it has, all others wait."""
+        self._lent += len(jobs)
+        self._thread.write(jobs, asyncio.get_running_loop(), self._take_back)
+
+    def _take_back(self, jobs: Jobs) -> None:
+        self._lent -= len(jobs)
         for job in jobs:
-            job.run(ledger)
-        ledger.commit()
+            job.resolve()
+        self._flush()
+
+    def _undo(self) -> None:
+        if self._ledger is not None:
+            with suppress(sqlite3.Error):
+                self._ledger.undo()
+                return
+            self._reset()
 
     def _reset(self) -> None:
-        """Drop the connection, and with it what was not committed."""
         if self._ledger is not None:
             self._ledger.close()
             self._ledger = None
-
-
-def _resolve(jobs: list[_Job[Any]]) -> None:
-    """Wake each event loop once. A loop that is closed has nobody left who waits."""
-    loops = {job.future.get_loop() for job in jobs if job.future is not None}
-    for loop in loops:
-        mine = [job for job in jobs if job.future is not None and job.future.get_loop() is loop]
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(_resolve_all, mine)
-
-
-def _resolve_all(jobs: list[_Job[Any]]) -> None:
-    for job in jobs:
-        job.resolve()
