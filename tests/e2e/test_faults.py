@@ -151,11 +151,11 @@ async def test_a_second_interrupt_ends_the_server_although_a_client_does_not_rea
         server = Running(tmp_path, config=config)
         await asyncio.to_thread(server.start)
         async with wire(server.address, post(body=STREAM)):
-            await asyncio.wait_for(upstream.choked.wait(), 10)
+            await asyncio.wait_for(upstream.choked.wait(), 30)
             os.kill(server.pid, signal.SIGINT)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while not await refused(server.address):
                     await asyncio.sleep(0.01)
             os.kill(server.pid, signal.SIGINT)
-            assert await asyncio.wait_for(asyncio.to_thread(server.stop), 10) == 0
+            assert await asyncio.wait_for(asyncio.to_thread(server.stop), 30) == 0
         assert not [line for line in server.log if "Traceback" in line]
