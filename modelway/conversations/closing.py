@@ -96,9 +96,12 @@ def fail_turn(ledger: Ledger, ending: Ending, *, drop_state: bool) -> None:
 
 def end_lost_turn(ledger: Ledger, paths: Paths, conversation: int, turn: str, now: float) -> None:
     """End a turn whose holder is gone, with the text that its checkpoints hold."""
+    row = ledger.one(ledger.sql.read_turn, {"turn": turn})
+    if row is None:  # deleted in the meantime
+        return
+    tree, tail, in_force = row
     checkpoints = ledger.all(ledger.sql.read_checkpoints, {"turn": turn})
     deltas = [delta for (events,) in checkpoints for delta in codec.decode_deltas(events)]
-    tree, tail, in_force = ledger.one(ledger.sql.read_turn, {"turn": turn})
     ending = Ending(
         turn=turn,
         conversation=conversation,
