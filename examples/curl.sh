@@ -9,7 +9,7 @@ ask() {
   curl --silent --show-error --fail-with-body --no-buffer "$base_url/chat/completions" \
     --header 'Content-Type: application/json' \
     --data "{\"provider\": \"$provider\", \"conversation_id\": \"$conversation\", \"stream\": true,
-             \"temperature\": 0, \"max_tokens\": 100, \"messages\": [{\"role\": \"user\", \"content\": \"$1\"}]}"
+             \"temperature\": 0, \"max_tokens\": 60, \"messages\": [{\"role\": \"user\", \"content\": \"$1\"}]}"
 }
 
 ask 'Hello, i am Heiner. How are you?'

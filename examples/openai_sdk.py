@@ -18,7 +18,7 @@ def ask(client: OpenAI, message: str, conversation_id: str) -> None:
         messages=[{"role": "user", "content": message}],
         stream=True,
         temperature=0,
-        max_tokens=100,
+        max_tokens=60,
         extra_body={"provider": PROVIDER, "conversation_id": conversation_id},
     )
     for chunk in stream:

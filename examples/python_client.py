@@ -15,6 +15,6 @@ with modelway.Client(BASE_URL) as client:
     conversation = client.conversation(provider=PROVIDER)
     for question in ("Hello, i am Heiner. How are you?", "Tell me somethings about my name"):
         print(f"> {question}")
-        for piece in conversation.send(question, temperature=0, max_tokens=100):
+        for piece in conversation.send(question, temperature=0, max_tokens=60):
             print(piece, end="", flush=True)
         print("\n")

@@ -21,7 +21,7 @@ def ask(message: str, conversation_id: str) -> None:
         "messages": [{"role": "user", "content": message}],
         "conversation_id": conversation_id,
         "temperature": 0,
-        "max_tokens": 100,
+        "max_tokens": 60,
     }
     with requests.post(f"{BASE_URL}/chat/completions", json=body, stream=True, timeout=120) as response:
         if not response.ok:
