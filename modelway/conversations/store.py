@@ -138,7 +138,7 @@ class Conversations:
 
         Raises ConversationNotFound, and InvalidRequest where `new_id` is taken or not an id.
         """
-        check_conversation_id(new_id, param="new_id")
+        check_conversation_id(new_id, param="conversation_id")
         return await self._writer.submit(
             lambda ledger: fork(ledger, caller, conversation_id, new_id, at_turn, time.time()),
             is_quick=False,

@@ -15,7 +15,7 @@ def fork(ledger: Ledger, caller: str, name: str, new_name: str, at_turn: str, no
     if row is None:
         raise not_found(name)
     if ledger.one(ledger.sql.show_conversation, {"caller": caller, "name": new_name}) is not None:
-        raise InvalidRequest(f'there is a conversation "{new_name}" already', param="new_id")
+        raise InvalidRequest(f'there is a conversation "{new_name}" already', param="conversation_id")
     id, tree, head, title, _, _, instructions = row
     if at_turn:
         turn = _turn(Tree(ledger, tree), id, head, at_turn)

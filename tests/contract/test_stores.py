@@ -135,7 +135,7 @@ async def test_what_cannot_name_a_conversation_is_refused(place: Place, bad: str
         await ask(store, "c", "hello")
         with pytest.raises(InvalidRequest) as caught:
             await store.fork(ME, "c", bad)
-        assert caught.value.param == "new_id"
+        assert caught.value.param == "conversation_id"
 
 
 async def test_every_permitted_character_can_name_a_conversation(place: Place) -> None:

@@ -275,7 +275,7 @@ async def test_what_cannot_be_forked_is_refused(store: Conversations) -> None:
     await ask(store, "d", "other")
     with pytest.raises(InvalidRequest) as caught:
         await store.fork(ME, "c", "d")
-    assert caught.value.param == "new_id"
+    assert caught.value.param == "conversation_id"
     with pytest.raises(InvalidRequest, match="failed"):
         await store.fork(ME, "c", "e", at_turn=failed.id)
     with pytest.raises(ConversationNotFound):
