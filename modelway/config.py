@@ -65,6 +65,22 @@ class LocalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     start_timeout_s: float = 120.0
 
 
+class CopilotSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Microsoft 365 Copilot, through an application that the user or their organisation has registered.
+
+    `transport` "auto" is the first one that somebody has signed in to. `time_zone` "" is the system's.
+    """
+
+    transport: Literal["auto", "workiq", "graph"] = "auto"
+    client_id: str = ""
+    tenant: str = ""
+    base_url: str = ""
+    authority: str = ""
+    time_zone: str = ""
+    web: bool = True
+    idle_timeout_s: float = 120.0
+
+
 class UpstreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits on calls to upstreams, in seconds and bytes, and how often a failed one is repeated."""
 
@@ -122,6 +138,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     auth: AuthSettings = field(default_factory=AuthSettings)
     conversations: ConversationSettings = ConversationSettings()
     local: LocalSettings = LocalSettings()
+    copilot: CopilotSettings = CopilotSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     providers: dict[str, ProviderSettings] = field(default_factory=dict)
     routes: dict[str, RouteSettings] = field(default_factory=dict)

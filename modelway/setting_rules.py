@@ -18,6 +18,8 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
 _HOST = re.compile(r"[^/\s]+")
+_ID = re.compile(r"[A-Za-z0-9._-]+")
+_ZONE = re.compile(r"[A-Za-z0-9_+-]+(?:/[A-Za-z0-9_+-]+)*")
 
 
 class Rule(NamedTuple):
@@ -52,6 +54,21 @@ def _is_base_url(text: str) -> bool:
         return False
     bare = not (parts.username or parts.password or parts.query or parts.fragment)
     return parts.scheme in ("http", "https") and bool(parts.hostname) and bare and port_is_good
+
+
+def _is_fit_for_secrets(text: str) -> bool:
+    if not text or not _is_base_url(text):
+        return not text
+    parts = urlsplit(text)
+    return parts.scheme == "https" or is_loopback(parts.hostname or "")
+
+
+def _is_id(text: str) -> bool:
+    return not text or bool(_ID.fullmatch(text))
+
+
+def _is_zone(text: str) -> bool:
+    return not text or bool(_ZONE.fullmatch(text))
 
 
 def _are_headers(headers: dict[str, str]) -> bool:
@@ -94,6 +111,19 @@ RULES = (
         lambda name: bool(_VARIABLE.fullmatch(name)),
         "must be the name of an environment variable, not the key itself",
     ),
+    Rule(
+        "copilot.base_url",
+        _is_fit_for_secrets,
+        "must be https://HOST with an optional path; http:// is taken for loopback addresses only",
+    ),
+    Rule(
+        "copilot.authority",
+        _is_fit_for_secrets,
+        "must be https://HOST; http:// is taken for loopback addresses only",
+    ),
+    Rule("copilot.tenant", _is_id, "must be the id or the domain of the tenant"),
+    Rule("copilot.client_id", _is_id, "must be the id of the registered application"),
+    Rule("copilot.time_zone", _is_zone, "must be a name such as Europe/Berlin, or empty"),
     Rule("providers.*.api_key_file", _is_name, "must be the path of a file"),
     Rule("providers.*.headers", _are_headers, "must be names and values of headers"),
     Rule("providers.*.models", _all(_is_name), "must be names of models"),
@@ -147,6 +177,10 @@ _NOT_FOR_PROJECTS = (
     "providers.*.api_key_*",
     "providers.*.headers",
     "conversations.path",
+    "copilot.client_id",
+    "copilot.tenant",
+    "copilot.base_url",
+    "copilot.authority",
 )
 
 

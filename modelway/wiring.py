@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from modelway.config import Settings
 from modelway.conversations import Conversations
 from modelway.gateway import Gateway
 from modelway.models import resolve
 from modelway.plugins import installed, load_plugins
 from modelway.provider import Provider, ProviderInfo
-from modelway.providers.announced import copilot
+from modelway.providers.copilot import Copilot, SignIns
 from modelway.providers.http import HTTPClient
 from modelway.providers.local import Local
 from modelway.providers.lockchat import Lockchat, own_settings
@@ -20,6 +22,7 @@ from modelway.routing import RetryPolicy, Router
 from modelway.settings import credential
 
 STORE_FILE = "conversations.sqlite3"
+SIGN_IN_FOLDER = "credentials"
 
 
 def build(settings: Settings, *, data_dir: Path, on_progress: Callable[[str], None] | None = None) -> Gateway:
@@ -61,7 +64,7 @@ def build_providers(
     lockchat = Lockchat(
         chosen, http=http, key=lambda: credential(chosen.api_key_env or "", chosen.api_key_file or "")
     )
-    providers: list[Provider] = [local, copilot(), lockchat]
+    providers: list[Provider] = [local, build_copilot(settings, data_dir), lockchat]
     presets = load_presets()
     names = [provider.info.name for provider in providers]
     providers += load_plugins(
@@ -80,3 +83,15 @@ def build_providers(
         if name.casefold() not in taken
     )
     return providers
+
+
+def build_copilot(settings: Settings, data_dir: Path) -> Copilot:
+    """Copilot, with connections of its own, which may be silent for as long as its settings say."""
+    silence = settings.copilot.idle_timeout_s
+    limits = replace(settings.upstream, first_byte_timeout_s=silence, idle_timeout_s=silence)
+    return Copilot(settings.copilot, http=HTTPClient(limits), sign_ins=sign_ins_of(data_dir))
+
+
+def sign_ins_of(data_dir: Path) -> SignIns:
+    """Where sign-ins are kept."""
+    return SignIns(data_dir / SIGN_IN_FOLDER)

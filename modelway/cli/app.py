@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from modelway.cli import chat, config, conversations, doctor, models, providers, serve
+from modelway.cli import chat, config, conversations, doctor, login, models, providers, serve
 from modelway.cli.examples import examples
 from modelway.cli.exits import ExitCode, complain, exit_code, explain, known_errors
 from modelway.cli.output import warn
@@ -25,6 +25,8 @@ app = typer.Typer(
 
 for command in (serve.serve, chat.chat, providers.providers, doctor.doctor):
     app.command()(command)
+for account_command in (login.login, login.logout, login.status):
+    app.command()(account_command)
 for name, group in (
     ("models", models.app),
     ("conversations", conversations.app),

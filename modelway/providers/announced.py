@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from modelway.errors import GatewayError, SignInRequired
+from modelway.errors import GatewayError
 from modelway.provider import ProviderInfo
 from modelway.types import ChatRequest, Event, Model
 
@@ -29,21 +29,3 @@ class Announced:
 
     async def aclose(self) -> None:
         """Nothing is held."""
-
-
-def copilot() -> Announced:
-    """Copilot before anybody has signed in."""
-    return Announced(
-        ProviderInfo(
-            name="Copilot",
-            label="Microsoft 365 Copilot or GitHub Copilot",
-            url="https://github.com/features/copilot",
-            needs_auth=True,
-            stateful=True,
-            ready=False,
-            missing="nobody has signed in to Copilot here",
-        ),
-        SignInRequired,
-        "this version cannot sign in to Copilot yet: name another provider, "
-        "or let one answer instead with `modelway serve --fallback Local`",
-    )

@@ -6,21 +6,26 @@ A stage puts a provider before an upstream that can be told what to say: see `St
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Protocol
 
 import pytest
+from msgspec.structs import replace
 
 from modelway.config import LocalSettings, ProviderSettings, UpstreamSettings
 from modelway.errors import GatewayError
 from modelway.provider import Provider, ProviderInfo
+from modelway.providers.copilot import Copilot
 from modelway.providers.http import HTTPClient
 from modelway.providers.local import Local
 from modelway.providers.lockchat import Lockchat
 from modelway.providers.openai_compatible import OpenAICompatible, build_provider, load_presets
 from modelway.types import ChatRequest, Delta, Event, Finish, Message, Params, collect
 from tests.conftest_local import find_model
+from tests.fake_m365 import FakeM365
 from tests.fake_upstream import FakeUpstream
 
 pytestmark = pytest.mark.anyio
@@ -119,10 +124,48 @@ async def lockchat_stage() -> AsyncIterator[Stage]:
         yield OpenAICompatibleStage(upstream, Lockchat(settings, http=http, key=lambda: "key"))
 
 
+class CopilotOfAnyModel(Copilot):
+    """Copilot has one model, and the contract asks for another."""
+
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        return super().stream(replace(request, model=self.info.default_model))
+
+
+class CopilotStage(OpenAICompatibleStage):
+    """Copilot keeps the history itself: what it was told of it stands beside the message."""
+
+    def heard(self) -> list[list[tuple[str, str]]]:
+        assert isinstance(self._upstream, FakeM365)
+        return [
+            [_speaker_and_text(item["text"]) for item in turn.body.get("additionalContext", [])]
+            + [("user", turn.body["message"]["text"])]
+            for turn in self._upstream.turns
+        ]
+
+
+def _speaker_and_text(line: str) -> tuple[str, str]:
+    speaker, _, text = line.partition(": ")
+    return speaker.lower(), text
+
+
+@asynccontextmanager
+async def copilot_stage() -> AsyncIterator[Stage]:
+    """Copilot, with somebody signed in."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with FakeM365() as upstream:
+            sign_ins = upstream.signed_in(Path(folder))
+            http = HTTPClient(UpstreamSettings())
+            async with aclosing(
+                CopilotOfAnyModel(upstream.settings(), http=http, sign_ins=sign_ins)
+            ) as copilot:
+                yield CopilotStage(upstream, copilot)
+
+
 # One of each kind: as in the book; another header for the key; without stream_options; without a key.
 STAGES = {name: preset_stage(name) for name in ("OpenAI", "Azure", "Mistral", "Ollama")}
 STAGES["Local"] = local_stage
 STAGES["Lockchat"] = lockchat_stage
+STAGES["Copilot"] = copilot_stage
 
 
 @pytest.fixture(params=STAGES)

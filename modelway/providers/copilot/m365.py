@@ -1,0 +1,154 @@
+"""Talks to Microsoft 365 Copilot: opens a conversation, sends a turn, reads the snapshots of its answer.
+
+Work IQ's REST interface and Graph's Chat API have the same contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct
+
+from modelway.dialects import openai_chat, sse
+from modelway.errors import (
+    GatewayError,
+    InvalidRequest,
+    ModelNotFound,
+    SignInRequired,
+    UpstreamFailed,
+    UpstreamProtocolError,
+    UpstreamRateLimited,
+    UpstreamRefusedCredential,
+)
+from modelway.providers.copilot.signin import HINT
+from modelway.providers.copilot.snapshots import Snapshot
+from modelway.providers.http import HTTPClient, Response, raise_for_status
+
+NAME = "Copilot"
+_GONE = (404, 410)
+
+Token = Callable[[str], Awaitable[str]]
+
+
+class Lost(Exception):
+    """The upstream no longer takes turns of this conversation."""
+
+
+class _Opened(Struct):
+    id: str
+
+
+class _StreamItem(Snapshot, frozen=True):
+    error: dict[str, Any] | None = None
+
+
+class M365:
+    """One account's door. `token` gives an access token other than the one it is told was refused."""
+
+    def __init__(self, base_url: str, token: Token, *, http: HTTPClient) -> None:
+        self._base_url = base_url
+        self._token = token
+        self._http = http
+
+    async def open(self) -> str:
+        """A new conversation; its id."""
+        async with aclosing(await self._post("/conversations", {}, resend=True)) as response:
+            body = await response.body()
+        try:
+            opened = msgspec.json.decode(body, type=_Opened).id
+        except msgspec.DecodeError:
+            opened = ""
+        if not opened:
+            raise UpstreamProtocolError(f"{NAME} opened no conversation")
+        return opened
+
+    async def say(self, conversation: str, turn: dict[str, Any]) -> Response:
+        """Send a turn, exactly once; Lost where the conversation is gone. The caller closes the response."""
+        return await self._post(
+            f"/conversations/{quote(conversation, safe='')}/chatOverStream", turn, resend=False
+        )
+
+    async def read(self, response: Response) -> AsyncGenerator[Snapshot, None]:
+        """The snapshots of the answer."""
+        decoder = sse.Decoder()
+        limit = self._http.settings.max_event_bytes
+        while chunk := await response.read():
+            for event in decoder.feed(chunk):
+                yield _snapshot(event.data)
+            if decoder.pending > limit:
+                raise UpstreamProtocolError(
+                    f"{NAME} sent an event of more than {limit} bytes", code="upstream_too_large"
+                )
+        for event in decoder.close():
+            yield _snapshot(event.data)
+
+    async def _post(self, path: str, body: dict[str, Any], *, resend: bool) -> Response:
+        token = await self._token("")
+        response = await self._send(path, body, token, resend=resend)
+        if response.status == 401:
+            # Refused is not taken: once more, with a fresh token, sends nothing twice.
+            await response.aclose()
+            token = await self._token(token)
+            response = await self._send(path, body, token, resend=resend)
+        try:
+            await _check(response, token, in_conversation=not resend)
+        except BaseException:
+            await response.aclose()
+            raise
+        return response
+
+    async def _send(self, path: str, body: dict[str, Any], token: str, *, resend: bool) -> Response:
+        headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+        return await self._http.request(
+            "POST", self._base_url + path, headers=headers, body=msgspec.json.encode(body), resend=resend
+        )
+
+
+async def _check(response: Response, token: str, *, in_conversation: bool) -> None:
+    """Raise what the status stands for."""
+    if response.status == 401:
+        raise SignInRequired(f"{NAME} refuses the sign-in, fresh as it is", hint=HINT)
+    if response.status in _GONE and in_conversation:
+        raise Lost
+    try:
+        await raise_for_status(response, decode_error=openai_chat.decode_error, name=NAME, credential=token)
+    except GatewayError as error:
+        raise _explained(error, response.status) from error
+
+
+def _explained(error: GatewayError, status: int) -> GatewayError:
+    """The error with what Microsoft's documents say about its cause."""
+    match error:
+        case UpstreamRefusedCredential() if "required scopes" in error.message.lower():
+            hint = "the application lacks permissions: an administrator must consent to them"
+            return UpstreamRefusedCredential(error.message, hint=hint)
+        case UpstreamRefusedCredential() if status == 403:
+            hint = (
+                "the account has no licence for it or is in no billing plan; "
+                "after one is assigned it takes up to 30 minutes"
+            )
+            return UpstreamRefusedCredential(error.message, hint=hint)
+        case UpstreamRateLimited():
+            # A turn that was turned away was not taken.
+            return UpstreamRateLimited(error.message, retry_after=error.retry_after, sent=False)
+        case InvalidRequest() if "authenticating with resource" in error.message.lower():
+            hint = "set [copilot] tenant to the home tenant of the account, and sign in again"
+            return UpstreamRefusedCredential(error.message, hint=hint)
+        case ModelNotFound():
+            return UpstreamProtocolError(error.message, hint="check [copilot] base_url")
+    return error
+
+
+def _snapshot(data: bytes) -> Snapshot:
+    try:
+        item = msgspec.json.decode(data, type=_StreamItem)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise UpstreamProtocolError(f"{NAME} sent an event that cannot be read") from None
+    if item.error is not None:
+        message, code = openai_chat.decode_error(200, data)
+        raise UpstreamFailed(f"{NAME} failed inside its answer: {message}" + (f" ({code})" if code else ""))
+    return item
