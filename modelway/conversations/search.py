@@ -1,7 +1,7 @@
 """Full-text search with SQLite's FTS5.
 
-Indexing a message costs ten times as much as storing it (190 against 12 us for 1 KB), so no turn waits
-for it: messages are indexed when nothing else is to be done, and at the latest when somebody searches.
+Indexing a message costs ten times as much as storing it (190 against 12 us for 1 KB), so turns
+leave it to the search: it first indexes, in small batches, what has come since the last one.
 """
 
 from __future__ import annotations
