@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -17,7 +18,7 @@ from modelway.conversations.failures import unavailable
 from modelway.conversations.ledger import Ledger
 from modelway.conversations.schema import VERSION, metadata
 from modelway.conversations.search import SEARCH_SCHEMA
-from modelway.conversations.statements import compose
+from modelway.conversations.statements import Statements, compose
 from modelway.errors import StoreUnavailable
 
 _MAGIC = b"SQLite format 3\x00"
@@ -31,8 +32,7 @@ class Database:
         self.path = path
         self.syncs_each_commit = synchronous == "full"
         self._synchronous = synchronous
-        self._dialect = SQLiteDialect_pysqlite(paramstyle="named")
-        self._statements = compose(self._dialect)
+        self._statements, self._schema = _in_words_of_sqlite()
         with unavailable("opened"):
             _prepare_file(path)
             _check_version(path)
@@ -72,18 +72,21 @@ class Database:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("BEGIN IMMEDIATE")
             if connection.execute("PRAGMA user_version").fetchone() == (0,):
-                for statement in self._schema():
+                for statement in self._schema:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version={VERSION}")
             connection.execute("COMMIT")
 
-    def _schema(self) -> Iterator[str]:
-        dialect = self._dialect
-        for table in metadata.sorted_tables:
-            yield str(CreateTable(table).compile(dialect=dialect))
-            for index in table.indexes:
-                yield str(CreateIndex(index).compile(dialect=dialect))
-        yield from SEARCH_SCHEMA
+
+@cache
+def _in_words_of_sqlite() -> tuple[Statements, tuple[str, ...]]:
+    """The statements, and those that create the tables: always the same, and slow to compose."""
+    dialect = SQLiteDialect_pysqlite(paramstyle="named")
+    schema: list[str] = []
+    for table in metadata.sorted_tables:
+        schema.append(str(CreateTable(table).compile(dialect=dialect)))
+        schema.extend(str(CreateIndex(index).compile(dialect=dialect)) for index in table.indexes)
+    return compose(dialect), (*schema, *SEARCH_SCHEMA)
 
 
 def _prepare_file(path: Path) -> None:

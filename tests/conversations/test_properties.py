@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 _names = count()
 several = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 End = Literal["done", "cut", "cut before text", "failed"]

@@ -161,11 +161,10 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("query", HOSTILE, ids=range(len(HOSTILE)))
-async def test_no_query_breaks_the_search(store: Conversations, query: str) -> None:
+async def test_no_query_breaks_the_search(store: Conversations) -> None:
     await ask(store, "c", "hello", says="world")
-    found = await store.search(ME, query)
-    assert [one.conversation_id for one in found] in ([], ["c"])
+    for query in HOSTILE:
+        assert await store.search(ME, query) == [], query[:20]
     assert len(await store.search(ME, "world")) == 1
 
 
@@ -175,38 +174,40 @@ async def test_no_text_breaks_the_search(store: Conversations, query: str) -> No
     await store.search(ME, query)
 
 
-@pytest.mark.parametrize(
-    ("query", "is_found"),
-    [
-        ("straße", True),
-        ("STRASSE", False),
-        ("grün", True),
-        ("GRÜN", True),
-        ("grun", True),
-        ("gru\u0308n", True),
-        ("gru\u0308ne", False),
-        ("gr", True),
-        ("gr str", False),
-        ("cafe", True),
-        ("café", True),
-        ("東京", True),
-        ("привет", True),
-        ("NEAR", True),
-        ("near operators", True),
-        ("C++", True),
-        ("don't", True),
-        ("\"don't", True),
-        ("operators near", True),
-        ("missing", False),
-        ("grün missing", False),
-    ],
-)
-async def test_words_are_found_in_any_order_case_and_accent(
-    store: Conversations, query: str, is_found: bool
-) -> None:
-    said = "Die Straße ist grün; cafe\u0301 東京 привет; NEAR and other operators, C++, don't"
-    await ask(store, "c", said, says="ok")
-    assert bool(await store.search(ME, query)) is is_found
+SAID = "Die Straße ist grün; cafe\u0301 東京 привет; NEAR and other operators, C++, don't"
+FINDING = [
+    "straße",
+    "grün",
+    "GRÜN",
+    "grun",
+    "gru\u0308n",
+    "gr",
+    "cafe",
+    "café",
+    "東京",
+    "привет",
+    "NEAR",
+    "near operators",
+    "C++",
+    "don't",
+    "\"don't",
+    "operators near",
+]
+NOT_FINDING = [
+    "STRASSE",
+    "gru\u0308ne",
+    "gr str",
+    "missing",
+    "grün missing",
+]
+
+
+async def test_words_are_found_in_any_order_case_and_accent(store: Conversations) -> None:
+    await ask(store, "c", SAID, says="ok")
+    for query in FINDING:
+        assert len(await store.search(ME, query)) == 1, query
+    for query in NOT_FINDING:
+        assert await store.search(ME, query) == [], query
 
 
 async def test_what_was_said_in_failed_turns_and_branches_is_found(store: Conversations) -> None:
