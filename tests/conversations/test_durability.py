@@ -73,7 +73,7 @@ async def test_the_text_of_an_open_turn_is_written_while_it_grows(tmp_path: Path
                 return answer is not None and answer.text == wanted
 
             await until(is_there)
-            assert time.monotonic() - recorded < 1.0
+            assert time.monotonic() - recorded < 3
         assert statuses(await other.show(ME, "c")) == ["open"]
         await complete(turn, "")
         assert await history(other, "c") == ["question", "one two three"]
