@@ -50,7 +50,13 @@ conversations = Table(
     UniqueConstraint("caller", "name"),
 )
 Index("conversations_by_time", conversations.c.caller, conversations.c.updated_at, conversations.c.id)
-Index("conversations_by_tree", conversations.c.tree)
+# Most conversations are not forks: the key of their tree is their own.
+Index(
+    "conversations_forked",
+    conversations.c.tree,
+    sqlite_where=text("tree <> id"),
+    postgresql_where=text("tree <> id"),
+)
 Index(
     "conversations_leased",
     conversations.c.lease_owner,
@@ -72,7 +78,7 @@ messages = Table(
     metadata,
     Column("id", _Id, primary_key=True, autoincrement=False),
     Column("tree", _Id, nullable=False),
-    Column("parent", _Id, ForeignKey("messages.id"), index=True),
+    Column("parent", _Id),
     Column("depth", Integer, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     Column("turn", Text, nullable=False),
@@ -113,6 +119,7 @@ turns = Table(
     Column("error", Text, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("finished_at", Float),
+    sqlite_with_rowid=False,
 )
 
 checkpoints = Table(

@@ -8,7 +8,9 @@ from __future__ import annotations
 from msgspec import Struct
 from sqlalchemy import (
     BindParameter,
+    ColumnElement,
     Select,
+    and_,
     bindparam,
     case,
     delete,
@@ -149,14 +151,14 @@ def compose(dialect: Dialect) -> Statements:
         read_turns=text(
             select(turns)
             .select_from(turns.join(conversations, c.id == t.conversation))
-            .where(c.tree == bindparam("tree"))
+            .where(_of_tree(bindparam("tree")))
             .order_by(t.created_at, t.id)
         ),
         read_instructions=text(
             select(instructions.c.id, instructions.c.body).where(instructions.c.tree == bindparam("tree"))
         ),
         sharing_conversations=text(
-            select(c.id, c.head).where(c.tree == bindparam("tree"), c.id != bindparam("conversation"))
+            select(c.id, c.head).where(_of_tree(bindparam("tree")), c.id != bindparam("conversation"))
         ),
         move_turn=text(update(turns).where(t.id == bindparam("turn")).values(conversation=bindparam("to"))),
         drop_message=text(delete(messages).where(m.id == bindparam("message"))),
@@ -164,6 +166,12 @@ def compose(dialect: Dialect) -> Statements:
         drop_instructions=text(_drop_instructions()),
         drop_conversation=text(delete(conversations).where(c.id == bindparam("conversation"))),
     )
+
+
+def _of_tree(tree: ColumnElement[int]) -> ColumnElement[bool]:
+    """The first conversation of a tree and the forks; each half has an index."""
+    c = conversations.c
+    return or_(c.id == tree, and_(c.tree == tree, c.tree != c.id))
 
 
 def _find_conversation() -> Select[tuple[object, ...]]:
@@ -225,6 +233,6 @@ def _drop_instructions() -> ClauseElement:
     c, t, i = conversations.c, turns.c, instructions.c
     return delete(instructions).where(
         i.tree == bindparam("tree"),
-        ~exists().where(c.tree == i.tree, c.instructions == i.id),
-        ~exists().where(c.tree == i.tree, t.conversation == c.id, t.instructions == i.id),
+        ~exists().where(_of_tree(i.tree), c.instructions == i.id),
+        ~exists().where(_of_tree(i.tree), t.conversation == c.id, t.instructions == i.id),
     )
