@@ -12,6 +12,9 @@ from modelway.conversations.matching import Node, Path
 
 _MAX_PATHS = 512
 _MAX_CHARACTERS = 8 * 1024 * 1024
+# What a node costs beside its text.
+_NODE_CHARACTERS = 200
+_NOT_KEPT: tuple[Path, int] = ((), 0)
 
 
 class Paths:
@@ -37,21 +40,20 @@ class Paths:
 
     def keep(self, path: Path, instead_of: Path) -> None:
         """Remember a path; the one that it goes on from is hardly needed any more."""
-        before = self._forget(instead_of[-1].id) if instead_of else None
+        size = self._forget(instead_of[-1].id) if instead_of else 0
         if not path:
             return
-        if before is None:
-            before = sum(_size(node) for node in path[: len(instead_of)])
-        size = before + sum(_size(node) for node in path[len(instead_of) :])
+        for node in path[len(instead_of) :] if size or not instead_of else path:
+            size += len(node.message.text) + _NODE_CHARACTERS
         self._forget(path[-1].id)
         self._kept[path[-1].id] = (path, size)
         self._characters += size
         while len(self._kept) > _MAX_PATHS or self._characters > _MAX_CHARACTERS:
             self._forget(next(iter(self._kept)))
 
-    def _forget(self, head: int) -> int | None:
-        _, size = self._kept.pop(head, (None, None))
-        self._characters -= size or 0
+    def _forget(self, head: int) -> int:
+        _, size = self._kept.pop(head, _NOT_KEPT)
+        self._characters -= size
         return size
 
 
@@ -116,7 +118,3 @@ def _store(
         }
     )
     return Node(id, hash, row.message)
-
-
-def _size(node: Node) -> int:
-    return len(node.message.text) + 200

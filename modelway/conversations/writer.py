@@ -30,7 +30,7 @@ _WAITING = 4096
 _SMALL_GROUP = 64
 # After a group that took this long, the thread writes for so many times as long: a slow disk keeps the
 # loop for a twentieth of its time at most.
-_LONG_S = 0.01
+_LONG_S = 0.02
 _REST = 20
 # After about so many pages the thread moves the log into the file while the loop goes on. Then it writes
 # two groups: the first one's commit moves the little that came meanwhile, the second one's begins the log
