@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Protocol, runtime_checkable
 
 from msgspec.structs import replace
@@ -56,14 +57,17 @@ class Gateway:
         """Every provider by its name."""
         return self.router.providers
 
-    async def answer(self, request: ChatRequest, caller: Caller) -> Answer:
+    async def answer(
+        self, request: ChatRequest, caller: Caller, attempts: list[Attempt] | None = None
+    ) -> Answer:
         """Begin to answer: returns when the first delta is there, raises a GatewayError before that.
 
-        The answer must be closed (`aclosing`): that ends the upstream call and the turn.
+        The answer must be closed (`aclosing`): that ends the upstream call and the turn. `attempts` is
+        the caller's own list, so that it knows what was tried when nothing answered, too.
         """
         candidates = self.router.resolve(request)
         turn = await self._open_turn(request, caller)
-        attempts: list[Attempt] = []
+        attempts = [] if attempts is None else attempts
         try:
             return await self._first_to_answer(candidates, turn, attempts)
         except GatewayError as error:
@@ -81,11 +85,10 @@ class Gateway:
 
     async def aclose(self) -> None:
         """Close the providers, then the store that their last turns are written to."""
-        for provider in self.providers.values():
-            await provider.aclose()
-        for resource in self._resources:
-            await resource.aclose()
-        await self.conversations.aclose()
+        async with AsyncExitStack() as stack:
+            # The last one in is closed first; one that fails to close does not keep the others open.
+            for resource in (self.conversations, *self._resources, *self.providers.values()):
+                stack.push_async_callback(resource.aclose)
 
     async def _open_turn(self, request: ChatRequest, caller: Caller) -> Turn | Ephemeral:
         if not request.conversation_id:
@@ -96,22 +99,32 @@ class Gateway:
         self, candidates: list[Candidate], turn: Turn | Ephemeral, attempts: list[Attempt]
     ) -> Answer:
         """Retry and fail over, which both are possible only as long as no delta has come."""
-        *others, last = candidates
+        asked, *others = candidates
+        try:
+            return await self._with_retries(asked, turn, attempts)
+        except GatewayError as error:
+            if not others or not asked.may_fail_over(error):
+                raise
+            first = error
         for candidate in others:
             try:
-                return await self._persist(candidate, turn, attempts)
+                return await self._with_retries(candidate, turn, attempts)
             except GatewayError as error:
+                # The caller asked for the first: its error says most, the others only what they lack.
+                first.hint += f"; {candidate.name} could not answer instead: {error.message}"
                 if not candidate.may_fail_over(error):
-                    raise
-        return await self._persist(last, turn, attempts)
+                    break
+        raise first
 
-    async def _persist(self, candidate: Candidate, turn: Turn | Ephemeral, attempts: list[Attempt]) -> Answer:
+    async def _with_retries(
+        self, candidate: Candidate, turn: Turn | Ephemeral, attempts: list[Attempt]
+    ) -> Answer:
         """Try one candidate, again where the error and the policy permit it."""
         tried = 0
         while True:
             started = time.time()
             try:
-                return await self._begin(candidate, turn, attempts)
+                return await self._attempt(candidate, turn, attempts)
             except GatewayError as error:
                 attempts.append(
                     Attempt(candidate.name, candidate.model, milliseconds_since(started), error.code)
@@ -123,7 +136,7 @@ class Gateway:
             tried += 1
             await asyncio.sleep(pause)
 
-    async def _begin(self, candidate: Candidate, turn: Turn | Ephemeral, attempts: list[Attempt]) -> Answer:
+    async def _attempt(self, candidate: Candidate, turn: Turn | Ephemeral, attempts: list[Attempt]) -> Answer:
         """Call the provider and wait for the first event that a caller can see."""
         started = time.time()
         stream = candidate.provider.stream(

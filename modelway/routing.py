@@ -77,7 +77,12 @@ class Router:
         self._by_name = {name.casefold(): provider for name, provider in self.providers.items()}
         self._routes: Mapping[str, RouteSettings] = settings.routes
         self._default = (settings.provider, settings.model)
-        self._fallback = [self.provider(name) for name in settings.fallback]
+        # What the settings name is looked up now: a wrong name must not wait for a request.
+        self._fallback = [self._configured(name) for name in settings.fallback]
+        self.provider(settings.provider)
+        for route in settings.routes.values():
+            for name in route.candidates:
+                self._configured(name)
 
     def provider(self, name: str) -> Provider:
         """The provider of this name, in any case."""
@@ -94,10 +99,7 @@ class Router:
         """The candidates for a request, in the order in which they are tried; never empty."""
         candidates = self._named(request.provider, request.model)
         known = {candidate.name for candidate in candidates}
-        for provider in self._fallback:
-            if provider.info.name not in known:
-                candidates.append(Candidate(provider, provider.info.default_model))
-        return candidates
+        return candidates + [candidate for candidate in self._fallback if candidate.name not in known]
 
     def model_names(self) -> list[str]:
         """Every model name that resolves without naming a provider, routes first."""
@@ -136,8 +138,12 @@ class Router:
         return None
 
     def _route_candidate(self, name: str, route: RouteSettings) -> Candidate:
-        candidate = self._prefixed(name) or _candidate(self.provider(name), "")
+        candidate = self._configured(name)
         return Candidate(candidate.provider, candidate.model, route.failover_on_context)
+
+    def _configured(self, name: str) -> Candidate:
+        """A candidate as the settings name it: "Provider/model" or "Provider"."""
+        return self._prefixed(name) or _candidate(self.provider(name), "")
 
     def _listed(self, model: str) -> Candidate | None:
         offering = [provider for provider in self.providers.values() if model in _models(provider)]
@@ -148,7 +154,10 @@ class Router:
 
 
 def _models(provider: Provider) -> tuple[str, ...]:
+    """The models that lead to a provider by their names alone: none while it lacks an address."""
     info = provider.info
+    if not info.ready and not info.needs_auth:
+        return ()
     if not info.default_model or info.default_model in info.models:
         return info.models
     return (info.default_model, *info.models)

@@ -13,7 +13,7 @@ from anyio.from_thread import start_blocking_portal
 
 from modelway.client import AsyncClient, AsyncConversation, AsyncReply, Question
 from modelway.config import Settings
-from modelway.errors import GatewayError, ShuttingDown
+from modelway.errors import GatewayError, InvalidRequest, ShuttingDown
 from modelway.provider import ProviderInfo
 from modelway.types import Completion, Event, Model, TextDelta
 
@@ -62,6 +62,8 @@ class Reply:
 
     def events(self) -> Iterator[Event]:
         """The answer as typed events."""
+        if self._reading is not None:
+            raise InvalidRequest("a reply can be read only once", hint="send the message again")
         try:
             while (event := self._next()) is not None:
                 yield event

@@ -42,7 +42,7 @@ class RequestRecord(Struct, kw_only=True, omit_defaults=True):
     input_tokens: int = 0
     output_tokens: int = 0
     finish_reason: str = ""
-    attempts: tuple[Attempt, ...] = ()
+    attempts: list[Attempt] = []
     messages: tuple[str, ...] = ()
     answer: str = ""
 

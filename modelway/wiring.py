@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from modelway.config import Settings
 from modelway.conversations import Conversations
+from modelway.errors import InvalidRequest, NotFound
 from modelway.gateway import Gateway
 from modelway.models import resolve
 from modelway.plugins import installed, load_plugins
@@ -19,7 +20,7 @@ from modelway.providers.local import Local
 from modelway.providers.lockchat import Lockchat, own_settings
 from modelway.providers.openai_compatible import OpenAICompatible, build_provider, load_presets
 from modelway.routing import RetryPolicy, Router
-from modelway.settings import credential
+from modelway.settings import SettingsError, credential
 
 STORE_FILE = "conversations.sqlite3"
 SIGN_IN_FOLDER = "credentials"
@@ -33,8 +34,12 @@ def build(settings: Settings, *, data_dir: Path, on_progress: Callable[[str], No
     http = HTTPClient(settings.upstream)
     providers = build_providers(settings, http, data_dir=data_dir, on_progress=on_progress)
     path = Path(settings.conversations.path) if settings.conversations.path else data_dir / STORE_FILE
+    try:
+        router = Router(providers, settings)
+    except (NotFound, InvalidRequest) as error:
+        raise SettingsError(f"settings: {error.message}", error.hint) from error
     return Gateway(
-        Router(providers, settings),
+        router,
         Conversations.open(path, settings.conversations),
         RetryPolicy(settings.upstream.retries, settings.upstream.max_retry_wait_s),
         resources=(http,),

@@ -15,6 +15,7 @@ from modelway.errors import (
     UpstreamTimeout,
 )
 from modelway.gateway import Answer, Gateway
+from modelway.telemetry import Attempt
 from modelway.types import Caller, ChatRequest, Finish, Message, TextDelta, UpstreamState
 from tests.scripted import Scripted, says
 from tests.serving import gateway_of
@@ -82,6 +83,17 @@ async def test_the_fallback_answers_and_says_so(tmp_path: Path) -> None:
         ("Local", ""),
     ]
     assert local.requests[0].model == "local-1"
+
+
+async def test_when_nobody_answers_the_error_is_that_of_the_one_who_was_asked(tmp_path: Path) -> None:
+    copilot = Scripted("Copilot", [SignInRequired("nobody has signed in", hint="sign in")])
+    local = Scripted("Local", [UpstreamTimeout("too slow")])
+    settings = Settings(provider="Copilot", fallback=("Local",))
+    attempts: list[Attempt] = []
+    async with aclosing(gateway_of([copilot, local], tmp_path, settings)) as gateway:
+        with pytest.raises(SignInRequired, match="sign in; Local could not answer instead: too slow"):
+            await gateway.answer(asking("a"), CALLER, attempts)
+    assert [attempt.code for attempt in attempts] == ["sign_in_required", "upstream_timeout"]
 
 
 async def test_without_a_fallback_the_error_is_the_answer(tmp_path: Path) -> None:

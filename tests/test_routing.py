@@ -20,9 +20,9 @@ from tests.scripted import Scripted
 
 PROVIDERS = [
     Scripted("Local", default_model="smollm2"),
-    Scripted("OpenAI", default_model="gpt-5", models=("gpt-5", "gpt-5-mini"), ready=False),
+    Scripted("OpenAI", default_model="gpt-5", models=("gpt-5", "gpt-5-mini"), ready=False, needs_auth=True),
     Scripted("Groq", default_model="llama", models=("llama", "shared")),
-    Scripted("Other", default_model="x", models=("shared",), ready=False),
+    Scripted("Other", default_model="x", models=("shared",), ready=False, needs_auth=True),
     Scripted("Empty", default_model=""),
 ]
 SETTINGS = Settings(
@@ -96,6 +96,25 @@ def test_the_fallback_comes_last_and_only_once() -> None:
 def test_a_fallback_that_does_not_exist_is_told_at_once() -> None:
     with pytest.raises(ProviderNotFound):
         Router(PROVIDERS, Settings(fallback=("Nobody",)))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(provider="Nobody"),
+        Settings(routes={"fast": RouteSettings(candidates=("Local", "Nobody/x"))}),
+        Settings(fallback=("Empty",)),
+    ],
+)
+def test_settings_that_name_what_does_not_exist_are_told_at_once(settings: Settings) -> None:
+    with pytest.raises((ProviderNotFound, InvalidRequest)):
+        Router(PROVIDERS, settings)
+
+
+def test_a_provider_without_address_lists_no_model() -> None:
+    lost = Scripted("Lost", ready=False, models=("gpt-4",))
+    with pytest.raises(ModelNotFound):
+        Router([*PROVIDERS, lost], SETTINGS).resolve(ChatRequest(messages=(), model="gpt-4"))
 
 
 def test_a_route_may_fail_over_when_the_context_is_too_long() -> None:

@@ -7,7 +7,8 @@ import pytest
 from modelway.config import ProviderSettings, Settings, UpstreamSettings
 from modelway.errors import ProviderNotConfigured
 from modelway.providers.http import HTTPClient
-from modelway.wiring import build_providers
+from modelway.settings import SettingsError
+from modelway.wiring import build, build_providers
 
 LOCAL = "http://127.0.0.1:9/v1"
 
@@ -38,3 +39,8 @@ def test_a_provider_of_the_user_s_own_joins(tmp_path: Path) -> None:
 def test_a_provider_without_address_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ProviderNotConfigured, match="base_url"):
         named(tmp_path, Mine=ProviderSettings())
+
+
+def test_settings_that_name_nobody_are_an_error_of_the_settings(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match='no provider is called "Nope"'):
+        build(Settings(provider="Nope"), data_dir=tmp_path)

@@ -78,11 +78,10 @@ class ChatEndpoint:
         exchange.telemetry.asked(record, request)
         async with (
             _until_client_is_gone(exchange),
-            aclosing(await self._gateway.answer(request, exchange.caller)) as answer,
+            aclosing(await self._gateway.answer(request, exchange.caller, record.attempts)) as answer,
         ):
             record.first_ms = milliseconds_since(record.time)
             record.provider, record.model = answer.provider, answer.model
-            record.attempts = answer.attempts
             if request.stream:
                 await self._stream(exchange, request, answer)
             else:
@@ -196,7 +195,9 @@ def _addressed(exchange: Exchange, name: str, header: bytes, in_body: str) -> st
         "header": {value.decode("latin-1") for key, value in exchange.scope["headers"] if key == header},
     }
     values = set().union(*said.values()) - {""}
-    if len(values) > 1:
+    # A provider's name is the same in any case, a conversation's is not.
+    distinct = {value.casefold() for value in values} if name == "provider" else values
+    if len(distinct) > 1:
         places = " and ".join(place for place, words in said.items() if any(words))
         raise InvalidRequest(f"`{name}` differs in {places}", param=name, hint="send it once")
     return values.pop() if values else ""

@@ -9,7 +9,13 @@ from urllib.parse import quote
 
 from modelway.auth import LOCAL_CALLER
 from modelway.dialects import openai_chat
-from modelway.errors import GatewayError, RequestTooLarge
+from modelway.errors import (
+    AuthenticationError,
+    GatewayError,
+    RequestTooLarge,
+    SignInRequired,
+    UpstreamError,
+)
 from modelway.telemetry import RequestRecord, Telemetry
 from modelway.types import Caller
 
@@ -17,8 +23,6 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
-
-_RETRIED_BY_US = {429, 500, 502, 503, 504}
 
 
 class ClientGone(Exception):
@@ -130,9 +134,9 @@ class Exchange:
         headers: Headers = []
         if error.retry_after is not None:
             headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
-        if error.status == 401:
+        if isinstance(error, AuthenticationError) and not isinstance(error, SignInRequired):
             headers.append((b"www-authenticate", b"Bearer"))
-        if error.status in _RETRIED_BY_US:
+        if isinstance(error, UpstreamError):
             # Our own retries are spent; an SDK that retries too would multiply them.
             headers.append((b"x-should-retry", b"false"))
         await self.reply(error.status, openai_chat.encode_error(error), headers)
