@@ -21,7 +21,7 @@ class Paths:
     """The paths that the newest turns ended with, so that the next turn need not read its history.
 
     Rows never change and their ids are never used again, so what is remembered cannot be stale. Used by
-    the writer's thread only.
+    whoever writes, of whom there is one at a time.
     """
 
     def __init__(self) -> None:

@@ -28,10 +28,11 @@ Jobs = list[Job[Any]]
 
 _WAITING = 4096
 _SMALL_GROUP = 64
-# After a group that took this long, the thread writes for so many times as long: a slow disk keeps the
-# loop for a twentieth of its time at most.
-_LONG_S = 0.02
-_REST = 20
+# A disk is slow where so many groups in a row took so long; then the thread writes for a while. A single
+# one says only that another process had the processor.
+_LONG_S = 0.01
+_LONG_GROUPS = 3
+_REST_S = 5.0
 # After about so many pages the thread moves the log into the file while the loop goes on. Then it writes
 # two groups: the first one's commit moves the little that came meanwhile, the second one's begins the log
 # anew. All three sync.
@@ -56,6 +57,7 @@ class Writer:
         self._lent = 0
         self._pages = 0
         self._groups_to_lend = 0
+        self._long_groups = 0
         self._rests_until = 0.0
         self._closed = False
         self._thread = WriterThread(database)
@@ -137,11 +139,14 @@ class Writer:
         except Exception:  # noqa: BLE001 - the thread meets the same fault, and knows what to do with it
             self._undo()
             return False
-        now = time.monotonic()
-        if now - begun > _LONG_S:
-            self._rests_until = now + _REST * (now - begun)
+        self._watch_disk(begun, time.monotonic())
         self._count_pages(len(jobs))
         return True
+
+    def _watch_disk(self, begun: float, now: float) -> None:
+        self._long_groups = self._long_groups + 1 if now - begun > _LONG_S else 0
+        if self._long_groups >= _LONG_GROUPS:
+            self._rests_until = now + _REST_S
 
     def _count_pages(self, jobs: int) -> None:
         self._pages += _PAGES_OF_A_GROUP + _PAGES_OF_A_JOB * jobs
