@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 PROJECT = HERE.parent
 COMPILE = [
     *("uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11"),
-    *("--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-header", "--no-annotate"),
+    *("--generate-hashes", "--no-header", "--no-annotate"),
 ]
 # What `pip install --no-build-isolation --editable .` needs.
 BUILD = "hatchling>=1.27\neditables>=0.5\n"

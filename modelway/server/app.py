@@ -112,7 +112,7 @@ class Application:
                 async with asyncio.timeout(LAST_WORDS_S):
                     await exchange.fail(reason)
         except Exception:
-            # The one place where a bug ends: the log has it, the client gets the id to ask for.
+            # A bug in the path of a request ends here: the log has it, the client gets the id to ask for.
             log.exception("request %s failed", exchange.request_id)
             await exchange.fail(_bug(exchange))
         finally:
