@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, Union, assert_never
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -48,11 +49,33 @@ class ToolCall(Struct, frozen=True, omit_defaults=True):
     arguments: str = "{}"
 
 
+class _Delta(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What all deltas have.
+
+    `choice` counts alternatives where the caller asked for n > 1. `raw` holds the upstream's own bytes
+    in the caller's dialect: relayed as they are, never encoded again. None means that there are none
+    and the event must be encoded; b"" that the bytes of another event carry this one already.
+    """
+
+    choice: int = 0
+    raw: bytes | None = None
+
+
+class Citation(_Delta, frozen=True, tag="citation"):
+    """A source of the answer. Where it is known, `text[start_index:end_index]` is what it supports."""
+
+    url: str
+    title: str = ""
+    start_index: int | None = None
+    end_index: int | None = None
+
+
 class Message(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One message of a conversation.
 
-    `content` is plain text where there is nothing but text, otherwise a tuple of parts. `extra` holds
-    the fields that the waist does not know, under the name of the dialect that they came in.
+    `content` is plain text where there is nothing but text, otherwise a tuple of parts. `annotations`
+    are the sources that an answer cites. `extra` holds the fields that the waist does not know, under
+    the name of the dialect that they came in.
     """
 
     role: Role
@@ -61,6 +84,7 @@ class Message(Struct, frozen=True, omit_defaults=True, kw_only=True):
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
+    annotations: tuple[Citation, ...] = ()
     extra: dict[str, Any] = {}
 
     @property
@@ -163,18 +187,6 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     reasoning_tokens: int = 0
 
 
-class _Delta(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What all deltas have.
-
-    `choice` counts alternatives where the caller asked for n > 1. `raw` holds the upstream's own bytes
-    in the caller's dialect: relayed as they are, never encoded again. None means that there are none
-    and the event must be encoded; b"" that the bytes of another event carry this one already.
-    """
-
-    choice: int = 0
-    raw: bytes | None = None
-
-
 class TextDelta(_Delta, frozen=True, tag="text"):
     """More text of the answer."""
 
@@ -233,8 +245,8 @@ class Finish(Struct, frozen=True, omit_defaults=True, kw_only=True, tag="finish"
         return self.reasons[0]
 
 
-Event = Union[TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta, Opaque, UpstreamState, Finish]
-Delta = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta)
+Event = Union[TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta, Citation, Opaque, UpstreamState, Finish]
+Delta = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta, Citation)
 
 
 class Choice(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -274,9 +286,10 @@ class Completion(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class _ChoiceParts:
     """What has come of one choice so far."""
 
-    __slots__ = ("calls", "reasoning", "refusal", "text")
+    __slots__ = ("calls", "citations", "reasoning", "refusal", "text")
 
     def __init__(self) -> None:
+        self.citations: list[Citation] = []
         self.text: list[str] = []
         self.reasoning: list[str] = []
         self.refusal: list[str] = []
@@ -292,6 +305,7 @@ class _ChoiceParts:
             content="".join(self.text),
             reasoning="".join(self.reasoning),
             tool_calls=calls,
+            annotations=tuple(self.citations),
         )
         return Choice(message=message, refusal="".join(self.refusal), finish_reason=reason)
 
@@ -314,6 +328,9 @@ class Collector:
                 self._parts(event.choice).refusal.append(event.text)
             case ToolCallDelta():
                 self._add_call(event)
+            case Citation():
+                bare = event if event.raw is None and not event.choice else replace(event, raw=None, choice=0)
+                self._parts(event.choice).citations.append(bare)
             case Finish():
                 self.finish = event
             case Opaque() | UpstreamState():

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from modelway.errors import InvalidRequest
 from modelway.types import (
+    Citation,
     Completion,
     Message,
     ReasoningDelta,
@@ -25,7 +26,7 @@ from modelway.types import (
     Usage,
 )
 
-Recorded = Union[TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta]
+Recorded = Union[TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta, Citation]
 
 _encoder = msgspec.json.Encoder()
 _message_decoder = msgspec.json.Decoder(Message)
@@ -134,11 +135,13 @@ def encode_deltas(deltas: Iterable[Recorded]) -> bytes:
     joined: list[Recorded] = []
     for _, run in groupby(deltas, key=lambda delta: (type(delta), delta.choice)):
         first, *others = run
-        if isinstance(first, ToolCallDelta):
-            joined.extend(_bare(delta) for delta in (first, *others) if isinstance(delta, ToolCallDelta))
+        if isinstance(first, ToolCallDelta | Citation):
+            joined.extend(
+                _bare(delta) for delta in (first, *others) if isinstance(delta, ToolCallDelta | Citation)
+            )
         else:
             text = first.text + "".join(
-                delta.text for delta in others if not isinstance(delta, ToolCallDelta)
+                delta.text for delta in others if not isinstance(delta, ToolCallDelta | Citation)
             )
             joined.append(replace(first, text=well_formed(text), raw=None))
     return _encoder.encode(joined)
@@ -154,7 +157,8 @@ def answer_rows(completion: Completion) -> list[Row]:
     found = []
     for choice in completion.choices:
         message = choice.message
-        if not (message.content or message.reasoning or message.tool_calls or choice.refusal):
+        spoken = message.content or message.reasoning or message.tool_calls or message.annotations
+        if not (spoken or choice.refusal):
             continue
         message = replace(
             message,
@@ -164,6 +168,7 @@ def answer_rows(completion: Completion) -> list[Row]:
                 ToolCall(well_formed(call.id), well_formed(call.name), well_formed(call.arguments))
                 for call in message.tool_calls
             ),
+            annotations=tuple(_bare_citation(citation) for citation in message.annotations),
             extra={"refusal": well_formed(choice.refusal)} if choice.refusal else message.extra,
         )
         found.append(row(message))
@@ -179,7 +184,9 @@ def well_formed(text: str) -> str:
     return text
 
 
-def _bare(delta: ToolCallDelta) -> ToolCallDelta:
+def _bare(delta: ToolCallDelta | Citation) -> ToolCallDelta | Citation:
+    if isinstance(delta, Citation):
+        return _bare_citation(delta)
     return replace(
         delta,
         id=well_formed(delta.id),
@@ -187,6 +194,10 @@ def _bare(delta: ToolCallDelta) -> ToolCallDelta:
         arguments=well_formed(delta.arguments),
         raw=None,
     )
+
+
+def _bare_citation(citation: Citation) -> Citation:
+    return replace(citation, url=well_formed(citation.url), title=well_formed(citation.title), raw=None)
 
 
 def _key(message: Message) -> bytes:
@@ -203,7 +214,12 @@ def _key(message: Message) -> bytes:
 def _rest(message: Message) -> bytes | None:
     plain = isinstance(message.content, str)
     if plain and not (
-        message.name or message.reasoning or message.tool_calls or message.tool_call_id or message.extra
+        message.name
+        or message.reasoning
+        or message.tool_calls
+        or message.tool_call_id
+        or message.annotations
+        or message.extra
     ):
         return None
     return _encoder.encode(replace(message, content="") if plain else message)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
 from modelway.conversations.records import Conversation
-from modelway.types import ImagePart, Message, OtherPart, TextPart
+from modelway.types import Citation, ImagePart, Message, OtherPart, TextPart
 
 _FORMAT = "modelway.conversation.v1"
+_URL_MARKS = "%:/?#[]@!$&'()*+,;=~"
 _NAMES = {"user": "User", "assistant": "Assistant", "tool": "Tool", "system": "System", "developer": "System"}
 
 
@@ -39,7 +41,15 @@ def _blocks(message: Message) -> list[str]:
     blocks.extend(
         f"Calls `{call.name}`:\n\n{_fenced(_pretty(call.arguments), 'json')}" for call in message.tool_calls
     )
+    if message.annotations:
+        blocks.append("Sources:\n\n" + "\n".join(_source(source) for source in message.annotations))
     return [block for block in blocks if block]
+
+
+def _source(citation: Citation) -> str:
+    url = quote(citation.url, safe=_URL_MARKS)
+    title = re.sub(r"([\\\[\]<>`*_])", r"\\\1", " ".join(citation.title.split()))
+    return f"- [{title}](<{url}>)" if title else f"- <{url}>"
 
 
 def _content(message: Message) -> str:

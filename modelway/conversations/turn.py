@@ -13,7 +13,16 @@ from modelway.conversations.codec import Recorded
 from modelway.conversations.opening import Opened
 from modelway.conversations.records import TurnStatus
 from modelway.errors import GatewayError, StoreUnavailable
-from modelway.types import ChatRequest, Collector, Completion, Delta, Event, ToolCallDelta, UpstreamState
+from modelway.types import (
+    ChatRequest,
+    Citation,
+    Collector,
+    Completion,
+    Delta,
+    Event,
+    ToolCallDelta,
+    UpstreamState,
+)
 
 if TYPE_CHECKING:
     from modelway.conversations.recorder import Recorder
@@ -69,7 +78,7 @@ class Turn:
                 self._has_begun = True
                 self._recorder.save_later(self)
             self._unsaved.append(event)
-            self._unsaved_size += len(event.arguments if isinstance(event, ToolCallDelta) else event.text)
+            self._unsaved_size += _size(event)
             if self._unsaved_size >= _MUCH:
                 self._unsaved_size = 0
                 self._recorder.save_soon()
@@ -145,3 +154,12 @@ class Turn:
             error=error.explanation if error else "",
             has_checkpoints=self._checkpoints > 0,
         )
+
+
+def _size(delta: Recorded) -> int:
+    match delta:
+        case ToolCallDelta():
+            return len(delta.arguments)
+        case Citation():
+            return len(delta.url) + len(delta.title)
+    return len(delta.text)

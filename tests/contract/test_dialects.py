@@ -14,6 +14,7 @@ from modelway.dialects.openai_chat import Envelope
 from modelway.errors import InvalidRequest, UpstreamError, UpstreamProtocolError, all_errors
 from modelway.types import (
     ChatRequest,
+    Citation,
     Completion,
     Event,
     Finish,
@@ -44,6 +45,13 @@ deltas = st.one_of(
     st.builds(TextDelta, text=text),
     st.builds(ReasoningDelta, text=text),
     st.builds(RefusalDelta, text=text),
+    st.builds(
+        Citation,
+        url=text,
+        title=st.text(max_size=20),
+        start_index=st.none() | st.integers(0, 99),
+        end_index=st.none() | st.integers(0, 99),
+    ),
 )
 calls = st.lists(st.builds(ToolCall, id=text, name=text, arguments=st.text(max_size=20)), max_size=3)
 usages = st.none() | st.builds(
@@ -57,7 +65,7 @@ usages = st.none() | st.builds(
 
 @st.composite
 def answers(draw: st.DrawFn) -> list[Event]:
-    """Any answer with one choice: text, thoughts, refusals and tool calls, cut into pieces."""
+    """Any answer with one choice: text, thoughts, refusals, sources and tool calls, cut into pieces."""
     events: list[Event] = list(draw(st.lists(deltas, max_size=8)))
     for index, call in enumerate(draw(calls)):
         cut = draw(st.integers(0, len(call.arguments)))

@@ -18,6 +18,7 @@ from modelway.dialects.openai_chat.wire import (
     error_in_stream,
     finish_reason,
     read_error,
+    write_citation,
     write_usage,
 )
 from modelway.errors import GatewayError, UpstreamProtocolError
@@ -96,6 +97,7 @@ def _message_events(choice: int, message: WireMessage) -> Iterable[Event]:
         yield RefusalDelta(text=message.refusal, choice=choice)
     for index, call in enumerate(message.tool_calls or ()):
         yield _call_event(choice, index, call)
+    yield from message.citations(choice)
 
 
 def _call_event(choice: int, index: int, call: WireToolCall) -> ToolCallDelta:
@@ -145,6 +147,8 @@ def _message(choice: Choice) -> dict[str, Any]:
     }
     if message.reasoning:
         fields["reasoning_content"] = message.reasoning
+    if message.annotations:
+        fields["annotations"] = [write_citation(citation) for citation in message.annotations]
     if message.tool_calls:
         fields["tool_calls"] = [
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

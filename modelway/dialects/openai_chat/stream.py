@@ -17,10 +17,12 @@ from modelway.dialects.openai_chat.wire import (
     choice_index,
     error_in_stream,
     finish_reason,
+    write_citation,
     write_usage,
 )
 from modelway.errors import GatewayError, UpstreamProtocolError
 from modelway.types import (
+    Citation,
     Event,
     Finish,
     FinishReason,
@@ -272,6 +274,9 @@ class _Deltas:
                     raw=self._raw,
                 )
             )
+        if delta.annotations:
+            self._flush()
+            self._events.extend(delta.citations(choice, self._raw))
 
     def events(self) -> list[Event]:
         self._flush()
@@ -314,7 +319,7 @@ class EventEncoder:
                 return self._relay(event.raw)
             case Finish():
                 return self._finish(event)
-            case TextDelta() | ReasoningDelta() | RefusalDelta() | ToolCallDelta():
+            case TextDelta() | ReasoningDelta() | RefusalDelta() | ToolCallDelta() | Citation():
                 if event.raw is not None:
                     return self._relay(event.raw)
                 return self._chunk(event.choice, self._delta(event), None)
@@ -337,7 +342,9 @@ class EventEncoder:
         end = raw.index(b"\n\n")
         return b"data: " + self._envelope.add_to(raw[6:end]) + raw[end:]
 
-    def _delta(self, event: TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta) -> dict[str, Any]:
+    def _delta(
+        self, event: TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | Citation
+    ) -> dict[str, Any]:
         match event:
             case TextDelta():
                 return {"content": event.text}
@@ -345,6 +352,8 @@ class EventEncoder:
                 return {"reasoning_content": event.text}
             case RefusalDelta():
                 return {"refusal": event.text}
+            case Citation():
+                return {"annotations": [write_citation(event)]}
             case ToolCallDelta():
                 call: dict[str, Any] = {"index": event.index}
                 if event.id:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from modelway.errors import (
     UpstreamRateLimited,
     UpstreamRefusedCredential,
 )
-from modelway.types import FinishReason, Usage
+from modelway.types import Citation, FinishReason, Usage
 
 NAME = "openai_chat"
 
@@ -122,6 +123,13 @@ class WireToolCall(Struct):
     function: WireFunction | None = None
 
 
+class _UrlCitation(Struct):
+    url: str
+    title: str | None = None
+    start_index: int | None = None
+    end_index: int | None = None
+
+
 class WireMessage(Struct):
     """A message of an answer, or a delta of it. `content` is a list with some upstreams (Mistral)."""
 
@@ -130,6 +138,7 @@ class WireMessage(Struct):
     reasoning: str | None = None
     refusal: str | None = None
     tool_calls: list[WireToolCall] | None = None
+    annotations: Any = None
 
     def text(self) -> str:
         """Plain text of the content."""
@@ -139,6 +148,33 @@ class WireMessage(Struct):
         return "".join(
             part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)
         )
+
+    def citations(self, choice: int, raw: bytes | None = None) -> Iterator[Citation]:
+        """The sources among the annotations; kinds that the waist has no type for are passed over."""
+        for annotation in self.annotations if isinstance(self.annotations, list) else ():
+            cited = annotation.get("url_citation") if isinstance(annotation, dict) else None
+            try:
+                found = msgspec.convert(cited, _UrlCitation)
+            except msgspec.ValidationError:
+                continue
+            yield Citation(
+                url=found.url,
+                title=found.title or "",
+                start_index=found.start_index,
+                end_index=found.end_index,
+                choice=choice,
+                raw=raw,
+            )
+
+
+def write_citation(citation: Citation) -> dict[str, Any]:
+    """A source as OpenAI writes it."""
+    cited: dict[str, Any] = {"url": citation.url, "title": citation.title}
+    if citation.start_index is not None:
+        cited["start_index"] = citation.start_index
+    if citation.end_index is not None:
+        cited["end_index"] = citation.end_index
+    return {"type": "url_citation", "url_citation": cited}
 
 
 def write_usage(usage: Usage) -> dict[str, Any]:
