@@ -31,14 +31,28 @@ class ImagePart(Struct, frozen=True, tag="image", omit_defaults=True):
     extra: dict[str, Any] = {}
 
 
+class FilePart(Struct, frozen=True, tag="file", omit_defaults=True):
+    """A document, a PDF for example: `url` is a `data:` or http(s) URL, or else `file_id` names an upload.
+
+    An upload is known only to the upstream that it was made to. `media_type` is "" where nobody said it.
+    Modelway never fetches the file. `extra`: see Message.
+    """
+
+    url: str = ""
+    file_id: str = ""
+    name: str = ""
+    media_type: str = ""
+    extra: dict[str, Any] = {}
+
+
 class OtherPart(Struct, frozen=True, tag="other"):
-    """A content part that the waist has no type for (audio, file, ...), as its dialect wrote it."""
+    """A content part that the waist has no type for (audio, ...), as its dialect wrote it."""
 
     dialect: str
     value: dict[str, Any]
 
 
-Part = Union[TextPart, ImagePart, OtherPart]
+Part = Union[TextPart, ImagePart, FilePart, OtherPart]
 
 
 class ToolCall(Struct, frozen=True, omit_defaults=True):
@@ -179,12 +193,17 @@ class Model(Struct, frozen=True, omit_defaults=True):
 
 
 class Usage(Struct, frozen=True, omit_defaults=True):
-    """Tokens as the upstream counted them. Cached and reasoning tokens are part of the other two."""
+    """Tokens as the upstream counted them.
+
+    `cached_tokens` were read from its cache and `cache_write_tokens` written to it: both are part of
+    `input_tokens`. `reasoning_tokens` are part of `output_tokens`.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
 
 
 class TextDelta(_Delta, frozen=True, tag="text"):

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import msgspec
 
 from modelway.conversations.records import Conversation
-from modelway.types import Citation, ImagePart, Message, OtherPart, TextPart
+from modelway.types import Citation, FilePart, ImagePart, Message, OtherPart, TextPart
 
 _FORMAT = "modelway.conversation.v1"
 _URL_MARKS = "%:/?#[]@!$&'()*+,;=~"
@@ -62,6 +62,8 @@ def _content(message: Message) -> str:
                 written.append(part.text)
             case ImagePart():
                 written.append("[image]" if part.url.startswith("data:") else f"[image]({part.url})")
+            case FilePart():
+                written.append(f"[file {part.name}]" if part.name else "[file]")
             case OtherPart():
                 written.append(f"[{part.value.get('type', 'attachment')}]")
     return "\n\n".join(written)

@@ -17,6 +17,7 @@ from modelway.types import (
     Citation,
     Completion,
     Event,
+    FilePart,
     Finish,
     FinishReason,
     ImagePart,
@@ -163,6 +164,7 @@ def test_every_error_is_written_with_message_type_param_and_code(dialect: Module
         }
 
 
+PDF = FilePart("data:application/pdf;base64,AA==", name="a.pdf", media_type="application/pdf")
 REQUESTS = [
     ChatRequest(messages=(Message(role="user", content="hi"),)),
     ChatRequest(
@@ -171,6 +173,7 @@ REQUESTS = [
             Message(
                 role="user", content=(TextPart("what is this?"), ImagePart("data:image/png;base64,AA", "low"))
             ),
+            Message(role="user", content=(PDF, FilePart(file_id="file-1"))),
             Message(role="assistant", tool_calls=(ToolCall("1", "look", '{"at": 1}'),)),
             Message(role="tool", content="a cat", tool_call_id="1"),
         ),

@@ -21,6 +21,7 @@ from modelway.errors import (
     UpstreamFailed,
 )
 from modelway.types import (
+    FilePart,
     Finish,
     ImagePart,
     Message,
@@ -159,10 +160,14 @@ MESSAGES = [
     user("NUL \x00, a rocket 🚀, עברית, \u2028 and e\u0301"),
     Message(role="user", content="named", name="Heiner"),
     Message(role="user", content=(TextPart("look"), ImagePart("data:image/png;base64,AA==", "low"))),
+    Message(
+        role="user",
+        content=(FilePart("data:application/pdf;base64,AA==", "", "a.pdf"), FilePart(file_id="7")),
+    ),
     Message(role="user", content=(TextPart("only"),)),
     Message(role="user", content=(TextPart("cached", {"anthropic": {"cache_control": {"a": 1}}}),)),
     Message(role="user", content=()),
-    Message(role="user", content=(OtherPart("openai_chat", {"type": "file", "file": {"x": [1, None]}}),)),
+    Message(role="user", content=(OtherPart("openai_chat", {"type": "audio", "audio": {"x": [1, None]}}),)),
     Message(role="assistant", tool_calls=(ToolCall("call_1", "add", '{"a": 1}'), ToolCall("2", "x"))),
     Message(role="assistant", content="so", reasoning="because", extra={"openai_chat": {"audio": None}}),
     Message(role="tool", content="3", tool_call_id="call_1"),

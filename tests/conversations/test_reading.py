@@ -10,10 +10,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modelway.conversations import Conversations, Turn, export_json, export_markdown
+from modelway.conversations import Conversations, Turn, codec, export_json, export_markdown
 from modelway.conversations.export import import_json
 from modelway.errors import ConversationNotFound, InvalidRequest, UpstreamFailed
-from modelway.types import ImagePart, Message, OtherPart, RefusalDelta, TextDelta, TextPart, ToolCallDelta
+from modelway.types import (
+    Citation,
+    FilePart,
+    ImagePart,
+    Message,
+    OtherPart,
+    RefusalDelta,
+    TextDelta,
+    TextPart,
+    ToolCallDelta,
+)
 from tests.conversations.talk import (
     ME,
     answer,
@@ -383,7 +393,12 @@ async def test_messages_without_text_can_be_deleted(
 
 async def everything(store: Conversations) -> None:
     """A conversation with all that can be said."""
-    parts = (TextPart("see"), ImagePart("https://x/y.png"), OtherPart("openai_chat", {"type": "file"}))
+    parts = (
+        TextPart("see"),
+        ImagePart("https://x/y.png"),
+        FilePart("data:application/pdf;base64,AA==", name="a.pdf"),
+        OtherPart("openai_chat", {"type": "audio"}),
+    )
     turn = await begin(store, "c", system("be brief"), Message(role="user", content=parts))
     turn.record(ToolCallDelta(id="call_1", name="add", arguments='{"a":[1,2]}'))
     turn.record(ToolCallDelta(index=1, id="call_2", name="broken", arguments='{"a'))
@@ -394,7 +409,12 @@ async def everything(store: Conversations) -> None:
     refused = await begin(store, "c", result)
     refused.record(RefusalDelta(text="I must not"))
     await complete(refused, "")
-    await ask(store, "c", "at last", says="fourth answer")
+    cited = await begin(store, "c", "at last")
+    cited.record(
+        Citation(url="https://example.org/a b>", title="On [this]\n`day`", start_index=0, end_index=6)
+    )
+    cited.record(Citation(url="https://example.org/c"))
+    await complete(cited, "fourth answer")
 
 
 async def test_json_holds_everything_and_can_be_read_again(store: Conversations) -> None:
@@ -402,7 +422,15 @@ async def test_json_holds_everything_and_can_be_read_again(store: Conversations)
     shown = await store.show(ME, "c")
     exported = export_json(shown)
     assert import_json(exported) == shown
-    for wanted in ("be brief", "https://x/y.png", "call_2", "it broke", "I must not", "fourth answer"):
+    for wanted in (
+        "be brief",
+        "https://x/y.png",
+        "call_2",
+        "it broke",
+        "I must not",
+        "fourth answer",
+        "start_index",
+    ):
         assert wanted in exported.decode()
     assert len(shown.tree) == 7
 
@@ -413,7 +441,7 @@ async def test_markdown_holds_every_message_and_tool_call(store: Conversations) 
     wanted = [
         "# see",
         "## System\n\nbe brief",
-        "## User\n\nsee\n\n[image](https://x/y.png)\n\n[file]",
+        "## User\n\nsee\n\n[image](https://x/y.png)\n\n[file a.pdf]\n\n[audio]",
         "## Assistant\n\nI calculate",
         "Calls `add`:\n\n```json\n{",
         'Calls `broken`:\n\n```json\n{"a\n```',
@@ -421,10 +449,22 @@ async def test_markdown_holds_every_message_and_tool_call(store: Conversations) 
         "## Assistant\n\nI must not",
         "## User\n\nat last",
         "## Assistant\n\nfourth answer",
+        "Sources:\n\n- [On \\[this\\] \\`day\\`](<https://example.org/a%20b%3E>)\n- <https://example.org/c>\n",
     ]
     positions = [written.find(one) for one in wanted]
     assert -1 not in positions, dict(zip(wanted, positions, strict=True))
     assert positions == sorted(positions)
+
+
+def test_checkpoints_keep_sources() -> None:
+    deltas = (
+        TextDelta(text="a"),
+        Citation(url="https://example.org/a", title="A\ud83d", raw=b"{}"),
+        Citation(url="https://example.org/b", choice=1),
+        TextDelta(text="b"),
+    )
+    kept = codec.decode_deltas(codec.encode_deltas(deltas))
+    assert kept == (deltas[0], Citation(url="https://example.org/a", title="A\ufffd"), *deltas[2:])
 
 
 async def test_a_conversation_without_messages_can_be_shown_and_exported(store: Conversations) -> None:

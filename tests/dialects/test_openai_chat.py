@@ -17,6 +17,7 @@ from modelway.dialects.openai_chat import (
     encode_completion,
     encode_request,
 )
+from modelway.dialects.openai_chat.wire import write_usage
 from modelway.errors import (
     ContextTooLong,
     GatewayError,
@@ -25,7 +26,18 @@ from modelway.errors import (
     UpstreamProtocolError,
     UpstreamRateLimited,
 )
-from modelway.types import Event, Finish, Opaque, OtherPart, TextDelta, ToolCallDelta, Usage, collect
+from modelway.types import (
+    Citation,
+    Event,
+    FilePart,
+    Finish,
+    Opaque,
+    OtherPart,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+    collect,
+)
 
 USER = {"role": "user", "content": "hi"}
 ENVELOPE = Envelope(id="chatcmpl-1", created=1, model="m", provider="P", conversation_id="c")
@@ -138,6 +150,34 @@ def test_unknown_fields_travel_on_untouched() -> None:
     assert sent["stream_options"] == {"include_usage": True, "include_obfuscation": False}
     assert "provider" not in sent
     assert "conversation_id" not in sent
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ({"file_data": "data:application/pdf;base64,AA==", "filename": "a.pdf"}, FilePart),
+        ({"file_data": "https://example.org/a.pdf", "format": "application/pdf"}, FilePart),
+        ({"file_id": "file-1"}, FilePart),
+        ({"file_data": "AA==", "filename": "a.pdf"}, OtherPart),
+        ({"file_data": "data:,a", "file_id": "file-1"}, OtherPart),
+        ({"filename": "a.pdf"}, OtherPart),
+        ({"file_id": 7}, OtherPart),
+        ("a.pdf", OtherPart),
+    ],
+)
+def test_a_file_travels_on_untouched_whatever_its_form(file: object, kind: type[object]) -> None:
+    part = {"type": "file", "file": file, "cache_control": {"type": "ephemeral"}}
+    request = decode_request(request_body(messages=[{"role": "user", "content": [part]}]))
+    assert isinstance(request.messages[0].content[0], kind)
+    assert msgspec.json.decode(encode_request(request))["messages"][0]["content"] == [part]
+
+
+def test_tokens_written_to_a_cache_are_told() -> None:
+    details = {"cached_tokens": 3, "cache_write_tokens": 2}
+    usage = {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": details}
+    read_usage = collect(read(chunk({"content": "a"}, "stop", usage=usage) + DONE)).usage
+    assert read_usage == Usage(input_tokens=9, output_tokens=1, cached_tokens=3, cache_write_tokens=2)
+    assert write_usage(read_usage)["prompt_tokens_details"] == details
 
 
 def test_the_limit_goes_into_the_field_that_the_upstream_wants() -> None:
@@ -339,3 +379,37 @@ def test_models_are_read_in_both_shapes() -> None:
 
 def test_the_dialect_is_named() -> None:
     assert decode_request(request_body()).dialect == NAME
+
+
+ANNOTATIONS = [
+    {"type": "url_citation", "url_citation": {"url": "https://a", "title": None, "start_index": 1}},
+    {"type": "url_citation", "url_citation": {"title": "no address"}},
+    {"type": "file_citation", "file_citation": {"file_id": "1"}},
+    "x",
+]
+
+
+@pytest.mark.parametrize("annotations", [ANNOTATIONS, None, {}, "x"])
+def test_annotations_that_are_no_citations_are_passed_over(annotations: Any) -> None:
+    wanted = (Citation(url="https://a", start_index=1),) if annotations == ANNOTATIONS else ()
+    said = {"content": "hi", "annotations": annotations}
+    whole = msgspec.json.encode({"choices": [{"message": said, "finish_reason": "stop"}]})
+    assert collect(decode_completion(whole)).message.annotations == wanted
+    chunk = msgspec.json.encode({"choices": [{"index": 0, "delta": said, "finish_reason": "stop"}]})
+    events = list(EventDecoder().feed(b"data: " + chunk + b"\n\ndata: [DONE]\n\n"))
+    assert collect(events).message.annotations == wanted
+
+
+def test_citations_are_written_as_openai_does() -> None:
+    citation = Citation(url="https://a", title="A", start_index=0, end_index=2)
+    written = {
+        "type": "url_citation",
+        "url_citation": {"url": "https://a", "title": "A", "start_index": 0, "end_index": 2},
+    }
+    answer = collect([TextDelta(text="hi"), citation, Finish()])
+    body = msgspec.json.decode(encode_completion(answer, ENVELOPE))
+    assert body["choices"][0]["message"]["annotations"] == [written]
+    encoder = EventEncoder(ENVELOPE)
+    encoder.encode(TextDelta(text="hi"))
+    chunk = msgspec.json.decode(encoder.encode(citation).removeprefix(b"data: "))
+    assert chunk["choices"][0]["delta"] == {"annotations": [written]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -11,6 +12,7 @@ from modelway.dialects.openai_chat.wire import MAX_CHOICES, NAME
 from modelway.errors import InvalidRequest
 from modelway.types import (
     ChatRequest,
+    FilePart,
     ImagePart,
     Message,
     OtherPart,
@@ -32,6 +34,8 @@ MAX_STOPS = 64
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _TYPE_NAMES = {str: "a string", bool: "true or false", int: "an integer", dict: "an object", list: "an array"}
+
+_IS_URL = re.compile(r"(?:data|https?):").match
 
 T = TypeVar("T")
 Fields = dict[str, Any]
@@ -175,7 +179,26 @@ def _part(value: Any, path: str) -> Part:
         detail = _take(image, "detail", str, "", f"{path}.image_url.")
         del fields["type"]
         return ImagePart(url, detail, extra={NAME: fields} if fields else {})
+    if kind == "file":
+        return _file(fields) or OtherPart(NAME, fields)
     return OtherPart(NAME, fields)
+
+
+def _file(fields: Fields) -> FilePart | None:
+    """The file, if it is given as the format has it: some upstreams have ways of their own."""
+    file = fields.get("file")
+    if not isinstance(file, dict):
+        return None
+    url, file_id, name = (file.get(field) or "" for field in ("file_data", "file_id", "filename"))
+    if not all(isinstance(value, str) for value in (url, file_id, name)) or bool(url) == bool(file_id):
+        return None
+    if url and not _IS_URL(url):
+        return None
+    own = {key: value for key, value in file.items() if key not in ("file_data", "file_id", "filename")}
+    rest = {key: value for key, value in fields.items() if key not in ("type", "file")}
+    rest |= {"file": own} if own else {}
+    media_type = url[5:].partition(",")[0].partition(";")[0] if url.startswith("data:") else ""
+    return FilePart(url, file_id, name, media_type, extra={NAME: rest} if rest else {})
 
 
 def _tool_call(value: Any, path: str) -> ToolCall:

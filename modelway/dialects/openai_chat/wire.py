@@ -82,6 +82,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
 
 class _InputDetails(Struct):
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
 
 class _OutputDetails(Struct):
@@ -98,13 +99,14 @@ class WireUsage(Struct):
 
     def usage(self) -> Usage:
         """The same in our words."""
-        cached = self.prompt_tokens_details and self.prompt_tokens_details.cached_tokens
+        details = self.prompt_tokens_details or _InputDetails()
         thought = self.completion_tokens_details and self.completion_tokens_details.reasoning_tokens
         return Usage(
             input_tokens=self.prompt_tokens or 0,
             output_tokens=self.completion_tokens or 0,
-            cached_tokens=cached or 0,
+            cached_tokens=details.cached_tokens or 0,
             reasoning_tokens=thought or 0,
+            cache_write_tokens=details.cache_write_tokens or 0,
         )
 
 
@@ -168,22 +170,24 @@ class WireMessage(Struct):
 
 
 def write_citation(citation: Citation) -> dict[str, Any]:
-    """A source as OpenAI writes it."""
-    cited: dict[str, Any] = {"url": citation.url, "title": citation.title}
-    if citation.start_index is not None:
-        cited["start_index"] = citation.start_index
-    if citation.end_index is not None:
-        cited["end_index"] = citation.end_index
+    """A source as OpenAI writes it; a place that is not known is null, for clients that read the field."""
+    cited = {
+        "url": citation.url,
+        "title": citation.title,
+        "start_index": citation.start_index,
+        "end_index": citation.end_index,
+    }
     return {"type": "url_citation", "url_citation": cited}
 
 
 def write_usage(usage: Usage) -> dict[str, Any]:
-    """`usage` as OpenAI writes it."""
+    """`usage` as OpenAI writes it; tokens written to a cache are a detail that it has no word for."""
+    written = {"cache_write_tokens": usage.cache_write_tokens} if usage.cache_write_tokens else {}
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.input_tokens + usage.output_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, **written},
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
 

@@ -11,6 +11,7 @@ from modelway.dialects.openai_chat.wire import NAME
 from modelway.errors import InvalidRequest
 from modelway.types import (
     ChatRequest,
+    FilePart,
     ImagePart,
     Message,
     OtherPart,
@@ -83,6 +84,11 @@ def _part(part: Part) -> dict[str, Any]:
         case ImagePart():
             image = {"url": part.url} | ({"detail": part.detail} if part.detail else {})
             return {"type": "image_url", "image_url": image, **part.extra.get(NAME, {})}
+        case FilePart():
+            file = {"filename": part.name, "file_data": part.url, "file_id": part.file_id}
+            extra = part.extra.get(NAME, {})
+            own = {name: value for name, value in file.items() if value} | extra.get("file", {})
+            return {"type": "file", **extra, "file": own}
         case OtherPart(dialect=dialect) if dialect == NAME:
             return part.value
         case OtherPart():
