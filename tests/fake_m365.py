@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -187,8 +187,31 @@ class FakeM365(FakeUpstream):
         return _json(201, {"id": id, "displayName": "", "status": "active", "turnCount": 0})
 
 
-def frame(*messages: tuple[str, str], turns: int = 0, state: str = "active", end: str = "\n") -> bytes:
-    """One event: (id, text) of its messages. It is pretty-printed, as the documents have it."""
+def cited(title: str, url: str, kind: str = "citation") -> dict[str, object]:
+    """An entry of `attributions`, as the documents have it."""
+    return {
+        "attributionType": kind,
+        "providerDisplayName": title,
+        "attributionSource": "model",
+        "seeMoreWebUrl": url,
+        "imageWebUrl": "",
+        "imageFavIcon": "",
+        "imageWidth": 0,
+        "imageHeight": 0,
+    }
+
+
+def frame(
+    *messages: tuple[str, str],
+    turns: int = 0,
+    state: str = "active",
+    end: str = "\n",
+    sources: Mapping[str, object] | None = None,
+) -> bytes:
+    """One event: (id, text) of its messages. It is pretty-printed, as the documents have it.
+
+    `sources` are fields of the last message, in place of its empty `attributions`.
+    """
     conversation = {
         "id": "conversation",
         "agentId": None,
@@ -202,8 +225,9 @@ def frame(*messages: tuple[str, str], turns: int = 0, state: str = "active", end
                 "text": text,
                 "adaptiveCards": [],
                 "attributions": [],
+                **(sources or {} if number == len(messages) else {}),
             }
-            for id, text in messages
+            for number, (id, text) in enumerate(messages, 1)
         ],
     }
     lines = json.dumps(conversation, indent=2, ensure_ascii=False).split("\n")

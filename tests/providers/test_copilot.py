@@ -30,6 +30,7 @@ from modelway.providers.copilot import Copilot, SignIns
 from modelway.providers.http import HTTPClient
 from modelway.types import (
     ChatRequest,
+    Citation,
     Event,
     Finish,
     ImagePart,
@@ -40,7 +41,7 @@ from modelway.types import (
     UpstreamState,
     collect,
 )
-from tests.fake_m365 import FakeM365, frame
+from tests.fake_m365 import FakeM365, cited, frame
 from tests.fake_upstream import End
 
 pytestmark = pytest.mark.anyio
@@ -166,6 +167,36 @@ class TestTurns:
     ) -> None:
         m365.reply("At <Eve", "nt>Stand", "-up</Event>, ask <Person>Ada</Per", "son>")
         assert collect(await events_of(copilot, ask("Hi"))).text == "At Stand-up, ask Ada"
+
+    @pytest.mark.parametrize("stream", [True, False])
+    async def test_sources_are_named_after_the_text(
+        self, m365: FakeM365, copilot: Copilot, stream: bool
+    ) -> None:
+        sources = {
+            "attributions": [
+                cited("Stand-up", "https://example.org/a"),
+                cited("", "https://example.org/b"),
+                cited("Ada", "https://example.org/c", kind="annotation"),
+            ]
+        }
+        m365.show(
+            frame(("a", "At 9[^1^]")), frame(("p", "Hi"), ("a", "At 9[^1^]."), turns=1, sources=sources)
+        )
+        events = await events_of(copilot, ask("Hi", stream=stream))
+        assert collect(events).text == "At 9[^1^]."
+        assert collect(events).message.annotations == (
+            Citation(url="https://example.org/a", title="Stand-up"),
+            Citation(url="https://example.org/b"),
+        )
+
+    async def test_a_map_of_references_is_read_too(self, m365: FakeM365, copilot: Copilot) -> None:
+        references = {
+            "1": {"targetLink": "https://example.org/a", "isCitedInResponse": True, "sensitivityLabel": None},
+            "2": {"targetLink": "https://example.org/b", "isCitedInResponse": False},
+        }
+        m365.show(frame(("p", "Hi"), ("a", "At 9"), turns=1, sources={"references": references}))
+        answer = collect(await events_of(copilot, ask("Hi")))
+        assert answer.message.annotations == (Citation(url="https://example.org/a"),)
 
 
 class TestRequests:
@@ -404,6 +435,21 @@ class TestRobustness:
         m365.show(frame(("a", "Hel")), b'data: {"error": {"code": "oops", "message": "broken"}}\n\n')
         with pytest.raises(UpstreamFailed, match="broken"):
             await events_of(copilot, ask("Hi"))
+
+    @pytest.mark.parametrize(
+        "sources",
+        [
+            {"attributions": "x", "references": []},
+            {"attributions": [1, {"attributionType": 2}, cited("x", "javascript:alert(1)")]},
+            {"references": {"1": None, "2": {"targetLink": 5}, "3": {}}},
+        ],
+    )
+    async def test_sources_that_cannot_be_read_do_not_spoil_the_answer(
+        self, m365: FakeM365, copilot: Copilot, sources: dict[str, object]
+    ) -> None:
+        m365.show(frame(("p", "Hi"), ("a", "Hello"), turns=1, sources=sources))
+        answer = collect(await events_of(copilot, ask("Hi")))
+        assert (answer.text, answer.message.annotations) == ("Hello", ())
 
     @pytest.mark.parametrize("end", ["\n", "\r\n"])
     async def test_an_answer_cut_at_every_byte_is_the_same(

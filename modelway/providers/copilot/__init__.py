@@ -129,6 +129,8 @@ class Copilot:
         _check_end(snapshots)
         if rest:
             yield TextDelta(text=rest)
+        for citation in snapshots.citations:
+            yield citation
         if snapshots.disengaged:
             yield Finish(reasons=("content_filter",), model=MODEL)
             return

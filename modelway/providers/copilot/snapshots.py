@@ -7,8 +7,12 @@ whatever is not a continuation is put right at the end.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from msgspec import Struct
+
+from modelway.providers.copilot.citations import citations_of
+from modelway.types import Citation
 
 ANCHORS = (48, 24, 12)
 _TAGS = ("Event", "Person", "File")
@@ -24,6 +28,8 @@ class ReplyMessage(Struct, frozen=True):
 
     id: str | None = None
     text: str | None = None
+    attributions: Any = None
+    references: Any = None
 
 
 class Snapshot(Struct, frozen=True, rename="camel"):
@@ -40,7 +46,8 @@ class Snapshot(Struct, frozen=True, rename="camel"):
 class Snapshots:
     """Follows one answer.
 
-    `ended` tells whether its end has come, `disengaged` whether the upstream will take no further turn.
+    `ended` tells whether its end has come, `disengaged` whether the upstream will take no further turn;
+    `citations` are the sources named last.
     """
 
     def __init__(self, prompt: str) -> None:
@@ -48,6 +55,7 @@ class Snapshots:
         self._id = ""
         self._raw = ""
         self._emitted = ""
+        self.citations: tuple[Citation, ...] = ()
         self.ended = False
         self.disengaged = False
 
@@ -65,6 +73,7 @@ class Snapshots:
             return ""
         self._id = answer.id or ""
         self._raw = answer.text
+        self.citations = citations_of(answer.attributions, answer.references) or self.citations
         return self._grow(without_tags(_without_unfinished_tag(self._raw)))
 
     def close(self) -> str:
