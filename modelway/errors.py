@@ -7,6 +7,7 @@
     ├─ AuthenticationError               401  invalid_api_key
     │  └─ SignInRequired                 401  sign_in_required           next candidate
     ├─ PermissionDenied                  403  permission_denied
+    │  └─ NotEntitled                    403  copilot_not_entitled       next candidate
     ├─ MethodNotAllowed                  405  method_not_allowed
     ├─ UnsupportedMediaType              415  unsupported_media_type
     ├─ WrongHost                         421  invalid_host
@@ -126,6 +127,13 @@ class PermissionDenied(GatewayError):
     status = 403
     type = "permission_error"
     code = "permission_denied"
+
+
+class NotEntitled(PermissionDenied):
+    """The account that is signed in to Copilot may not use it: no licence, no plan, no consent, a policy."""
+
+    code = "copilot_not_entitled"
+    failover = True
 
 
 class MethodNotAllowed(GatewayError):
@@ -287,6 +295,7 @@ def all_errors(root: type[GatewayError] = GatewayError) -> list[type[GatewayErro
 # Codes that a class uses beside its own, so that an error read from a reply finds its class again.
 _FURTHER_CODES: dict[str, type[GatewayError]] = {
     "base_url_not_allowed": ProviderNotConfigured,
+    "copilot_runtime_missing": ProviderNotConfigured,
     "invalid_json": InvalidRequest,
     "origin_not_allowed": PermissionDenied,
     "upstream_dns": UpstreamUnreachable,

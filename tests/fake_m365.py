@@ -50,7 +50,8 @@ class Turned(Struct, frozen=True):
 class FakeM365(FakeUpstream):
     """See the module.
 
-    `polls` are OAuth's words for the next polls, "" or none left: granted. `refusal` ends every refresh.
+    `polls` are OAuth's words for the next polls, "" or none left: granted. `refusal` ends every refresh;
+    `number` is Microsoft's for it. `refuses_tokens` lets no access token be good.
     `keeps_refresh_tokens` leaves them out of grants. `gone` is the status for a conversation that does not
     exist. `openings` are status and body of the next answers to who opens one.
     """
@@ -59,6 +60,8 @@ class FakeM365(FakeUpstream):
         super().__init__()
         self.polls: list[str] = []
         self.refusal = ""
+        self.number = "70000"
+        self.refuses_tokens = False
         self.gone = 404
         self.conversations: set[str] = set()
         self.turns: list[Turned] = []
@@ -132,7 +135,8 @@ class FakeM365(FakeUpstream):
         if path == f"/{TENANT}/oauth2/v2.0/token":
             self.forms.append(_form(request))
             return self._token_script(self.forms[-1])
-        if request.headers.get("authorization") != f"Bearer {self.access_token}":
+        is_good = request.headers.get("authorization") == f"Bearer {self.access_token}"
+        if not is_good or self.refuses_tokens:
             return [_json(401, _error("InvalidAuthenticationToken", "Access token validation failure."))]
         if path == "/rest/conversations":
             return [self._open_one()]
@@ -160,7 +164,7 @@ class FakeM365(FakeUpstream):
             refusal = "invalid_grant"
         held: list[Step] = [self.hold_refresh] if is_refresh and self.hold_refresh else []
         if refusal:
-            description = f"AADSTS70000: said no to {ACCOUNT['preferred_username']}. Trace ID: 1"
+            description = f"AADSTS{self.number}: said no to {ACCOUNT['preferred_username']}. Trace ID: 1"
             return [*held, _json(400, {"error": refusal, "error_description": description})]
         self.issued += 1
         self.refresh_token = f"refresh-{self.issued}"

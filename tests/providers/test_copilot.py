@@ -18,6 +18,7 @@ from modelway.errors import (
     GatewayError,
     InvalidRequest,
     ModelNotFound,
+    NotEntitled,
     SignInRequired,
     UpstreamError,
     UpstreamFailed,
@@ -27,6 +28,7 @@ from modelway.errors import (
     UpstreamTimeout,
 )
 from modelway.providers.copilot import Copilot, SignIns
+from modelway.providers.copilot.profiles import Transport
 from modelway.providers.http import HTTPClient
 from modelway.types import (
     ChatRequest,
@@ -307,21 +309,65 @@ class TestAccounts:
 
 NO_PLAN = {"error": {"code": "Forbidden", "message": "Access denied."}}
 NO_SCOPE = {"error": {"code": "Forbidden", "message": "Required scopes = [Mail.Read]."}}
+BLOCKED = {"error": {"code": "Forbidden", "message": "Blocked by Conditional Access policy."}}
 OTHER_ISSUER = {"error": {"code": "AuthenticationError", "message": "Error authenticating with resource"}}
 
 
 class TestRefusals:
+    """The map of failures in the contract, row by row; a rate limit and a time-out are in TestRobustness."""
+
     @pytest.mark.parametrize(
-        ("status", "body", "hint"),
-        [(403, NO_PLAN, "licence"), (403, NO_SCOPE, "consent"), (400, OTHER_ISSUER, "home tenant")],
+        ("transport", "status", "body", "cause"),
+        [
+            ("workiq", 403, NO_PLAN, "billing plan"),
+            ("workiq", 402, NO_PLAN, "billing plan"),
+            ("graph", 403, NO_PLAN, "licence"),
+            ("graph", 403, NO_SCOPE, "consent is missing"),
+            ("workiq", 403, BLOCKED, "a policy"),
+        ],
     )
-    async def test_a_refusal_names_its_cause(
-        self, m365: FakeM365, copilot: Copilot, status: int, body: object, hint: str
+    async def test_an_account_that_may_not_use_it_is_told_why(
+        self, m365: FakeM365, tmp_path: Path, transport: Transport, status: int, body: object, cause: str
     ) -> None:
         m365.fail_with(status, body)
+        async with aclosing(copilot_of(m365, m365.signed_in(tmp_path, transport))) as copilot:
+            with pytest.raises(NotEntitled) as raised:
+                await events_of(copilot, ask("Hi"))
+        assert (raised.value.status, raised.value.code) == (403, "copilot_not_entitled")
+        assert (raised.value.retryable, raised.value.failover) == (False, True)
+        assert cause in raised.value.message
+        assert "administrator" in raised.value.hint
+
+    async def test_a_token_of_another_tenant_is_told(self, m365: FakeM365, copilot: Copilot) -> None:
+        m365.fail_with(400, OTHER_ISSUER)
         with pytest.raises(UpstreamRefusedCredential) as raised:
             await events_of(copilot, ask("Hi"))
-        assert hint in raised.value.hint
+        assert "home tenant" in raised.value.hint
+
+    async def test_a_fresh_token_that_is_refused_asks_for_a_sign_in(
+        self, m365: FakeM365, copilot: Copilot
+    ) -> None:
+        m365.refuses_tokens = True
+        with pytest.raises(SignInRequired) as raised:
+            await events_of(copilot, ask("Hi"))
+        assert (raised.value.status, raised.value.code) == (401, "sign_in_required")
+        assert "modelway login copilot" in raised.value.hint
+        assert m365.issued == 2
+
+    @pytest.mark.parametrize(
+        ("number", "cause"),
+        [("65001", "consent is missing"), ("53003", "a policy"), ("50105", "not assigned")],
+    )
+    async def test_a_refresh_that_an_administrator_must_allow_keeps_the_sign_in(
+        self, m365: FakeM365, copilot: Copilot, number: str, cause: str
+    ) -> None:
+        m365.refusal, m365.number = "invalid_grant", number
+        with pytest.raises(NotEntitled, match=cause):
+            await events_of(copilot, ask("Hi"))
+        assert copilot.info.ready
+        m365.refusal = ""
+        m365.reply("Hello")
+        assert collect(await events_of(copilot, ask("Hi"))).text == "Hello"
 
     async def test_an_empty_answer_is_an_error(self, m365: FakeM365, copilot: Copilot) -> None:
         m365.reply_with(b"")

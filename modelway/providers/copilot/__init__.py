@@ -19,8 +19,9 @@ from modelway.providers.copilot.profiles import (
     time_zone_of,
     transports_of,
 )
+from modelway.providers.copilot.refusals import HINT, sign_in_required
 from modelway.providers.copilot.sign_ins import SignIn, SignIns
-from modelway.providers.copilot.signin import HINT, AccessTokens, sign_in_required
+from modelway.providers.copilot.signin import AccessTokens
 from modelway.providers.copilot.snapshots import Snapshots
 from modelway.providers.http import HTTPClient, Response
 from modelway.types import ChatRequest, Event, Finish, Model, TextDelta, UpstreamState
@@ -62,7 +63,7 @@ class Copilot:
             for name in transports_of(settings)
         }
         self._doors = {
-            name: M365(base_url_of(PROFILES[name], settings), tokens.token, http=http)
+            name: M365(PROFILES[name], base_url_of(PROFILES[name], settings), tokens.token, http=http)
             for name, tokens in self._tokens.items()
         }
 

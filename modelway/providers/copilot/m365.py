@@ -18,18 +18,21 @@ from modelway.errors import (
     GatewayError,
     InvalidRequest,
     ModelNotFound,
+    NotEntitled,
     SignInRequired,
     UpstreamFailed,
     UpstreamProtocolError,
     UpstreamRateLimited,
     UpstreamRefusedCredential,
 )
-from modelway.providers.copilot.signin import HINT
+from modelway.providers.copilot.profiles import Profile
+from modelway.providers.copilot.refusals import HINT, blocked_by_policy, not_consented
 from modelway.providers.copilot.snapshots import Snapshot
 from modelway.providers.http import HTTPClient, Response, raise_for_status
 
 NAME = "Copilot"
 _GONE = (404, 410)
+_POLICY = ("policy", "conditional access")
 
 Token = Callable[[str], Awaitable[str]]
 
@@ -49,7 +52,8 @@ class _StreamItem(Snapshot, frozen=True):
 class M365:
     """One account's door. `token` gives an access token other than the one it is told was refused."""
 
-    def __init__(self, base_url: str, token: Token, *, http: HTTPClient) -> None:
+    def __init__(self, profile: Profile, base_url: str, token: Token, *, http: HTTPClient) -> None:
+        self._profile = profile
         self._base_url = base_url
         self._token = token
         self._http = http
@@ -95,7 +99,7 @@ class M365:
             token = await self._token(token)
             response = await self._send(path, body, token, resend=resend)
         try:
-            await _check(response, token, in_conversation=not resend)
+            await _check(response, token, self._profile, in_conversation=not resend)
         except BaseException:
             await response.aclose()
             raise
@@ -108,7 +112,7 @@ class M365:
         )
 
 
-async def _check(response: Response, token: str, *, in_conversation: bool) -> None:
+async def _check(response: Response, token: str, profile: Profile, *, in_conversation: bool) -> None:
     """Raise what the status stands for."""
     if response.status == 401:
         raise SignInRequired(f"{NAME} refuses the sign-in, fresh as it is", hint=HINT)
@@ -117,21 +121,14 @@ async def _check(response: Response, token: str, *, in_conversation: bool) -> No
     try:
         await raise_for_status(response, decode_error=openai_chat.decode_error, name=NAME, credential=token)
     except GatewayError as error:
-        raise _explained(error, response.status) from error
+        raise _explained(error, response.status, profile) from error
 
 
-def _explained(error: GatewayError, status: int) -> GatewayError:
+def _explained(error: GatewayError, status: int, profile: Profile) -> GatewayError:
     """The error with what Microsoft's documents say about its cause."""
     match error:
-        case UpstreamRefusedCredential() if "required scopes" in error.message.lower():
-            hint = "the application lacks permissions: an administrator must consent to them"
-            return UpstreamRefusedCredential(error.message, hint=hint)
-        case UpstreamRefusedCredential() if status == 403:
-            hint = (
-                "the account has no licence for it or is in no billing plan; "
-                "after one is assigned it takes up to 30 minutes"
-            )
-            return UpstreamRefusedCredential(error.message, hint=hint)
+        case UpstreamRefusedCredential() if status in (402, 403):
+            return _not_entitled(error.message, profile)
         case UpstreamRateLimited():
             # A turn that was turned away was not taken.
             return UpstreamRateLimited(error.message, retry_after=error.retry_after, sent=False)
@@ -141,6 +138,16 @@ def _explained(error: GatewayError, status: int) -> GatewayError:
         case ModelNotFound():
             return UpstreamProtocolError(error.message, hint="check [copilot] base_url")
     return error
+
+
+def _not_entitled(message: str, profile: Profile) -> NotEntitled:
+    said = message.lower()
+    if "required scopes" in said:
+        return not_consented(message)
+    if any(word in said for word in _POLICY):
+        return blocked_by_policy(message)
+    cause, remedy = profile.entitlement
+    return NotEntitled(f"{message} ({cause})", hint=remedy)
 
 
 def _snapshot(data: bytes) -> Snapshot:

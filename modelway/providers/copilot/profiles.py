@@ -20,7 +20,10 @@ SYSTEM_ZONE = Path("/etc/localtime")
 
 
 class Profile(Struct, frozen=True, kw_only=True):
-    """One door. `scopes` are what the user consents to, `notice` is told before a sign-in."""
+    """One door. `scopes` are what the user consents to, `notice` is told before a sign-in.
+
+    `entitlement` says what the account lacks where it is turned away, and what to do about it.
+    """
 
     transport: Transport
     label: str
@@ -28,6 +31,7 @@ class Profile(Struct, frozen=True, kw_only=True):
     base_url: str
     scopes: tuple[str, ...]
     notice: str
+    entitlement: tuple[str, str]
 
     @property
     def scope(self) -> str:
@@ -45,6 +49,10 @@ PROFILES: dict[Transport, Profile] = {
         base_url="https://workiq.svc.cloud.microsoft/rest",
         scopes=("api://workiq.svc.cloud.microsoft/WorkIQAgent.Ask",),
         notice="Work IQ bills Copilot Credits to your organisation, which must have consented to it.",
+        entitlement=(
+            "the account is in no billing plan for Work IQ",
+            "ask an administrator for one; after it is assigned it takes up to 30 minutes",
+        ),
     ),
     "graph": Profile(
         transport="graph",
@@ -65,6 +73,10 @@ PROFILES: dict[Transport, Profile] = {
         ),
         notice="The Graph chat API is a beta that Microsoft does not support in production. It needs a "
         "Microsoft 365 Copilot licence and your organisation's consent to seven permissions.",
+        entitlement=(
+            "the account has no Microsoft 365 Copilot licence",
+            "ask an administrator for one; after it is assigned it takes up to 30 minutes",
+        ),
     ),
 }
 

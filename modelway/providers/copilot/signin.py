@@ -16,14 +16,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from modelway.dialects import openai_chat
-from modelway.errors import (
-    GatewayError,
-    ProviderNotConfigured,
-    SignInRequired,
-    UpstreamProtocolError,
-    UpstreamRefusedCredential,
-)
+from modelway.errors import NotEntitled, ProviderNotConfigured, UpstreamProtocolError
 from modelway.providers.copilot.profiles import Authority, Profile
+from modelway.providers.copilot.refusals import Refused, explained, sign_in_required
 from modelway.providers.copilot.sign_ins import SignIn, SignIns
 from modelway.providers.http import HTTPClient, Response, raise_for_status
 
@@ -31,11 +26,6 @@ DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 DEFAULT_INTERVAL_S = 5.0
 SLOWER_S = 5.0
 SKEW_S = 300.0
-HINT = (
-    "run `modelway login copilot`, or let another provider answer instead with "
-    "`modelway serve --fallback Local`"
-)
-
 _Answer = TypeVar("_Answer", bound=Struct)
 
 _ERROR_NUMBER = re.compile(r"AADSTS\d+")
@@ -65,19 +55,6 @@ class _Granted(Struct, frozen=True):
     id_token: str = ""
 
 
-class _Refused(Exception):
-    """The authority said no; `code` is OAuth's word for it, `number` Microsoft's."""
-
-    def __init__(self, code: str, number: str) -> None:
-        super().__init__(code)
-        self.code = code
-        self.number = number
-
-    @property
-    def named(self) -> str:
-        return f"{self.code}, {self.number}" if self.number else self.code
-
-
 async def begin(http: HTTPClient, authority: Authority, profile: Profile) -> Prompt:
     """Ask for a code that the person enters in a browser."""
     _require_registration(authority)
@@ -89,8 +66,8 @@ async def begin(http: HTTPClient, authority: Authority, profile: Profile) -> Pro
             {"client_id": authority.client_id, "scope": profile.scope},
             Prompt,
         )
-    except _Refused as refused:
-        raise _explained(refused) from None
+    except Refused as refused:
+        raise explained(refused) from None
 
 
 async def wait(
@@ -114,14 +91,14 @@ async def wait(
         waited += interval
         try:
             granted = await _ask(http, authority, "token", fields, _Granted)
-        except _Refused as refused:
+        except Refused as refused:
             if refused.code == "slow_down":
                 interval += SLOWER_S
             elif refused.code != "authorization_pending":
-                raise _explained(refused) from None
+                raise explained(refused) from None
         else:
             return _sign_in(authority, profile, granted, now())
-    raise _explained(_Refused("expired_token", ""))
+    raise explained(Refused("expired_token"))
 
 
 class AccessTokens:
@@ -167,9 +144,10 @@ class AccessTokens:
     async def _refresh(self, sign_in: SignIn) -> None:
         try:
             granted = await self._refreshed(sign_in)
-        except _Refused as refused:
-            if refused.code not in _ENDED:
-                raise _explained(refused) from None
+        except Refused as refused:
+            error = explained(refused)
+            if refused.code not in _ENDED or isinstance(error, NotEntitled):
+                raise error from None
             newest = self._sign_ins.load(self._profile.transport)
             if newest is None or newest.refresh_token == sign_in.refresh_token:
                 self._end(sign_in, refused)
@@ -178,8 +156,8 @@ class AccessTokens:
             sign_in = newest
             try:
                 granted = await self._refreshed(newest)
-            except _Refused as again:
-                raise _explained(again) from None
+            except Refused as again:
+                raise explained(again) from None
         self._token = granted.access_token
         self._expires_at = self._now() + granted.expires_in
         self._of = (sign_in.account, sign_in.at)
@@ -200,21 +178,16 @@ class AccessTokens:
         if refresh_token and standing == sign_in and refresh_token != sign_in.refresh_token:
             self._sign_ins.save(replace(sign_in, refresh_token=refresh_token))
 
-    def _end(self, sign_in: SignIn, refused: _Refused) -> None:
+    def _end(self, sign_in: SignIn, refused: Refused) -> None:
         if self._sign_ins.load(self._profile.transport) == sign_in:
             self._sign_ins.save(replace(sign_in, refresh_token="", ended=refused.named))
         self._token = ""
 
 
-def sign_in_required(message: str = "nobody has signed in to Copilot here") -> SignInRequired:
-    """The error of a provider that has nobody to answer for."""
-    return SignInRequired(message, hint=HINT)
-
-
 async def _ask(
     http: HTTPClient, authority: Authority, action: str, fields: Mapping[str, str], kind: type[_Answer]
 ) -> _Answer:
-    """One form posted to the authority; _Refused where it says no in OAuth's words."""
+    """One form posted to the authority; Refused where it says no in OAuth's words."""
     response = await http.request(
         "POST",
         f"{authority.url}/{authority.tenant}/oauth2/v2.0/{action}",
@@ -240,23 +213,7 @@ async def _refusal(response: Response) -> Exception:
     if not isinstance(code, str):
         return UpstreamProtocolError(f"the sign-in answered {response.status} without a reason")
     number = _ERROR_NUMBER.search(str(told.get("error_description", "")))
-    return _Refused(code[:60], number[0] if number else "")
-
-
-def _explained(refused: _Refused) -> GatewayError:
-    """What a refusal means to the person. Only codes are repeated: descriptions name accounts."""
-    again = "run `modelway login copilot` again"
-    match refused.code:
-        case "authorization_declined" | "access_denied":
-            return SignInRequired("the sign-in was declined", hint=again)
-        case "expired_token" | "bad_verification_code":
-            return SignInRequired("the code has expired before anybody entered it", hint=again)
-        case "slow_down" | "temporarily_unavailable":
-            return UpstreamProtocolError("the sign-in asks to be left alone for now", hint=again)
-    hint = "check [copilot] client_id and tenant, and that the application allows public client flows"
-    if refused.number == "AADSTS65001":
-        hint = "an administrator must consent to the application's permissions"
-    return UpstreamRefusedCredential(f"the sign-in was refused ({refused.named})", hint=hint)
+    return Refused(code[:60], number[0] if number else "")
 
 
 def _sign_in(authority: Authority, profile: Profile, granted: _Granted, now: float) -> SignIn:
