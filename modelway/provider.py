@@ -1,13 +1,16 @@
-"""What a provider is."""
+"""What a provider is, and how it is described as data."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, get_args, get_origin, runtime_checkable
 
+import msgspec
 from msgspec import Struct
 
-from modelway.types import ChatRequest, Event, Model
+from modelway.types import ChatRequest, Event, Model, Params
+
+_JSON_TYPES: dict[Any, str] = {float: "number", int: "integer", str: "string", bool: "boolean"}
 
 
 class ProviderInfo(Struct, frozen=True, kw_only=True):
@@ -17,14 +20,19 @@ class ProviderInfo(Struct, frozen=True, kw_only=True):
     "json_object", "reasoning", "n". `params` names the fields of `types.Params` that it honours.
     `stateful`: the upstream keeps the conversation itself, so a turn must never be sent to it twice.
     `ready` is False where a credential or a setting is missing, and `missing` then says which.
+    `finds_model`: a request may come without a model, and the provider then takes one that is there.
+    `credential_source` tells where the credential that is there comes from: "environment", "file" or
+    "keyring"; "" where there is none, so that nobody is signed in.
     """
 
     name: str
     label: str = ""
     url: str = ""
     default_model: str = ""
+    finds_model: bool = False
     models: tuple[str, ...] = ()
     needs_auth: bool = False
+    credential_source: str = ""
     supports_stream: bool = True
     supports: tuple[str, ...] = ()
     params: tuple[str, ...] = ()
@@ -43,8 +51,9 @@ class Provider(Protocol):
     and finds again in request.upstream_state.
 
     A request reaches stream() with `model` filled in (the provider's default where the caller named
-    none) and with the whole history in `messages`. Where request.stream is False the provider may make
-    one non-streaming call and yield the answer in as few events as it likes.
+    none; "" only where the description says `finds_model`) and with the whole history in `messages`.
+    Where request.stream is False the provider may make one non-streaming call and yield the answer in as
+    few events as it likes.
     """
 
     @property
@@ -63,3 +72,19 @@ class Provider(Protocol):
     async def aclose(self) -> None:
         """Give back connections and processes."""
         ...
+
+
+def describe(info: ProviderInfo) -> dict[str, object]:
+    """A provider as JSON tells of it: `params` maps each name to the type that its value has in JSON."""
+    fields: dict[str, object] = msgspec.structs.asdict(info)
+    types = {field.encode_name: field.type for field in msgspec.structs.fields(Params)}
+    fields["params"] = {name: _json_type(types[name]) for name in info.params if name in types}
+    return fields
+
+
+def _json_type(type_: Any) -> str:
+    """The name that JSON Schema has for the values of a type; None, for what was not asked, is left out."""
+    if get_origin(type_) is tuple:
+        return f"array of {_json_type(get_args(type_)[0])}s"
+    inner = [one for one in get_args(type_) if one is not type(None)]
+    return _json_type(inner[0]) if inner else _JSON_TYPES.get(type_, "object")

@@ -165,7 +165,7 @@ def _models(provider: Provider) -> tuple[str, ...]:
 
 def _candidate(provider: Provider, model: str) -> Candidate:
     chosen = model or provider.info.default_model
-    if not chosen and provider.info.ready:
+    if not chosen and provider.info.ready and not provider.info.finds_model:
         raise InvalidRequest(
             f"the provider {provider.info.name} has no default model",
             hint=f"name one in `model`, or set [providers.{provider.info.name}] default_model",

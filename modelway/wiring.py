@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from modelway.config import Settings
+from modelway.config import ProviderSettings, Settings
 from modelway.conversations import Conversations
 from modelway.errors import InvalidRequest, NotFound
 from modelway.gateway import Gateway
@@ -18,6 +18,7 @@ from modelway.providers.copilot import Copilot, SignIns
 from modelway.providers.http import HTTPClient
 from modelway.providers.local import Local
 from modelway.providers.lockchat import Lockchat, own_settings
+from modelway.providers.ollama import Ollama
 from modelway.providers.openai_compatible import OpenAICompatible, build_provider, load_presets
 from modelway.routing import RetryPolicy, Router
 from modelway.settings import SettingsError, credential
@@ -69,7 +70,12 @@ def build_providers(
     lockchat = Lockchat(
         chosen, http=http, key=lambda: credential(chosen.api_key_env or "", chosen.api_key_file or "")
     )
-    providers: list[Provider] = [local, build_copilot(settings, data_dir), lockchat]
+    providers: list[Provider] = [
+        local,
+        build_copilot(settings, data_dir),
+        lockchat,
+        *build_native(settings, http),
+    ]
     presets = load_presets()
     names = [provider.info.name for provider in providers]
     providers += load_plugins(
@@ -88,6 +94,16 @@ def build_providers(
         if name.casefold() not in taken
     )
     return providers
+
+
+def build_native(settings: Settings, http: HTTPClient) -> list[Provider]:
+    """The upstreams that are spoken to in formats of their own."""
+    own = {name.casefold(): chosen for name, chosen in settings.providers.items()}
+
+    def chosen(name: str) -> ProviderSettings:
+        return own.get(name.casefold(), ProviderSettings())
+
+    return [Ollama(chosen("Ollama"), http=http, key_lookup=credential)]
 
 
 def build_copilot(settings: Settings, data_dir: Path) -> Copilot:

@@ -105,6 +105,11 @@ class LineDecoder:
     def __init__(self) -> None:
         self._buffer = b""
 
+    @property
+    def pending(self) -> int:
+        """Bytes that are held because their line is not complete."""
+        return len(self._buffer)
+
     def feed(self, chunk: bytes) -> list[bytes]:
         """Take the next bytes and give the lines that they complete."""
         *lines, self._buffer = (self._buffer + chunk).split(b"\n")

@@ -22,10 +22,12 @@ from modelway.providers.copilot import Copilot
 from modelway.providers.http import HTTPClient
 from modelway.providers.local import Local
 from modelway.providers.lockchat import Lockchat
+from modelway.providers.ollama import Ollama
 from modelway.providers.openai_compatible import OpenAICompatible, build_provider, load_presets
 from modelway.types import ChatRequest, Delta, Event, Finish, Message, Params, collect
 from tests.conftest_local import find_model
 from tests.fake_m365 import FakeM365
+from tests.fake_ollama import FakeOllama
 from tests.fake_upstream import FakeUpstream
 
 pytestmark = pytest.mark.anyio
@@ -124,6 +126,14 @@ async def lockchat_stage() -> AsyncIterator[Stage]:
         yield OpenAICompatibleStage(upstream, Lockchat(settings, http=http, key=lambda: "key"))
 
 
+@asynccontextmanager
+async def ollama_stage() -> AsyncIterator[Stage]:
+    """Ollama, with a default model of the user's."""
+    async with FakeOllama() as upstream, aclosing(HTTPClient(UpstreamSettings())) as http:
+        settings = ProviderSettings(base_url=upstream.root, default_model="model-a")
+        yield OpenAICompatibleStage(upstream, Ollama(settings, http=http, key_lookup=lambda env, file: ""))
+
+
 class CopilotOfAnyModel(Copilot):
     """Copilot has one model, and the contract asks for another."""
 
@@ -162,10 +172,11 @@ async def copilot_stage() -> AsyncIterator[Stage]:
 
 
 # One of each kind: as in the book; another header for the key; without stream_options; without a key.
-STAGES = {name: preset_stage(name) for name in ("OpenAI", "Azure", "Mistral", "Ollama")}
+STAGES = {name: preset_stage(name) for name in ("OpenAI", "Azure", "Mistral", "LMStudio")}
 STAGES["Local"] = local_stage
 STAGES["Lockchat"] = lockchat_stage
 STAGES["Copilot"] = copilot_stage
+STAGES["Ollama"] = ollama_stage
 
 
 @pytest.fixture(params=STAGES)

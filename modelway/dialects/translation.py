@@ -1,0 +1,153 @@
+"""What every dialect needs to carry a request that was made in another one: translated, or refused."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Collection, Iterable
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+from msgspec import Struct
+
+from modelway.errors import InvalidRequest
+from modelway.types import ChatRequest, Message, OtherPart
+
+# Fields of other dialects that say nothing about the answer: bookkeeping of the caller's or the vendor's.
+_SILENT = frozenset(
+    {
+        "metadata",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "stream_options",
+        "user",
+    }
+)
+# Fields that have a default which every upstream can keep.
+_DEFAULTS: dict[str, tuple[object, ...]] = {"modalities": (["text"],), "verbosity": ("medium",)}
+
+
+class Inline(Struct, frozen=True):
+    """What a `data:` URL holds: the media type and the content in base64."""
+
+    media_type: str
+    data: str
+
+
+def inline(url: str) -> Inline | None:
+    """What a `data:` URL (RFC 2397) holds; None where it is another kind of URL or cannot be read."""
+    if url[:5].lower() != "data:":
+        return None
+    head, found, data = url[5:].partition(",")
+    media_type, *options = head.split(";")
+    if not found:
+        return None
+    try:
+        if any(option.strip().lower() == "base64" for option in options):
+            raw = unquote_to_bytes(data) if "%" in data else data.encode()
+            content = base64.b64decode(raw, altchars=None, validate=True)
+        else:
+            content = unquote_to_bytes(data)
+    except (binascii.Error, ValueError):
+        return None
+    return Inline(media_type.strip().lower() or "text/plain", base64.b64encode(content).decode())
+
+
+def refuse_foreign_fields(request: ChatRequest, dialect: str, upstream: str) -> None:
+    """InvalidRequest for a field of the caller's own dialect that this upstream cannot be told."""
+    if request.dialect == dialect:
+        return
+    for name, value in request.extra.items():
+        if not value or name in _SILENT or value in _DEFAULTS.get(name, ()):
+            continue
+        raise InvalidRequest(
+            f"{upstream} cannot be told `{name}`", param=name, hint="leave it out or choose another provider"
+        )
+    for message in request.messages:
+        _refuse_names_and_sounds(message, upstream)
+
+
+def _refuse_names_and_sounds(message: Message, upstream: str) -> None:
+    foreign = next((fields for fields in message.extra.values() if isinstance(fields, dict)), {})
+    lost = [name for name in ("audio", "function_call") if foreign.get(name)]
+    if message.name and message.role != "tool":
+        lost.append("name")
+    if lost:
+        raise InvalidRequest(
+            f"{upstream} cannot be told `{lost[0]}` of a message", param="messages", hint="leave it out"
+        )
+
+
+def refuse_params(request: ChatRequest, names: Collection[str], upstream: str) -> None:
+    """InvalidRequest for the first of these parameters that is asked for with an effect."""
+    harmless = {"n": 1, "parallel_tool_calls": True}
+    for name in names:
+        value = getattr(request.params, name)
+        if value is not None and value != harmless.get(name):
+            raise InvalidRequest(
+                f"{upstream} cannot be told `{name}`",
+                param=name,
+                hint="leave it out or choose another provider",
+            )
+
+
+def refuse_part(what: str, upstream: str, hint: str) -> InvalidRequest:
+    """What to raise for a content part that cannot be carried."""
+    return InvalidRequest(f"{upstream} cannot take {what}", param="messages", hint=hint)
+
+
+def refuse_other_part(part: OtherPart, upstream: str) -> InvalidRequest:
+    """What to raise for a part that the waist has no type for."""
+    kind = part.value.get("type", "of this kind")
+    return refuse_part(
+        f"a content part {kind!r} of the dialect {part.dialect}",
+        upstream,
+        "send the part as text or choose a provider of that dialect",
+    )
+
+
+def text_with_refusal(message: Message) -> str:
+    """All text of a message; what the assistant declined with is part of what was said."""
+    fields = [message.extra, *(value for value in message.extra.values() if isinstance(value, dict))]
+    refusals = (field.get("refusal") for field in fields)
+    return message.text + "".join(refusal for refusal in refusals if isinstance(refusal, str))
+
+
+def called_names(messages: Iterable[Message]) -> list[str]:
+    """For each message the name of the function whose result it is, "" where it is no result.
+
+    InvalidRequest where a result answers no call that was made before it.
+    """
+    names: list[str] = []
+    calls: dict[str, str] = {}
+    for message in messages:
+        calls.update((call.id, call.name) for call in message.tool_calls)
+        if message.role != "tool":
+            names.append("")
+            continue
+        name = calls.get(message.tool_call_id) or message.name
+        if not name:
+            raise InvalidRequest(
+                f"no message calls the tool that `tool_call_id` {message.tool_call_id[:80]!r} answers",
+                param="messages",
+                hint="send the assistant's message with the call too",
+            )
+        names.append(name)
+    return names
+
+
+def arguments_object(arguments: str, name: str) -> msgspec.Raw:
+    """A call's arguments as they stand, where they are the JSON object that the upstream demands."""
+    text = arguments.strip() or "{}"
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise InvalidRequest(
+            f"the arguments of the call of {name[:80]!r} are not a JSON object", param="messages"
+        )
+    return msgspec.Raw(text.encode())
