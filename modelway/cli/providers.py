@@ -21,16 +21,18 @@ def providers(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List the providers and what they lack."""
+    from modelway.provider import describe
+
     known = described(set_up(context))
     if name is None:
         if as_json:
-            say_json({"providers": known})
+            say_json({"providers": [describe(info) for info in known]})
         else:
             say_table(("name", "ready", "default model", "what it lacks"), map(_row, known))
         return
     chosen = find(known, name)
     if as_json:
-        say_json(chosen)
+        say_json(describe(chosen))
     else:
         _show(chosen)
 

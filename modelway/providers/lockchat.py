@@ -113,7 +113,7 @@ class Lockchat:
         max_attempts: int = MAX_ATTEMPTS,
         first_pause_s: float = FIRST_PAUSE_S,
     ) -> None:
-        self.info = _info(settings)
+        self._info = _info(settings)
         self._settings = settings
         self._http = http
         self._key = key
@@ -121,6 +121,17 @@ class Lockchat:
         self._first_pause_s = first_pause_s
         own = {name.lower(): value for name, value in (settings.headers or {}).items()}
         self._headers = {"content-type": "application/json", **own}
+
+    @property
+    def info(self) -> ProviderInfo:
+        """What this provider is, and where its key comes from."""
+        try:
+            has_key = bool(self._key())
+        except GatewayError as error:
+            return replace(self._info, ready=False, missing=error.explanation)
+        if not has_key:
+            return self._info
+        return replace(self._info, credential_source="file" if self._settings.api_key_file else "environment")
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Answer the request; see the class."""

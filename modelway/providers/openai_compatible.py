@@ -58,8 +58,8 @@ class Preset(Quirks, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class OpenAICompatible:
     """A provider for one base URL. `key` gives the credential, "" where there is none (yet).
 
-    `key_hint` tells a person where the key is set. What `info` lacks of `params` and `supports` is
-    filled in. Headers that callers send never reach the upstream.
+    `key_hint` tells a person where the key is set, `key_source` a program where it comes from. What
+    `info` lacks of `params` is filled in. Headers that callers send never reach the upstream.
     """
 
     def __init__(
@@ -72,12 +72,14 @@ class OpenAICompatible:
         headers: Mapping[str, str] = {},
         quirks: Quirks = STANDARD,
         key_hint: str = "",
+        key_source: str = "",
     ) -> None:
         self._info = info if info.params else replace(info, params=_params_without(quirks.drop))
         self._base_url = base_url.rstrip("/")
         self._http = http
         self._key = key
         self._key_hint = key_hint or f"set [providers.{info.name}] api_key_env or api_key_file"
+        self._with_key = replace(self._info, credential_source=key_source)
         self._has_key = False
         self._quirks = quirks
         self._drop = quirks.drop if quirks.include_usage else (*quirks.drop, "stream_options")
@@ -87,14 +89,16 @@ class OpenAICompatible:
     @property
     def info(self) -> ProviderInfo:
         """What this provider is; not ready as long as it needs a key and has none."""
-        if not self._info.needs_auth or self._has_key:
-            return self._info
+        if self._has_key:
+            return self._with_key
         missing = f"no API key: {self._key_hint}"
         try:
             self._has_key = bool(self._key())
         except GatewayError as error:
             missing = error.explanation
-        if self._has_key or not self._info.ready:
+        if self._has_key:
+            return self._with_key
+        if not self._info.needs_auth or not self._info.ready:
             return self._info
         return replace(self._info, ready=False, missing=missing)
 
@@ -243,6 +247,7 @@ def build_provider(
         headers=settings.headers or {},
         quirks=merged,
         key_hint=_key_hint(name, env, file),
+        key_source="file" if file else "environment",
     )
 
 

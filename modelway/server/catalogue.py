@@ -9,8 +9,8 @@ from starlette.responses import Response
 from modelway.dialects import openai_chat
 from modelway.errors import ModelNotFound
 from modelway.gateway import Gateway
-from modelway.provider import ProviderInfo
-from modelway.types import Model, Params
+from modelway.provider import ProviderInfo, describe
+from modelway.types import Model
 
 
 def json_response(value: object, status: int = 200) -> Response:
@@ -40,13 +40,13 @@ class Catalogue:
 
     async def providers(self, _: Request) -> Response:
         """Every provider, as data."""
-        described = [describe(provider.info) for provider in self._gateway.providers.values()]
+        described = [_shown(provider.info) for provider in self._gateway.providers.values()]
         return json_response({"object": "list", "data": described})
 
     async def provider(self, request: Request) -> Response:
         """One provider, as data."""
         provider = self._gateway.router.provider(request.path_params["name"])
-        return json_response(describe(provider.info))
+        return json_response(_shown(provider.info))
 
     async def health(self, _: Request) -> Response:
         """Answers as long as the process lives."""
@@ -66,14 +66,5 @@ class Catalogue:
         return models
 
 
-def describe(info: ProviderInfo) -> dict[str, object]:
-    """A provider as `GET /v1/providers` shows it; the types of `params` come from types.Params."""
-    types = {field.encode_name: field.type for field in msgspec.structs.fields(Params)}
-    fields: dict[str, object] = msgspec.structs.asdict(info)
-    fields["params"] = {name: _type_name(types[name]) for name in info.params if name in types}
-    return {"object": "provider", **fields}
-
-
-def _type_name(type_: object) -> str:
-    text = getattr(type_, "__name__", "") if isinstance(type_, type) else str(type_)
-    return text.replace("modelway.types.", "").replace(" | None", "").replace("typing.", "")
+def _shown(info: ProviderInfo) -> dict[str, object]:
+    return {"object": "provider", **describe(info)}

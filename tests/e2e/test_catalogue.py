@@ -30,7 +30,7 @@ async def test_providers_describe_themselves(tmp_path: Path) -> None:
     assert [entry["name"] for entry in listed["data"]] == ["Local", "Copilot"]
     assert listed["data"][1]["missing"] == "sign in"
     assert status == 200
-    assert one["params"] == {"temperature": "float", "tools": "tuple[Tool, ...]", "stop": "tuple[str, ...]"}
+    assert one["params"] == {"temperature": "number", "tools": "array of objects", "stop": "array of strings"}
     assert (missing, error["error"]["code"]) == (404, "provider_not_found")
 
 
