@@ -55,23 +55,45 @@ class LocalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The embedded model: a name of `modelway models list` or the path of a GGUF file.
 
     `context_length` in tokens is shared by `parallel` answers; `threads` 0 chooses by the machine.
+    `max_tokens` ends an answer whose caller sets no limit; 0: 256 for smollm2, none for other models.
     """
 
     model: str = "smollm2"
     context_length: int = 8192
     parallel: int = 4
     threads: int = 0
+    max_tokens: int = 0
     preload: bool = False
     start_timeout_s: float = 120.0
 
 
-class CopilotSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Microsoft 365 Copilot, through an application that the user or their organisation has registered.
+class CopilotGitHubSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """GitHub Copilot, through the runtime of its official SDK.
 
-    `transport` "auto" is the first one that somebody has signed in to. `time_zone` "" is the system's.
+    `runtime_path` "" is where the SDK keeps it, else `copilot-runtime` or `copilot` on the PATH. `home` ""
+    is in the data directory. `base_url` is for tests: an OpenAI-compatible address on loopback that
+    answers in GitHub's place.
     """
 
-    transport: Literal["auto", "workiq", "graph"] = "auto"
+    runtime_path: str = ""
+    home: str = ""
+    sign_in: Literal["modelway", "environment", "copilot-cli", "gh"] = "modelway"
+    client_id: str = ""
+    authority: str = ""
+    base_url: str = ""
+
+
+class CopilotSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Copilot: GitHub's, or Microsoft 365's through an application that its user has registered.
+
+    `transport` "auto" is the first one that somebody has signed in to. `default_model` "" is the
+    upstream's own choice. `max_concurrency` counts answers at the same time; more wait. `time_zone` "" is
+    the system's.
+    """
+
+    transport: Literal["auto", "github", "workiq", "graph"] = "auto"
+    default_model: str = ""
+    max_concurrency: int = 2
     client_id: str = ""
     tenant: str = ""
     base_url: str = ""
@@ -79,6 +101,7 @@ class CopilotSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     time_zone: str = ""
     web: bool = True
     idle_timeout_s: float = 120.0
+    github: CopilotGitHubSettings = CopilotGitHubSettings()
 
 
 class UpstreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

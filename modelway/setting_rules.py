@@ -63,6 +63,10 @@ def _is_fit_for_secrets(text: str) -> bool:
     return parts.scheme == "https" or is_loopback(parts.hostname or "")
 
 
+def _is_on_loopback(text: str) -> bool:
+    return not text or (_is_base_url(text) and is_loopback(urlsplit(text).hostname or ""))
+
+
 def _is_id(text: str) -> bool:
     return not text or bool(_ID.fullmatch(text))
 
@@ -94,6 +98,7 @@ RULES = (
     Rule("local.context_length", _at_least(256), "must be at least 256"),
     Rule("local.parallel", lambda slots: 1 <= slots <= 256, "must be from 1 to 256"),
     Rule("local.threads", _at_least(0), "must be 0 (chosen by the machine) or more"),
+    Rule("local.max_tokens", _at_least(0), "must be 0 (chosen by the model) or more"),
     Rule("*_bytes", _at_least(1024), "must be at least 1024 bytes"),
     Rule("*_s", lambda seconds: 0 < seconds < math.inf, _SECONDS),
     Rule(
@@ -121,6 +126,14 @@ RULES = (
         _is_fit_for_secrets,
         "must be https://HOST; http:// is taken for loopback addresses only",
     ),
+    Rule(
+        "copilot.github.authority",
+        _is_fit_for_secrets,
+        "must be https://HOST; http:// is taken for loopback addresses only",
+    ),
+    Rule("copilot.github.base_url", _is_on_loopback, "must be http:// and a loopback address"),
+    Rule("copilot.github.client_id", _is_id, "must be the id of the registered application"),
+    Rule("copilot.max_concurrency", lambda most: 1 <= most <= 64, "must be from 1 to 64"),
     Rule("copilot.tenant", _is_id, "must be the id or the domain of the tenant"),
     Rule("copilot.client_id", _is_id, "must be the id of the registered application"),
     Rule("copilot.time_zone", _is_zone, "must be a name such as Europe/Berlin, or empty"),
@@ -181,6 +194,7 @@ _NOT_FOR_PROJECTS = (
     "copilot.tenant",
     "copilot.base_url",
     "copilot.authority",
+    "copilot.github.*",
 )
 
 

@@ -24,3 +24,8 @@ def find_model() -> Path:
         return models.resolve("smollm2", directories.data)
     except ProviderNotConfigured:
         return models.pull("smollm2", directories.cache / "tests")
+
+
+def few_words() -> dict[str, str]:
+    """The environment of a program that runs the embedded model, and need not hear it out."""
+    return {"MODELWAY_LOCAL__MODEL": str(find_model()), "MODELWAY_LOCAL__MAX_TOKENS": "16"}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest_local import find_model
+from tests.conftest_local import few_words
 from tests.e2e.running import Running
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -34,7 +34,7 @@ def run(*command: str) -> str:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     port = ("--port", "1337") if PROGRAMS else ()
-    environ = {"MODELWAY_LOCAL__MODEL": str(find_model())}
+    environ = few_words()
     folder = tmp_path_factory.mktemp("server")
     with Running(folder, "--fallback", "Local", *port, environ=environ) as running:
         yield running
@@ -74,7 +74,7 @@ def test_the_client_without_a_server_keeps_the_conversation(tmp_path: Path) -> N
         env={
             **os.environ,
             "MODELWAY_DATA_DIR": str(tmp_path),
-            "MODELWAY_LOCAL__MODEL": str(find_model()),
+            **few_words(),
         },
     )
     assert done.returncode == 0, done.stderr

@@ -14,7 +14,7 @@ from modelway.auth import Auth
 from modelway.config import ServerSettings
 from modelway.server.app import Application
 from modelway.telemetry import Telemetry
-from tests.conftest_local import find_model
+from tests.conftest_local import few_words
 from tests.e2e.running import Running
 from tests.scripted import Scripted
 from tests.serving import gateway_of
@@ -33,7 +33,7 @@ def blocks(language: str, *documents: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    environ = {"MODELWAY_LOCAL__MODEL": str(find_model())}
+    environ = few_words()
     with Running(tmp_path_factory.mktemp("server"), environ=environ) as running:
         yield running
 
@@ -50,7 +50,7 @@ def run(server: Running, folder: Path, *command: str, stdin: str = "") -> str:
             **os.environ,
             "MODELWAY_DATA_DIR": str(folder),
             "MODELWAY_CONFIG_DIR": str(folder),
-            "MODELWAY_LOCAL__MODEL": str(find_model()),
+            **few_words(),
         },
     )
     assert done.returncode == 0, done.stderr

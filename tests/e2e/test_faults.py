@@ -5,10 +5,15 @@ import json
 import os
 import signal
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
+from modelway.config import UpstreamSettings
+from modelway.provider import ProviderInfo
+from modelway.providers.http import HTTPClient
+from modelway.providers.openai_compatible import OpenAICompatible
 from modelway.types import ChatRequest, Event, Finish, TextDelta
 from tests.e2e.running import Running
 from tests.e2e.test_wire import BODY, get, post, wire
@@ -18,6 +23,10 @@ from tests.serving import gateway_of, serving
 
 pytestmark = pytest.mark.anyio
 STREAM = BODY[:-1] + b',"stream":true,"conversation_id":"c"}'
+
+
+def provider_at(url: str, http: HTTPClient) -> OpenAICompatible:
+    return OpenAICompatible(ProviderInfo(name="Up", default_model="m"), url, http=http, key=lambda: "")
 
 
 class Stubborn(Scripted):
@@ -82,14 +91,12 @@ async def test_an_upstream_with_a_choice_out_of_bounds_is_malformed(
             upstream.stream(b"data: " + answer + b"\n\n")
         else:
             upstream.reply_with(answer, kind="application/json")
-        config = f'provider = "Up"\n[providers.Up]\nbase_url = "{upstream.url}"\ndefault_model = "m"\n'
-        server = Running(tmp_path, config=config)
-        try:
-            await asyncio.to_thread(server.start)
-            async with wire(server.address, post(body=STREAM if stream else BODY)) as connection:
-                assert await connection.error() == (502, "upstream_malformed")
-        finally:
-            await asyncio.to_thread(server.kill)
+        async with (
+            aclosing(HTTPClient(UpstreamSettings())) as http,
+            serving(gateway_of([provider_at(upstream.url, http)], tmp_path)) as address,
+            wire(address, post(body=STREAM if stream else BODY)) as connection,
+        ):
+            assert await connection.error() == (502, "upstream_malformed")
 
 
 async def test_the_server_ends_answers_with_an_error_when_its_grace_time_is_over(tmp_path: Path) -> None:
