@@ -1,0 +1,38 @@
+"""Anthropic's Messages API (POST /v1/messages), in both directions.
+
+The server half reads what callers send and writes what they get; the client half drives Anthropic and
+whoever speaks its format. Source: Anthropic's API reference of version 2026-10-21 and its published SDK.
+"""
+
+from modelway.dialects.anthropic_messages.body import (
+    decode_completion,
+    decode_error,
+    decode_models,
+    encode_completion,
+    encode_error,
+    encode_models,
+)
+from modelway.dialects.anthropic_messages.read_request import decode_request
+from modelway.dialects.anthropic_messages.read_stream import EventDecoder
+from modelway.dialects.anthropic_messages.replay import replayed
+from modelway.dialects.anthropic_messages.wire import NAME, error_in_stream
+from modelway.dialects.anthropic_messages.write_request import PARAMS, encode_request, version_for
+from modelway.dialects.anthropic_messages.write_stream import EventEncoder
+
+__all__ = [
+    "NAME",
+    "PARAMS",
+    "EventDecoder",
+    "EventEncoder",
+    "decode_completion",
+    "decode_error",
+    "decode_models",
+    "decode_request",
+    "encode_completion",
+    "encode_error",
+    "encode_models",
+    "encode_request",
+    "error_in_stream",
+    "replayed",
+    "version_for",
+]

@@ -1,0 +1,123 @@
+"""Writes a request for Anthropic, or another upstream that speaks its format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from modelway.dialects.anthropic_messages.thinking import thinking_fields
+from modelway.dialects.anthropic_messages.wire import NAME
+from modelway.dialects.anthropic_messages.write_content import UPSTREAM, system_content, turns
+from modelway.dialects.translation import refuse_foreign_fields, refuse_params
+from modelway.errors import InvalidRequest
+from modelway.types import ChatRequest, Params, ResponseFormat, Tool
+
+VERSION = "2026-10-21"
+# The last version that knows of temperature and its like; newer models refuse them in this one, too.
+SAMPLING_VERSION = "2023-06-01"
+# The format demands a limit; every model that is offered can write as much.
+DEFAULT_MAX_TOKENS = 32_000
+PARAMS = (
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "stop",
+    "reasoning_effort",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "response_format",
+)
+
+
+def encode_request(request: ChatRequest) -> bytes:
+    """The JSON body for the upstream; InvalidRequest for what it cannot be told."""
+    refuse_foreign_fields(request, NAME, UPSTREAM)
+    _refuse_params(request)
+    own = dict(request.extra) if request.dialect == NAME else {}
+    body: dict[str, Any] = {
+        "model": request.model,
+        "max_tokens": request.params.max_tokens or DEFAULT_MAX_TOKENS,
+        "messages": turns(request),
+    }
+    if system := system_content(request.messages):
+        body["system"] = system
+    if request.stream:
+        body["stream"] = True
+    if request.params.stop:
+        body["stop_sequences"] = request.params.stop
+    body |= _sampling(request.params)
+    body |= _tools(request.params)
+    body |= _output_config(request.params, own.pop("output_config", {}))
+    if request.dialect != NAME:  # a caller of this one has said how to think in its own words
+        body |= thinking_fields(request.model, request.params, body)
+    return msgspec.json.encode(body | own)
+
+
+def version_for(request: ChatRequest) -> str:
+    """The version of the API that knows everything that the request asks for."""
+    needs_older = _sampling(request.params) or (request.dialect == NAME and "top_k" in request.extra)
+    return SAMPLING_VERSION if needs_older else VERSION
+
+
+def _refuse_params(request: ChatRequest) -> None:
+    params = request.params
+    refuse_params(request, ("n", "seed"), UPSTREAM)
+    refuse_params(
+        request,
+        [name for name in ("presence_penalty", "frequency_penalty") if getattr(params, name)],
+        UPSTREAM,
+    )
+    if params.temperature is not None and params.temperature > 1:
+        raise InvalidRequest(f"for {UPSTREAM} `temperature` is at most 1", param="temperature")
+    wanted = params.response_format
+    if wanted is not None and wanted.kind == "json_object":
+        raise InvalidRequest(
+            f"{UPSTREAM} writes JSON only to a schema",
+            param="response_format",
+            hint='ask for "json_schema" with the schema',
+        )
+
+
+def _sampling(params: Params) -> dict[str, float]:
+    """What differs from the default, which is 1 for both: to say nothing is the same."""
+    asked = {"temperature": params.temperature, "top_p": params.top_p}
+    return {name: value for name, value in asked.items() if value is not None and value != 1}
+
+
+def _output_config(params: Params, own: Any) -> dict[str, Any]:
+    config = dict(own) if isinstance(own, dict) else {}
+    wanted = params.response_format
+    if wanted is not None and wanted.kind == "json_schema":
+        config["format"] = _format(wanted)
+    return {"output_config": config} if config else {}
+
+
+def _format(wanted: ResponseFormat) -> dict[str, Any]:
+    return {"type": "json_schema", "schema": wanted.json_schema}
+
+
+def _tools(params: Params) -> dict[str, Any]:
+    choice = params.tool_choice
+    if not params.tools:
+        if choice is not None and choice.mode in ("required", "named"):
+            raise InvalidRequest("`tool_choice` demands a call and there are no `tools`", param="tool_choice")
+        return {}
+    fields: dict[str, Any] = {"tools": [_tool(tool) for tool in params.tools]}
+    words = {"auto": "auto", "none": "none", "required": "any", "named": "tool"}
+    chosen: dict[str, Any] = {"type": words[choice.mode]} if choice else {}
+    if choice is not None and choice.mode == "named":
+        chosen["name"] = choice.name
+    if params.parallel_tool_calls is False and chosen.get("type") != "none":
+        chosen = {"type": "auto", **chosen, "disable_parallel_tool_use": True}
+    return fields | ({"tool_choice": chosen} if chosen else {})
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    fields: dict[str, Any] = {"name": tool.name, "input_schema": tool.parameters or {"type": "object"}}
+    if tool.description:
+        fields["description"] = tool.description
+    if tool.strict is not None:
+        fields["strict"] = tool.strict
+    return fields
