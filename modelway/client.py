@@ -73,11 +73,11 @@ class InProcess:
 
     async def providers(self) -> list[ProviderInfo]:
         """The providers that the gateway has."""
-        return [provider.info for provider in self._gateway.providers.values()]
+        return await self._gateway.offering.infos()
 
     async def models(self) -> list[Model]:
-        """The model names that can be asked for."""
-        return [Model(id=name) for name in self._gateway.router.model_names()]
+        """The models that the gateway lists."""
+        return await self._gateway.models()
 
     async def aclose(self) -> None:
         """Close the gateway."""

@@ -12,10 +12,11 @@ from msgspec.structs import replace
 
 from modelway.conversations import Conversations, Ephemeral, Turn
 from modelway.errors import GatewayError, InternalError, UpstreamProtocolError
+from modelway.offering import Offering
 from modelway.provider import Provider
 from modelway.routing import Candidate, RetryPolicy, Router
 from modelway.telemetry import Attempt, milliseconds_since
-from modelway.types import Caller, ChatRequest, Completion, Delta, Event, Finish
+from modelway.types import Caller, ChatRequest, Completion, Delta, Event, Finish, Model
 
 _HAS_BEGUN = (*Delta, Finish)
 
@@ -49,6 +50,7 @@ class Gateway:
     ) -> None:
         self.router = router
         self.conversations = conversations
+        self.offering = Offering(router.providers)
         self._policy = policy
         self._resources = resources
 
@@ -77,6 +79,10 @@ class Gateway:
             turn.interrupt()
             raise
 
+    async def models(self, *, refresh: bool = False) -> list[Model]:
+        """Every model that can be asked for, by the names that callers use."""
+        return await self.offering.models(self.router.model_names(), refresh=refresh)
+
     async def preload(self) -> None:
         """Start what would otherwise start with the first request that needs it."""
         for provider in self.providers.values():
@@ -87,7 +93,7 @@ class Gateway:
         """Close the providers, then the store that their last turns are written to."""
         async with AsyncExitStack() as stack:
             # The last one in is closed first; one that fails to close does not keep the others open.
-            for resource in (self.conversations, *self._resources, *self.providers.values()):
+            for resource in (self.conversations, *self._resources, *self.providers.values(), self.offering):
                 stack.push_async_callback(resource.aclose)
 
     async def _open_turn(self, request: ChatRequest, caller: Caller) -> Turn | Ephemeral:

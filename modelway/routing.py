@@ -88,11 +88,7 @@ class Router:
         """The provider of this name, in any case."""
         found = self._by_name.get(name.casefold())
         if found is None:
-            raise ProviderNotFound(
-                f"no provider is called {_quoted(name)}",
-                hint=_nearest(name, self.providers) + "`modelway providers` lists them",
-                param="provider",
-            )
+            raise unknown_provider(name, self.providers)
         return found
 
     def resolve(self, request: ChatRequest) -> list[Candidate]:
@@ -151,6 +147,15 @@ class Router:
             return None
         # Several may list the same model: one that can be reached goes before one without a key.
         return Candidate(min(offering, key=lambda provider: not provider.info.ready), model)
+
+
+def unknown_provider(name: str, known: Iterable[str]) -> ProviderNotFound:
+    """The error for a name that no provider bears; it tells the nearest ones."""
+    return ProviderNotFound(
+        f"no provider is called {_quoted(name)}",
+        hint=_nearest(name, known) + "`modelway providers` lists them",
+        param="provider",
+    )
 
 
 def _models(provider: Provider) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import modelway
 from modelway.client import AsyncClient
@@ -106,8 +107,8 @@ async def test_closing_a_reply_stops_the_upstream(connect: Open, tmp_path: Path)
 async def test_providers_and_models_are_listed(connect: Open, tmp_path: Path) -> None:
     local = Scripted("Local", params=("temperature",))
     async with connect(tmp_path, local) as client:
-        assert await client.providers() == [local.info]
-        assert "local-1" in [model.id for model in await client.models()]
+        assert await client.providers() == [replace(local.info, models=("local-1",))]
+        assert [model.id for model in await client.models()] == ["local-1", "Local/local-1"]
 
 
 async def test_a_reply_is_read_only_once(connect: Open, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`modelway providers`: who can answer."""
+"""`modelway providers`: who can answer, and how fast."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modelway.cli.examples import examples
+from modelway.cli.exits import CommandError, ExitCode
 from modelway.cli.output import say, say_json, say_table
 from modelway.cli.setup import Setup, set_up
 
@@ -14,79 +15,104 @@ if TYPE_CHECKING:
     from modelway.provider import ProviderInfo
 
 
-@examples("modelway providers", "modelway providers groq --json")
+@examples("modelway providers", "modelway providers groq --json", "modelway providers test groq")
 def providers(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show only this one, in full.")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME | test NAME]", help="Show this one in full, or ask it something."),
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="The model to test.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List the providers and what they lack."""
-    from modelway.provider import describe
+    """List the providers and what they lack; show one; or test one with a short question."""
+    setup = set_up(context)
+    match words or []:
+        case []:
+            _list(setup, as_json=as_json)
+        case [name]:
+            _show(setup, name, as_json=as_json)
+        case ["test", name]:
+            from modelway.cli.trial import test
 
-    known = described(set_up(context))
-    if name is None:
-        if as_json:
-            say_json({"providers": [describe(info) for info in known]})
-        else:
-            say_table(("name", "ready", "default model", "what it lacks"), map(_row, known))
-        return
-    chosen = find(known, name)
-    if as_json:
-        say_json(describe(chosen))
-    else:
-        _show(chosen)
+            test(setup, name, model, as_json=as_json)
+        case _:
+            raise CommandError("too many names", hint="`modelway providers test NAME`", code=ExitCode.USAGE)
 
 
-def described(setup: Setup) -> list[ProviderInfo]:
-    """What every provider says of itself, by the settings; nothing is started or connected."""
+def described(setup: Setup, *, ask: bool = False) -> list[ProviderInfo]:
+    """What every provider says of itself, by the settings; with `ask`, the models that upstreams list."""
     import asyncio
 
+    from modelway.offering import Offering
     from modelway.providers.http import HTTPClient
     from modelway.wiring import build_providers
 
     async def collect() -> list[ProviderInfo]:
         http = HTTPClient(setup.settings.upstream)
         found = build_providers(setup.settings, http, data_dir=setup.directories.data)
+        offering = Offering({provider.info.name: provider for provider in found})
         try:
-            return [provider.info for provider in found]
+            return await offering.infos() if ask else [provider.info for provider in found]
         finally:
-            for provider in found:
-                await provider.aclose()
-            await http.aclose()
+            for resource in (offering, *found, http):
+                await resource.aclose()
 
     return asyncio.run(collect())
 
 
 def find(known: list[ProviderInfo], name: str) -> ProviderInfo:
     """The provider of this name, in any case; ProviderNotFound with the nearest ones."""
-    import difflib
+    from modelway.routing import unknown_provider
 
-    from modelway.errors import ProviderNotFound
+    for info in known:
+        if info.name.casefold() == name.casefold():
+            return info
+    raise unknown_provider(name, [info.name for info in known])
 
-    by_name = {info.name.casefold(): info for info in known}
-    if name.casefold() in by_name:
-        return by_name[name.casefold()]
-    nearest = [by_name[near].name for near in difflib.get_close_matches(name.casefold(), by_name)]
-    raise ProviderNotFound(
-        f'no provider is called "{name}"',
-        hint=f"did you mean {', '.join(nearest)}?" if nearest else "`modelway providers` lists them",
-    )
+
+def _list(setup: Setup, *, as_json: bool) -> None:
+    from modelway.provider import describe
+
+    known = described(setup, ask=as_json)
+    if as_json:
+        say_json({"providers": [describe(info) for info in known]})
+    else:
+        say_table(("name", "ready", "default model", "what it lacks"), map(_row, known))
 
 
 def _row(info: ProviderInfo) -> tuple[str, str, str, str]:
     return info.name, "yes" if info.ready else "no", info.default_model, info.missing
 
 
-def _show(info: ProviderInfo) -> None:
+def _show(setup: Setup, name: str, *, as_json: bool) -> None:
+    from modelway.provider import describe
+
+    info = find(described(setup, ask=True), name)
+    fields = describe(info)
+    if as_json:
+        say_json(fields)
+        return
     say(f"{info.name}{f' ({info.label})' if info.label and info.label != info.name else ''}")
     lines = {
         "documents": info.url,
         "ready": "yes" if info.ready else f"no: {info.missing}",
+        "signed in": f"yes ({info.credential_source})" if info.credential_source else _signed_out(info),
         "default model": info.default_model,
         "models": ", ".join(info.models),
+        "streams": "yes" if info.supports_stream else "no",
         "supports": ", ".join(info.supports),
-        "parameters": ", ".join(info.params),
+        "parameters": ", ".join(f"{param}: {kind}" for param, kind in _types(fields).items()),
     }
     for label, text in lines.items():
         if text:
             say(f"  {label + ':':<15}{text}")
+
+
+def _types(fields: dict[str, object]) -> dict[str, str]:
+    params = fields["params"]
+    return params if isinstance(params, dict) else {}
+
+
+def _signed_out(info: ProviderInfo) -> str:
+    return "no" if info.needs_auth else "not needed"

@@ -7,10 +7,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from modelway.dialects import openai_chat
-from modelway.errors import ModelNotFound
+from modelway.errors import InvalidRequest, ModelNotFound
 from modelway.gateway import Gateway
 from modelway.provider import ProviderInfo, describe
-from modelway.types import Model
 
 
 def json_response(value: object, status: int = 200) -> Response:
@@ -19,34 +18,36 @@ def json_response(value: object, status: int = 200) -> Response:
 
 
 class Catalogue:
-    """Describes what the gateway can reach. Upstreams are not asked: these replies never wait."""
+    """Describes what the gateway can reach; `?refresh=true` asks the upstreams anew for their models."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    async def models(self, _: Request) -> Response:
+    async def models(self, request: Request) -> Response:
         """Every model name that can be asked for without naming a provider, and "Provider/model"."""
-        return Response(openai_chat.encode_models(self._models()), media_type="application/json")
+        models = await self._gateway.models(refresh=_refresh(request))
+        return Response(openai_chat.encode_models(models), media_type="application/json")
 
     async def model(self, request: Request) -> Response:
         """One model."""
         wanted: str = request.path_params["id"]
-        for model in self._models():
+        for model in await self._gateway.models(refresh=_refresh(request)):
             if model.id == wanted:
                 return json_response(openai_chat.model_object(model))
         raise ModelNotFound(
             f'no model is called "{wanted[:80]}"', hint="GET /v1/models lists them", param="model"
         )
 
-    async def providers(self, _: Request) -> Response:
+    async def providers(self, request: Request) -> Response:
         """Every provider, as data."""
-        described = [_shown(provider.info) for provider in self._gateway.providers.values()]
-        return json_response({"object": "list", "data": described})
+        infos = await self._gateway.offering.infos(refresh=_refresh(request))
+        return json_response({"object": "list", "data": [_shown(info) for info in infos]})
 
     async def provider(self, request: Request) -> Response:
         """One provider, as data."""
-        provider = self._gateway.router.provider(request.path_params["name"])
-        return json_response(_shown(provider.info))
+        name = self._gateway.router.provider(request.path_params["name"]).info.name
+        [info] = await self._gateway.offering.infos([name], refresh=_refresh(request))
+        return json_response(_shown(info))
 
     async def health(self, _: Request) -> Response:
         """Answers as long as the process lives."""
@@ -57,14 +58,17 @@ class Catalogue:
         await self._gateway.conversations.ready()
         return json_response({"status": "ready"})
 
-    def _models(self) -> list[Model]:
-        models = [Model(id=name, owned_by="modelway") for name in self._gateway.router.model_names()]
-        for provider in self._gateway.providers.values():
-            info = provider.info
-            names = dict.fromkeys((info.default_model, *info.models))
-            models += [Model(id=f"{info.name}/{name}", owned_by=info.name) for name in names if name]
-        return models
-
 
 def _shown(info: ProviderInfo) -> dict[str, object]:
     return {"object": "provider", **describe(info)}
+
+
+def _refresh(request: Request) -> bool:
+    """Whether the client wants the upstreams to be asked now."""
+    match request.query_params.get("refresh", "false"):
+        case "true":
+            return True
+        case "false":
+            return False
+        case _:
+            raise InvalidRequest('`refresh` must be "true" or "false"', param="refresh")

@@ -44,6 +44,9 @@ def _query(name: str, description: str) -> dict[str, Any]:
     return {"name": name, "in": "query", "description": description, "schema": _STRING}
 
 
+_REFRESH = _query("refresh", "true: ask the upstreams anew for their models")
+
+
 def _chat(*path_params: str) -> dict[str, Any]:
     operation = _operation(
         "Answer a chat, streamed as server-sent events or whole",
@@ -58,10 +61,10 @@ _PATHS: dict[str, Any] = {
     "/v1/chat/completions": _chat(),
     "/api/{provider}/chat/completions": _chat("provider"),
     "/api/{provider}/{conversation_id}/chat/completions": _chat("provider", "conversation_id"),
-    "/v1/models": {"get": _operation("The models that can be asked for")},
+    "/v1/models": {"get": _operation("The models that can be asked for", params=(_REFRESH,))},
     "/v1/models/{id}": {"get": _operation("One model", params=(_path("id"),))},
-    "/v1/providers": {"get": _operation("The providers and what they can do")},
-    "/v1/providers/{name}": {"get": _operation("One provider", params=(_path("name"),))},
+    "/v1/providers": {"get": _operation("The providers and what they can do", params=(_REFRESH,))},
+    "/v1/providers/{name}": {"get": _operation("One provider", params=(_path("name"), _REFRESH))},
     "/v1/conversations": {
         "get": _operation(
             "The caller's conversations, newest first",

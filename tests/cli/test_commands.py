@@ -49,7 +49,7 @@ def test_a_provider_is_shown_with_what_it_lacks(home: Home) -> None:
 def test_an_unknown_provider_gets_the_nearest_name(home: Home) -> None:
     done = home.run("providers", "Grok")
     assert done.code == ExitCode.ERROR
-    assert "did you mean Groq?" in done.err
+    assert "nearest: Groq" in done.err
 
 
 def test_models_are_listed_with_what_is_here(home: Home) -> None:
