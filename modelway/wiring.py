@@ -15,6 +15,7 @@ from modelway.models import resolve
 from modelway.plugins import installed, load_plugins
 from modelway.provider import Provider, ProviderInfo
 from modelway.providers.copilot import Copilot, SignIns
+from modelway.providers.gemini import Gemini
 from modelway.providers.http import HTTPClient
 from modelway.providers.local import Local
 from modelway.providers.lockchat import Lockchat, own_settings
@@ -103,7 +104,10 @@ def build_native(settings: Settings, http: HTTPClient) -> list[Provider]:
     def chosen(name: str) -> ProviderSettings:
         return own.get(name.casefold(), ProviderSettings())
 
-    return [Ollama(chosen("Ollama"), http=http, key_lookup=credential)]
+    return [
+        Gemini(chosen("Gemini"), http=http, key_lookup=credential),
+        Ollama(chosen("Ollama"), http=http, key_lookup=credential),
+    ]
 
 
 def build_copilot(settings: Settings, data_dir: Path) -> Copilot:

@@ -19,6 +19,7 @@ from modelway.config import LocalSettings, ProviderSettings, UpstreamSettings
 from modelway.errors import GatewayError
 from modelway.provider import Provider, ProviderInfo
 from modelway.providers.copilot import Copilot
+from modelway.providers.gemini import Gemini
 from modelway.providers.http import HTTPClient
 from modelway.providers.local import Local
 from modelway.providers.lockchat import Lockchat
@@ -26,6 +27,7 @@ from modelway.providers.ollama import Ollama
 from modelway.providers.openai_compatible import OpenAICompatible, build_provider, load_presets
 from modelway.types import ChatRequest, Delta, Event, Finish, Message, Params, collect
 from tests.conftest_local import find_model
+from tests.fake_gemini import KEY, FakeGemini
 from tests.fake_m365 import FakeM365
 from tests.fake_ollama import FakeOllama
 from tests.fake_upstream import FakeUpstream
@@ -126,6 +128,26 @@ async def lockchat_stage() -> AsyncIterator[Stage]:
         yield OpenAICompatibleStage(upstream, Lockchat(settings, http=http, key=lambda: "key"))
 
 
+class GeminiStage(OpenAICompatibleStage):
+    """Gemini calls the assistant a model, and messages contents."""
+
+    def heard(self) -> list[list[tuple[str, str]]]:
+        assert isinstance(self._upstream, FakeGemini)
+        roles = {"user": "user", "model": "assistant"}
+        return [
+            [(roles[content["role"]], content["parts"][0]["text"]) for content in asked["contents"]]
+            for asked in self._upstream.asked
+        ]
+
+
+@asynccontextmanager
+async def gemini_stage() -> AsyncIterator[Stage]:
+    """Gemini, with a key."""
+    async with FakeGemini() as upstream, aclosing(HTTPClient(UpstreamSettings())) as http:
+        settings = ProviderSettings(base_url=upstream.base)
+        yield GeminiStage(upstream, Gemini(settings, http=http, key_lookup=lambda env, file: KEY))
+
+
 @asynccontextmanager
 async def ollama_stage() -> AsyncIterator[Stage]:
     """Ollama, with a default model of the user's."""
@@ -177,6 +199,7 @@ STAGES["Local"] = local_stage
 STAGES["Lockchat"] = lockchat_stage
 STAGES["Copilot"] = copilot_stage
 STAGES["Ollama"] = ollama_stage
+STAGES["Gemini"] = gemini_stage
 
 
 @pytest.fixture(params=STAGES)
