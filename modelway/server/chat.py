@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from typing import Protocol
-from urllib.parse import parse_qs
 
 from msgspec.structs import replace
 
 from modelway.dialects import sse
 from modelway.dialects.openai_chat import Envelope
-from modelway.errors import GatewayError, InvalidRequest
+from modelway.errors import GatewayError
 from modelway.gateway import Answer, Gateway
-from modelway.server.exchange import ClientGone, Exchange, Headers, header_value
+from modelway.server.exchange import Exchange, Headers, addressed, header_value, until_client_is_gone
 from modelway.telemetry import milliseconds_since
 from modelway.types import ChatRequest, Completion, Event, Finish
 
@@ -77,7 +75,7 @@ class ChatEndpoint:
         record = exchange.record
         exchange.telemetry.asked(record, request)
         async with (
-            _until_client_is_gone(exchange),
+            until_client_is_gone(exchange),
             aclosing(await self._gateway.answer(request, exchange.caller, record.attempts)) as answer,
         ):
             record.first_ms = milliseconds_since(record.time)
@@ -142,65 +140,17 @@ class _KeepAlive:
         self._timer = self._loop.call_later(self._period_s - silent, self._tick)
 
 
-@asynccontextmanager
-async def _until_client_is_gone(exchange: Exchange) -> AsyncIterator[None]:
-    """Cancel what is inside when the client closes its connection; ClientGone is raised then."""
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("an endpoint runs inside a task")
-    gone = False
-
-    async def watch() -> None:
-        nonlocal gone
-        while (await exchange.receive())["type"] != "http.disconnect":
-            pass
-        # A complete reply is reported as a disconnect too; cancelling then would only hurt the clean-up.
-        if not exchange.complete:
-            gone = True
-            task.cancel()
-
-    watcher = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not gone:
-            raise
-        task.uncancel()
-        raise ClientGone from None
-    finally:
-        watcher.cancel()
-
-
 def _with_address(request: ChatRequest, exchange: Exchange) -> ChatRequest:
     """Add what the client says outside the body, for clients that cannot add fields to it."""
     if exchange.path == "/v1/chat/completions" and not exchange.scope["query_string"]:
         named = (b"x-modelway-provider", b"x-modelway-conversation-id")
         if not any(name in exchange.headers for name in named):
             return request
-    provider = _addressed(exchange, "provider", b"x-modelway-provider", request.provider)
-    conversation_id = _addressed(
+    provider = addressed(exchange, "provider", b"x-modelway-provider", request.provider)
+    conversation_id = addressed(
         exchange, "conversation_id", b"x-modelway-conversation-id", request.conversation_id
     )
     return replace(request, provider=provider, conversation_id=conversation_id)
-
-
-def _addressed(exchange: Exchange, name: str, header: bytes, in_body: str) -> str:
-    """One value out of path, body, query and header; two different ones are refused, not ranked."""
-    query = parse_qs(exchange.scope["query_string"].decode("latin-1"))
-    in_path = exchange.scope.get("path_params", {}).get(name, "")
-    said = {
-        "path": {in_path},
-        "body": {in_body},
-        "query": set(query.get(name, ())),
-        "header": {value.decode("latin-1") for key, value in exchange.scope["headers"] if key == header},
-    }
-    values = set().union(*said.values()) - {""}
-    # A provider's name is the same in any case, a conversation's is not.
-    distinct = {value.casefold() for value in values} if name == "provider" else values
-    if len(distinct) > 1:
-        places = " and ".join(place for place, words in said.items() if any(words))
-        raise InvalidRequest(f"`{name}` differs in {places}", param=name, hint="send it once")
-    return values.pop() if values else ""
 
 
 def _envelope(request: ChatRequest, answer: Answer, model: str) -> Envelope:

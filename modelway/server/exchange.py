@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 from modelway.auth import LOCAL_CALLER
 from modelway.dialects import openai_chat
 from modelway.errors import (
     AuthenticationError,
     GatewayError,
+    InvalidRequest,
     RequestTooLarge,
     SignInRequired,
     UpstreamError,
@@ -119,6 +122,10 @@ class Exchange:
         )
         await self.write(body, last=True)
 
+    def cut(self) -> None:
+        """Send no more: the connection is closed, so that the client sees that the end is missing."""
+        self.complete = True
+
     async def fail(self, error: GatewayError) -> None:
         """Tell the client of an error: as the reply or, once a stream has begun, inside it.
 
@@ -147,3 +154,51 @@ def header_value(text: str) -> bytes:
     if text.isascii() and text.isprintable():
         return text.encode()
     return quote(text, safe=" /:@.,;+-_()[]").encode()
+
+
+def addressed(exchange: Exchange, name: str, header: bytes, in_body: str) -> str:
+    """One value out of path, body, query and header; two different ones are refused, not ranked."""
+    query = parse_qs(exchange.scope["query_string"].decode("latin-1"))
+    in_path = exchange.scope.get("path_params", {}).get(name, "")
+    said = {
+        "path": {in_path},
+        "body": {in_body},
+        "query": set(query.get(name, ())),
+        "header": {value.decode("latin-1") for key, value in exchange.scope["headers"] if key == header},
+    }
+    values = set().union(*said.values()) - {""}
+    # A provider's name is the same in any case, a conversation's is not.
+    distinct = {value.casefold() for value in values} if name == "provider" else values
+    if len(distinct) > 1:
+        places = " and ".join(place for place, words in said.items() if any(words))
+        raise InvalidRequest(f"`{name}` differs in {places}", param=name, hint="send it once")
+    return values.pop() if values else ""
+
+
+@asynccontextmanager
+async def until_client_is_gone(exchange: Exchange) -> AsyncIterator[None]:
+    """Cancel what is inside when the client closes its connection; ClientGone is raised then."""
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("an endpoint runs inside a task")
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await exchange.receive())["type"] != "http.disconnect":
+            pass
+        # A complete reply is reported as a disconnect too; cancelling then would only hurt the clean-up.
+        if not exchange.complete:
+            gone = True
+            task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not gone:
+            raise
+        task.uncancel()
+        raise ClientGone from None
+    finally:
+        watcher.cancel()
