@@ -14,6 +14,7 @@ from modelway.gateway import Gateway
 from modelway.models import resolve
 from modelway.plugins import installed, load_plugins
 from modelway.provider import Provider, ProviderInfo
+from modelway.providers.anthropic import Anthropic
 from modelway.providers.copilot import Copilot, SignIns
 from modelway.providers.gemini import Gemini
 from modelway.providers.http import HTTPClient
@@ -105,6 +106,7 @@ def build_native(settings: Settings, http: HTTPClient) -> list[Provider]:
         return own.get(name.casefold(), ProviderSettings())
 
     return [
+        Anthropic(chosen("Anthropic"), http=http, key_lookup=credential),
         Gemini(chosen("Gemini"), http=http, key_lookup=credential),
         Ollama(chosen("Ollama"), http=http, key_lookup=credential),
     ]

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from modelway.config import LocalSettings, ProviderSettings, UpstreamSettings
 from modelway.errors import GatewayError
 from modelway.provider import Provider, ProviderInfo
+from modelway.providers.anthropic import Anthropic
 from modelway.providers.copilot import Copilot
 from modelway.providers.gemini import Gemini
 from modelway.providers.http import HTTPClient
@@ -26,7 +27,9 @@ from modelway.providers.lockchat import Lockchat
 from modelway.providers.ollama import Ollama
 from modelway.providers.openai_compatible import OpenAICompatible, build_provider, load_presets
 from modelway.types import ChatRequest, Delta, Event, Finish, Message, Params, collect
+from tests import fake_anthropic
 from tests.conftest_local import find_model
+from tests.fake_anthropic import FakeAnthropic
 from tests.fake_gemini import KEY, FakeGemini
 from tests.fake_m365 import FakeM365
 from tests.fake_ollama import FakeOllama
@@ -156,6 +159,15 @@ async def ollama_stage() -> AsyncIterator[Stage]:
         yield OpenAICompatibleStage(upstream, Ollama(settings, http=http, key_lookup=lambda env, file: ""))
 
 
+@asynccontextmanager
+async def anthropic_stage() -> AsyncIterator[Stage]:
+    """Anthropic, with a key."""
+    async with FakeAnthropic() as upstream, aclosing(HTTPClient(UpstreamSettings())) as http:
+        settings = ProviderSettings(base_url=upstream.root)
+        provider = Anthropic(settings, http=http, key_lookup=lambda env, file: fake_anthropic.KEY)
+        yield OpenAICompatibleStage(upstream, provider)
+
+
 class CopilotOfAnyModel(Copilot):
     """Copilot has one model, and the contract asks for another."""
 
@@ -198,6 +210,7 @@ STAGES = {name: preset_stage(name) for name in ("OpenAI", "Azure", "Mistral", "L
 STAGES["Local"] = local_stage
 STAGES["Lockchat"] = lockchat_stage
 STAGES["Copilot"] = copilot_stage
+STAGES["Anthropic"] = anthropic_stage
 STAGES["Ollama"] = ollama_stage
 STAGES["Gemini"] = gemini_stage
 

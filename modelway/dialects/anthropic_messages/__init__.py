@@ -16,12 +16,18 @@ from modelway.dialects.anthropic_messages.read_request import decode_request
 from modelway.dialects.anthropic_messages.read_stream import EventDecoder
 from modelway.dialects.anthropic_messages.replay import replayed
 from modelway.dialects.anthropic_messages.wire import NAME, error_in_stream
-from modelway.dialects.anthropic_messages.write_request import PARAMS, encode_request, version_for
+from modelway.dialects.anthropic_messages.write_request import (
+    PARAMS,
+    VERSION,
+    encode_request,
+    version_for,
+)
 from modelway.dialects.anthropic_messages.write_stream import EventEncoder
 
 __all__ = [
     "NAME",
     "PARAMS",
+    "VERSION",
     "EventDecoder",
     "EventEncoder",
     "decode_completion",
