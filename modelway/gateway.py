@@ -11,9 +11,9 @@ from typing import Protocol, runtime_checkable
 from msgspec.structs import replace
 
 from modelway.conversations import Conversations, Ephemeral, Turn
-from modelway.errors import GatewayError, InternalError, UpstreamProtocolError
+from modelway.errors import GatewayError, InternalError, NotFound, UpstreamProtocolError
 from modelway.offering import Offering
-from modelway.provider import Provider
+from modelway.provider import Provider, RelayReply, RelayRequest, Relays
 from modelway.routing import Candidate, RetryPolicy, Router
 from modelway.telemetry import Attempt, milliseconds_since
 from modelway.types import Caller, ChatRequest, Completion, Delta, Event, Finish, Model
@@ -79,6 +79,33 @@ class Gateway:
             turn.interrupt()
             raise
 
+    async def relay(
+        self, provider: Provider, model: str, request: RelayRequest, attempts: list[Attempt]
+    ) -> RelayReply:
+        """Pass on a request that is no chat; again where the error and the policy permit it.
+
+        Nobody else answers in the provider's place: vectors of another model cannot be compared, and files
+        are with one upstream only.
+        """
+        name = provider.info.name
+        if not isinstance(provider, Relays):
+            raise self._no_relay(name, request.path)
+        tried = 0
+        while True:
+            started = time.time()
+            try:
+                reply = await provider.relay(request)
+            except GatewayError as error:
+                attempts.append(Attempt(name, model, milliseconds_since(started), error.code))
+                pause = self._policy.pause(error, tried, stateful=False)
+                if pause is None:
+                    raise
+            else:
+                attempts.append(Attempt(name, model, milliseconds_since(started)))
+                return reply
+            tried += 1
+            await asyncio.sleep(pause)
+
     async def models(self, *, refresh: bool = False) -> list[Model]:
         """Every model that can be asked for, by the names that callers use."""
         return await self.offering.models(self.router.model_names(), refresh=refresh)
@@ -95,6 +122,19 @@ class Gateway:
             # The last one in is closed first; one that fails to close does not keep the others open.
             for resource in (self.conversations, *self._resources, *self.providers.values(), self.offering):
                 stack.push_async_callback(resource.aclose)
+
+    def _no_relay(self, name: str, path: str) -> NotFound:
+        able = [
+            other.info.name
+            for other in self.providers.values()
+            if isinstance(other, Relays) and other.info.ready
+        ]
+        hint = (
+            f"name another one in `provider`: {', '.join(able)}"
+            if able
+            else "`modelway providers` lists others"
+        )
+        return NotFound(f"{name} has no /v1/{path}, it answers chats only", hint=hint, param="provider")
 
     async def _open_turn(self, request: ChatRequest, caller: Caller) -> Turn | Ephemeral:
         if not request.conversation_id:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol, get_args, get_origin, runtime_checkable
 
 import msgspec
@@ -71,6 +71,51 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Give back connections and processes."""
+        ...
+
+
+class RelayRequest(Struct, frozen=True, kw_only=True):
+    """A request that is no chat, for an upstream that has the address.
+
+    `path` is what follows /v1/ (checked, without a slash at its ends), `query` what follows the question
+    mark. `headers` are those of the caller that an upstream may see, in lower case; its key is none of them.
+    """
+
+    method: str
+    path: str
+    query: str = ""
+    headers: dict[str, str] = {}
+    body: bytes = b""
+
+
+class RelayReply(Protocol):
+    """An upstream's good reply under way. Close it in every path."""
+
+    @property
+    def status(self) -> int:
+        """200 to 299."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Its headers, names in lower case."""
+        ...
+
+    async def read(self) -> bytes:
+        """The next piece of the body, b"" at its end."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give the connection back, or close it where the end has not been read."""
+        ...
+
+
+@runtime_checkable
+class Relays(Protocol):
+    """A provider whose upstream has more addresses than the one of chats."""
+
+    async def relay(self, request: RelayRequest) -> RelayReply:
+        """Pass a request on and wait for the head of the reply; a GatewayError where it is no good one."""
         ...
 
 

@@ -97,6 +97,18 @@ class Router:
         known = {candidate.name for candidate in candidates}
         return candidates + [candidate for candidate in self._fallback if candidate.name not in known]
 
+    def choose(self, provider_name: str, model: str) -> tuple[Provider, str]:
+        """Who takes a request that is no chat, and how the model is called there, "" where none is named.
+
+        The default provider takes what names no provider and no model that is known: which models it has
+        for other things than chats, only its upstream knows.
+        """
+        if provider_name or not model:
+            return self.provider(provider_name or self._default[0]), model
+        if found := self._led_to(model):
+            return found[0].provider, found[0].model
+        return self.provider(self._default[0]), model
+
     def model_names(self) -> list[str]:
         """Every model name that resolves without naming a provider, routes first."""
         names = list(self._routes)
@@ -110,6 +122,17 @@ class Router:
         if not model:
             name, default_model = self._default
             return [_candidate(self.provider(name), default_model)]
+        if found := self._led_to(model):
+            return found
+        raise ModelNotFound(
+            f"no route leads to the model {_quoted(model)}",
+            hint=_nearest(model, self.model_names())
+            + "name a provider too, or add [routes] to the configuration",
+            param="model",
+        )
+
+    def _led_to(self, model: str) -> list[Candidate]:
+        """The candidates that a model's name leads to by itself."""
         if prefixed := self._prefixed(model):
             return [prefixed]
         if route := self._routes.get(model):
@@ -118,12 +141,7 @@ class Router:
             return [listed]
         if provider := self._by_name.get(model.casefold()):
             return [_candidate(provider, "")]
-        raise ModelNotFound(
-            f"no route leads to the model {_quoted(model)}",
-            hint=_nearest(model, self.model_names())
-            + "name a provider too, or add [routes] to the configuration",
-            param="model",
-        )
+        return []
 
     def _prefixed(self, model: str) -> Candidate | None:
         for separator in "/:":

@@ -55,8 +55,10 @@ def described(setup: Setup, *, ask: bool = False) -> list[ProviderInfo]:
         try:
             return await offering.infos() if ask else [provider.info for provider in found]
         finally:
-            for resource in (offering, *found, http):
-                await resource.aclose()
+            await offering.aclose()
+            for provider in found:
+                await provider.aclose()
+            await http.aclose()
 
     return asyncio.run(collect())
 

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from modelway.config import ProviderSettings
 from modelway.dialects import openai_chat
 from modelway.errors import GatewayError, ProviderNotConfigured, SignInRequired, UpstreamProtocolError
-from modelway.provider import ProviderInfo
+from modelway.provider import ProviderInfo, RelayReply, RelayRequest
 from modelway.providers.http import HTTPClient, Response, parse_url, raise_for_status, redact
 from modelway.types import ChatRequest, Event, Model, Params
 
@@ -137,6 +137,16 @@ class OpenAICompatible:
             _hide(error, key)
             raise
 
+    async def relay(self, request: RelayRequest) -> RelayReply:
+        """Pass on a request for any other address under the base URL."""
+        key = self._require_key()
+        path = f"/{request.path}?{request.query}" if request.query else f"/{request.path}"
+        try:
+            return await self._call(request.method, path, key, request.body, request.headers)
+        except GatewayError as error:
+            _hide(error, key)
+            raise
+
     async def aclose(self) -> None:
         """Nothing is held here: the connections belong to the shared HTTP client."""
 
@@ -159,10 +169,12 @@ class OpenAICompatible:
         for event in decoder.close():
             yield event
 
-    async def _call(self, method: str, path: str, key: str, body: bytes = b"") -> Response:
+    async def _call(
+        self, method: str, path: str, key: str, body: bytes = b"", headers: Mapping[str, str] = {}
+    ) -> Response:
         """The response, when its status is a good one and it can be an answer."""
         response = await self._http.request(
-            method, self._base_url + path, headers=self._headers_with(key), body=body
+            method, self._base_url + path, headers={**self._headers_with(key), **headers}, body=body
         )
         try:
             await raise_for_status(

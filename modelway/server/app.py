@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from starlette.exceptions import HTTPException
@@ -20,6 +21,7 @@ from modelway.server.conversations import ConversationEndpoints
 from modelway.server.exchange import ClientGone, Exchange, Receive, Scope, Send
 from modelway.server.guard import Guard
 from modelway.server.openapi import openapi_endpoint
+from modelway.server.relay import RELAYED_METHODS, RelayEndpoint
 from modelway.telemetry import Telemetry
 
 log = logging.getLogger("modelway.server")
@@ -30,9 +32,9 @@ LAST_WORDS_S = 0.5
 
 
 class _FromExchange:
-    """Lets a chat endpoint stand in the list of routes."""
+    """Lets an endpoint that answers an exchange stand in the list of routes."""
 
-    def __init__(self, endpoint: ChatEndpoint) -> None:
+    def __init__(self, endpoint: Callable[[Exchange], Awaitable[None]]) -> None:
         self._endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,7 +42,7 @@ class _FromExchange:
 
 
 def routes(chat: ChatEndpoint, catalogue: Catalogue, conversations: ConversationEndpoints) -> list[Route]:
-    """Every address of the server."""
+    """Every address that the server answers by itself."""
     completions = _FromExchange(chat)
     return [
         Route("/v1/chat/completions", completions, methods=["POST"]),
@@ -77,7 +79,6 @@ class Application:
         self._auth = auth
         self._telemetry = telemetry
         self._preload = preload
-        self._guard = Guard(settings)
         self._chat = ChatEndpoint(
             openai_chat,
             gateway,
@@ -85,7 +86,10 @@ class Application:
             keep_alive_s=settings.keep_alive_s,
         )
         endpoints = ConversationEndpoints(gateway.conversations, max_body_bytes=settings.max_body_bytes)
-        self.routes = routes(self._chat, Catalogue(gateway), endpoints)
+        own = routes(self._chat, Catalogue(gateway), endpoints)
+        relay = RelayEndpoint(gateway, own, max_body_bytes=settings.max_body_bytes)
+        self.routes = [*own, Route("/v1/{path:path}", _FromExchange(relay), methods=RELAYED_METHODS)]
+        self._guard = Guard(settings, relay.has)
         self._router = Router(self.routes, redirect_slashes=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,7 +108,7 @@ class Application:
         except GatewayError as error:
             await exchange.fail(error)
         except HTTPException as error:
-            await exchange.fail(_routing_error(exchange, error))
+            await exchange.fail(_routing_error(exchange, error, self.routes))
         except asyncio.CancelledError:
             reason = _cancellation(exchange)
             # A client that does not read must not keep the process from ending.
@@ -164,9 +168,10 @@ def _cancellation(exchange: Exchange) -> GatewayError:
     return _bug(exchange)
 
 
-def _routing_error(exchange: Exchange, error: HTTPException) -> GatewayError:
+def _routing_error(exchange: Exchange, error: HTTPException, routes: list[Route]) -> GatewayError:
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         exchange.reply_headers.append((b"allow", allowed.encode()))
         return MethodNotAllowed(f"{exchange.method} is not possible here", hint=f"use {allowed}")
-    return NotFound("there is nothing at this address", hint="/openapi.json lists what there is")
+    there = ", ".join(dict.fromkeys(route.path.replace(":path", "") for route in routes))
+    return NotFound("there is nothing at this address", hint=f"there are {there}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from modelway.config import ServerSettings
 from modelway.errors import (
@@ -26,7 +27,11 @@ class Guard:
     fails by its Origin, or by having to declare a body type that browsers ask permission for.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(
+        self, settings: ServerSettings, takes_forms: Callable[[str], bool] = lambda _: False
+    ) -> None:
+        """`takes_forms` says of an address whether files may be sent to it as a form."""
+        self._takes_forms = takes_forms
         own = () if settings.host in ("0.0.0.0", "::") else (settings.host,)  # noqa: S104
         self._names = {name.lower() for name in (*LOOPBACK_NAMES, *own, *settings.allowed_hosts)}
         self._any_name = "*" in settings.allowed_hosts
@@ -45,7 +50,7 @@ class Guard:
         elif exchange.header(b"sec-fetch-site") == "cross-site" and not _is_navigation(exchange):
             raise _foreign()
         if exchange.method == "POST":
-            _check_body_type(exchange)
+            self._check_body_type(exchange)
 
     def preflight(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
         """The headers that let a configured origin's page ask; the origin has been checked before."""
@@ -87,6 +92,16 @@ class Guard:
             (b"vary", b"Origin"),
         ]
 
+    def _check_body_type(self, exchange: Exchange) -> None:
+        declared = exchange.header(b"content-type").partition(";")[0].strip().lower()
+        if not declared or declared == "application/json":
+            return
+        if declared == "multipart/form-data" and self._takes_forms(exchange.path):
+            return
+        raise UnsupportedMediaType(
+            "the body must be JSON", hint='send the header "Content-Type: application/json"'
+        )
+
 
 def _foreign() -> GatewayError:
     return PermissionDenied(
@@ -98,11 +113,3 @@ def _foreign() -> GatewayError:
 
 def _is_navigation(exchange: Exchange) -> bool:
     return exchange.method == "GET" and exchange.header(b"sec-fetch-mode") == "navigate"
-
-
-def _check_body_type(exchange: Exchange) -> None:
-    declared = exchange.header(b"content-type").partition(";")[0].strip().lower()
-    if declared and declared != "application/json":
-        raise UnsupportedMediaType(
-            "the body must be JSON", hint='send the header "Content-Type: application/json"'
-        )

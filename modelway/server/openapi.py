@@ -85,6 +85,13 @@ _PATHS: dict[str, Any] = {
     "/v1/conversations/{id}/fork": {
         "post": _operation("A new conversation that shares messages", params=(_path("id"),), body="Fork")
     },
+    "/v1/{path}": {
+        method: _operation(
+            "Any other address of the provider's upstream: embeddings, images, audio, files, …",
+            params=(_path("path"), _query("provider", "whose upstream; else by `model`, else the default")),
+        )
+        for method in ("get", "post", "delete")
+    },
     "/openapi.json": {"get": _operation("This description")},
     "/healthz": {"get": _operation("Whether the process lives")},
     "/readyz": {"get": _operation("Whether the store can be written to")},

@@ -1,0 +1,63 @@
+"""Finds the fields in a form (multipart/form-data, RFC 7578) that name its way, and changes only those."""
+
+from __future__ import annotations
+
+import re
+
+from modelway.errors import InvalidRequest
+
+_BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
+_NAME = re.compile(
+    rb'^content-disposition:\s*form-data\s*;(?:.*?[;\s])?name="?([^";\r\n]*)"?', re.IGNORECASE | re.MULTILINE
+)
+_MAX_VALUE_BYTES = 1024
+
+
+class Form:
+    """A form as it came: files in it are neither decoded nor kept anywhere else."""
+
+    def __init__(self, body: bytes, content_type: str) -> None:
+        boundary = _BOUNDARY.search(content_type)
+        if boundary is None:
+            raise InvalidRequest("the form has no boundary", hint="let the HTTP library write Content-Type")
+        self._body = body
+        self._delimiter = b"\r\n--" + (boundary[1] or boundary[2]).encode("latin-1")
+        self._parts = (b"\r\n" + body).split(self._delimiter)
+        if len(self._parts) < 2 or not self._parts[-1].startswith(b"--"):
+            raise InvalidRequest("the form is cut off, or its boundary is another one")
+        self.provider, self.model = self._value(b"provider"), self._value(b"model")
+        self.stream = self._value(b"stream") == "true"
+
+    def addressed_to(self, model: str) -> bytes:
+        """The body for the upstream, with its name of the model and without the provider's."""
+        if model == self.model and not self.provider:
+            return self._body
+        parts = [self._parts[0]]
+        for part in self._parts[1:-1]:
+            head, blank, value = part.partition(b"\r\n\r\n")
+            match _name(head):
+                case b"provider":
+                    continue
+                case b"model":
+                    value = model.encode()
+            parts.append(head + blank + value)
+        return self._delimiter.join([*parts, self._parts[-1]])[2:]
+
+    def _value(self, name: bytes) -> str:
+        """A field's text; "" where there is none. Said twice it is refused, as readers would differ."""
+        values = []
+        for part in self._parts[1:-1]:
+            head, _, value = part.partition(b"\r\n\r\n")
+            if _name(head) == name:
+                values.append(value)
+        if len(values) > 1:
+            raise InvalidRequest(f"`{name.decode()}` stands twice in the form", param=name.decode())
+        try:
+            return values[0][:_MAX_VALUE_BYTES].decode() if values else ""
+        except UnicodeDecodeError:
+            raise InvalidRequest(f"`{name.decode()}` is not UTF-8 text", param=name.decode()) from None
+
+
+def _name(head: bytes) -> bytes:
+    found = _NAME.search(head)
+    return found[1] if found else b""

@@ -1,0 +1,195 @@
+"""Everything else under /v1 that upstreams offer (embeddings, images, audio, files), passed on as it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import aclosing
+
+import msgspec
+from msgspec import Struct
+from starlette.routing import Route
+
+from modelway.dialects import openai_chat
+from modelway.errors import GatewayError, InvalidRequest, MethodNotAllowed
+from modelway.gateway import Gateway
+from modelway.provider import RelayReply, RelayRequest
+from modelway.server.exchange import Exchange, Headers, addressed, header_value, until_client_is_gone
+from modelway.server.forms import Form
+from modelway.telemetry import milliseconds_since
+
+RELAYED_METHODS = ("GET", "POST", "DELETE")
+# All others stay here: the caller's key, cookies, and what belongs to one connection.
+_TO_UPSTREAM = (b"accept", b"content-type", b"idempotency-key", b"openai-beta")
+_TO_CALLER = (
+    "content-type",
+    "content-disposition",
+    "content-length",
+    "cache-control",
+    "etag",
+    "last-modified",
+)
+# A file that an upstream keeps may be a web page, which must not act as one of ours.
+_HARMLESS: Headers = [(b"x-content-type-options", b"nosniff"), (b"content-security-policy", b"sandbox")]
+_PATH = re.compile(r"/v1/[A-Za-z0-9._~:@!$&'()*+,;=-]+(?:/[A-Za-z0-9._~:@!$&'()*+,;=-]+)*").fullmatch
+_TAIL_BYTES = 4096
+_USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+
+
+class RelayEndpoint:
+    """Passes on a request to the provider that it names; `own` are the addresses that are not passed on."""
+
+    def __init__(self, gateway: Gateway, own: Sequence[Route], *, max_body_bytes: int) -> None:
+        self._gateway = gateway
+        self._own = own
+        self._max_body_bytes = max_body_bytes
+
+    def has(self, path: str) -> bool:
+        """Whether a request for this address is passed on."""
+        return path.startswith("/v1/") and not self._owners(path)
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Read the request, pass it on, and pass back what comes, as fast as the client reads."""
+        path = self._checked_path(exchange)
+        record = exchange.record
+        record.dialect, record.path = "relay", path
+        body = _read(await exchange.body(self._max_body_bytes), exchange)
+        asked = addressed(exchange, "provider", b"x-modelway-provider", body.provider)
+        provider, model = self._gateway.router.choose(asked, body.model)
+        record.provider, record.model, record.stream = provider.info.name, model, body.stream
+        request = RelayRequest(
+            method=exchange.method,
+            path=path,
+            query=_query(exchange),
+            headers=_headers_to_upstream(exchange),
+            body=body.addressed_to(model),
+        )
+        async with (
+            until_client_is_gone(exchange),
+            aclosing(await self._gateway.relay(provider, model, request, record.attempts)) as reply,
+        ):
+            record.first_ms = milliseconds_since(record.time)
+            named: Headers = [(b"x-modelway-provider", header_value(provider.info.name))]
+            if model:
+                named.append((b"x-modelway-model", header_value(model)))
+            await _pass_back(exchange, reply, named)
+
+    def _checked_path(self, exchange: Exchange) -> str:
+        """What follows /v1/. Nothing is decoded or resolved in it, so that it cannot lead elsewhere."""
+        owners = self._owners(exchange.path)
+        if owners:
+            allowed = ", ".join(sorted({method for route in owners for method in route.methods or ()}))
+            exchange.reply_headers.append((b"allow", allowed.encode()))
+            raise MethodNotAllowed(f"{exchange.method} is not possible here", hint=f"use {allowed}")
+        raw: str = exchange.scope.get("raw_path", b"").partition(b"?")[0].decode("latin-1")
+        if not _PATH(raw) or any(segment in (".", "..") for segment in raw.split("/")):
+            raise InvalidRequest(
+                "the address must be plain words between single slashes",
+                hint='leave out "..", "//" and percent signs',
+                code="invalid_path",
+            )
+        return raw.removeprefix("/v1/")
+
+    def _owners(self, path: str) -> list[Route]:
+        return [route for route in self._own if route.path_regex.match(path)]
+
+
+class _Fields(Struct):
+    """What a JSON body says about its way."""
+
+    provider: str | None = None
+    model: str | None = None
+    stream: object = False
+
+
+class _Json:
+    """A JSON body. Only the two fields that name the way are ever changed."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        try:
+            fields = msgspec.json.decode(body or b"{}", type=_Fields)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            code = "" if isinstance(error, msgspec.ValidationError) else "invalid_json"
+            raise InvalidRequest(f"the body cannot be read: {error}", code=code) from None
+        self.provider, self.model = fields.provider or "", fields.model or ""
+        self.stream = fields.stream is True
+
+    def addressed_to(self, model: str) -> bytes:
+        """The body for the upstream, with its name of the model and without the provider's."""
+        if model == self.model and not self.provider:
+            return self._body
+        fields = msgspec.json.decode(self._body, type=dict[str, msgspec.Raw])
+        fields.pop("provider", None)
+        if self.model:
+            fields["model"] = msgspec.Raw(msgspec.json.encode(model))
+        return msgspec.json.encode(fields)
+
+
+def _read(body: bytes, exchange: Exchange) -> _Json | Form:
+    declared = exchange.header(b"content-type")
+    if declared.partition(";")[0].strip().lower() == "multipart/form-data":
+        return Form(body, declared)
+    return _Json(body)
+
+
+def _query(exchange: Exchange) -> str:
+    """The query without the provider's name."""
+    text = exchange.scope["query_string"].decode("latin-1")
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        raise InvalidRequest("the query has characters that must be percent-encoded", code="invalid_path")
+    return "&".join(pair for pair in text.split("&") if pair.partition("=")[0] != "provider")
+
+
+def _headers_to_upstream(exchange: Exchange) -> dict[str, str]:
+    found = {name.decode(): exchange.header(name) for name in _TO_UPSTREAM if name in exchange.headers}
+    for name, value in found.items():
+        if not (value.isascii() and value.isprintable()):
+            raise InvalidRequest(f"the header {name} has characters that HTTP does not permit")
+    return found
+
+
+async def _pass_back(exchange: Exchange, reply: RelayReply, named: Headers) -> None:
+    headers = [
+        (name.encode(), header_value(reply.headers[name])) for name in _TO_CALLER if name in reply.headers
+    ]
+    if reply.headers.get("content-encoding", "identity") != "identity":
+        # What is read has been decoded, and its length is another one.
+        headers = [header for header in headers if header[0] != b"content-length"]
+    is_events = reply.headers.get("content-type", "").startswith("text/event-stream")
+    if is_events:
+        exchange.encode_error_event = _error_event
+    await exchange.start(reply.status, [*headers, *_HARMLESS, *named])
+    tail = b""
+    try:
+        while piece := await reply.read():
+            tail = (tail + piece)[-_TAIL_BYTES:]
+            await exchange.write(piece)
+    except GatewayError:
+        if not is_events:
+            exchange.cut()
+        raise
+    _count(exchange, tail)
+    await exchange.write(b"", last=True)
+
+
+def _error_event(error: GatewayError) -> bytes:
+    return b"data: " + openai_chat.encode_error(error) + b"\n\n"
+
+
+class _Tokens(Struct):
+    prompt_tokens: int = 0
+    input_tokens: int = 0
+    completion_tokens: int = 0
+    output_tokens: int = 0
+
+
+def _count(exchange: Exchange, tail: bytes) -> None:
+    """Note the tokens that the reply tells of at its end, if it does."""
+    found = _USAGE.findall(tail)
+    try:
+        tokens = msgspec.json.decode(found[-1], type=_Tokens) if found else _Tokens()
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return
+    exchange.record.input_tokens = tokens.prompt_tokens or tokens.input_tokens
+    exchange.record.output_tokens = tokens.completion_tokens or tokens.output_tokens
