@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Collection, Iterable
+from hashlib import blake2b
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -28,6 +30,9 @@ _SILENT = frozenset(
 )
 # Fields that have a default which every upstream can keep.
 _DEFAULTS: dict[str, tuple[object, ...]] = {"modalities": (["text"],), "verbosity": ("medium",)}
+
+
+_is_plain_id = re.compile(r"[a-zA-Z0-9_-]{1,64}").fullmatch
 
 
 class Inline(Struct, frozen=True):
@@ -137,6 +142,13 @@ def called_names(messages: Iterable[Message]) -> list[str]:
             )
         names.append(name)
     return names
+
+
+def plain_id(id: str) -> str:
+    """The id of a call in letters that every upstream takes; those of some upstreams have others."""
+    if _is_plain_id(id):
+        return id
+    return re.sub(r"[^a-zA-Z0-9_-]", "_", id)[:40] + "_" + blake2b(id.encode(), digest_size=8).hexdigest()
 
 
 def arguments_object(arguments: str, name: str) -> msgspec.Raw:

@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 from modelway.config import ProviderSettings
 from modelway.dialects import anthropic_messages
+from modelway.dialects.replay import replayed
 from modelway.errors import InvalidRequest, UpstreamProtocolError, UpstreamRefusedCredential
 from modelway.provider import ProviderInfo
 from modelway.providers._own import KeyLookup, address_of, headers_of, key_of
@@ -80,7 +81,7 @@ class Anthropic:
 
     async def _read(self, request: ChatRequest, response: Response) -> AsyncGenerator[Event, None]:
         speaks_it = request.dialect == anthropic_messages.NAME
-        turns = anthropic_messages.replayed(request)
+        turns = replayed(request)
         if not request.stream or response.content_type == "application/json":
             answer = await response.body()
             raw = speaks_it and not request.stream

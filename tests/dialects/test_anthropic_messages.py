@@ -22,10 +22,10 @@ from modelway.dialects.anthropic_messages import (
     encode_error,
     encode_models,
     encode_request,
-    replayed,
     version_for,
 )
 from modelway.dialects.openai_chat import Envelope
+from modelway.dialects.replay import replayed
 from modelway.errors import (
     ContextTooLong,
     GatewayError,

@@ -14,7 +14,6 @@ from modelway.dialects.anthropic_messages.body import (
 )
 from modelway.dialects.anthropic_messages.read_request import decode_request
 from modelway.dialects.anthropic_messages.read_stream import EventDecoder
-from modelway.dialects.anthropic_messages.replay import replayed
 from modelway.dialects.anthropic_messages.wire import NAME, error_in_stream
 from modelway.dialects.anthropic_messages.write_request import (
     PARAMS,
@@ -39,6 +38,5 @@ __all__ = [
     "encode_models",
     "encode_request",
     "error_in_stream",
-    "replayed",
     "version_for",
 ]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from modelway.dialects.anthropic_messages.replay import Block
+from modelway.dialects.replay import Block, state_after
 from modelway.errors import UpstreamProtocolError
-from modelway.types import Citation, Event, ReasoningDelta, TextDelta, ToolCallDelta
+from modelway.types import Citation, Event, ReasoningDelta, TextDelta, ToolCallDelta, UpstreamState
 
 MAX_BLOCKS = 10_000
+_PLAIN = ("text", "tool_use")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -110,6 +112,11 @@ class Blocks:
         if block.get("type") == "tool_use" and not arguments:
             return [ToolCallDelta(index=opened.call, arguments="{}", raw=self._raw)]
         return self._citations(opened) if block.get("type") == "text" else []
+
+    def state(self, turns: Sequence[list[Block]], stop_reason: str) -> list[UpstreamState]:
+        """What the next turn of a tool loop needs; `turns` were replayed for this answer."""
+        needed = turns or any(block.get("type") not in _PLAIN for block in self.content)
+        return [state_after(turns, self.content)] if needed and stop_reason == "tool_use" else []
 
     def _text(self, opened: _Open, text: str) -> list[Event]:
         opened.pieces.append(text)

@@ -11,7 +11,6 @@ from msgspec import Struct
 
 from modelway.dialects.anthropic_messages.blocks import Blocks, joined
 from modelway.dialects.anthropic_messages.read_stream import refusal
-from modelway.dialects.anthropic_messages.replay import Block, state_after
 from modelway.dialects.anthropic_messages.wire import (
     MAX_MESSAGE,
     Envelope,
@@ -24,6 +23,7 @@ from modelway.dialects.anthropic_messages.wire import (
     stop_fields,
     write_usage,
 )
+from modelway.dialects.replay import Block
 from modelway.errors import GatewayError, UpstreamProtocolError
 from modelway.types import Choice, Citation, Completion, Event, Finish, Model
 
@@ -82,14 +82,13 @@ def decode_completion(body: bytes, *, raw: bool = False, turns: Sequence[list[Bl
     for index, block in enumerate(message.content):
         events += [*blocks.start(index, block), *blocks.stop(index)]
     events += refusal(message.stop_details)
-    state = state_after(turns, blocks.content, calls_tools=message.stop_reason == "tool_use")
     finish = Finish(
         reasons=(finish_reason(message.stop_reason),),
         usage=message.usage.usage() if message.usage else None,
         model=message.model or "",
         raw=body if raw else None,
     )
-    return [*joined(events), *([state] if state else []), finish]
+    return [*joined(events), *blocks.state(turns, message.stop_reason), finish]
 
 
 def encode_completion(completion: Completion, envelope: Envelope) -> bytes:

@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from modelway.dialects import sse
 from modelway.dialects.anthropic_messages.blocks import Blocks, WireDelta, joined
-from modelway.dialects.anthropic_messages.replay import Block, state_after
 from modelway.dialects.anthropic_messages.wire import WireUsage, error_in_stream, finish_reason
+from modelway.dialects.replay import Block
 from modelway.errors import GatewayError, UpstreamProtocolError
 from modelway.types import Event, Finish, Opaque, RefusalDelta
 
@@ -154,15 +154,13 @@ class EventDecoder:
 
     def _finish(self) -> list[Event]:
         self.finished = True
-        calls_tools = self._stop_reason == "tool_use"
-        state = state_after(self._turns, self._blocks.content, calls_tools=calls_tools)
         finish = Finish(
             reasons=(finish_reason(self._stop_reason),),
             usage=self._usage.usage(),
             model=self._model,
             raw=self._tail if self._raw else None,
         )
-        return [state, finish] if state else [finish]
+        return [*self._blocks.state(self._turns, self._stop_reason), finish]
 
 
 def refusal(details: dict[str, Any] | None, raw: bytes | None = None) -> list[Event]:

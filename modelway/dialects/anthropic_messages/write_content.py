@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Iterable, Sequence
-from hashlib import blake2b
 from typing import Any
 
-from modelway.dialects.anthropic_messages.replay import Block, call_ids, replayed
 from modelway.dialects.anthropic_messages.wire import NAME
+from modelway.dialects.replay import Block, replayed
 from modelway.dialects.translation import (
     arguments_object,
     inline,
+    plain_id,
     refuse_other_part,
     refuse_part,
     text_with_refusal,
@@ -22,7 +21,6 @@ from modelway.types import ChatRequest, FilePart, ImagePart, Message, OtherPart,
 UPSTREAM = "Anthropic"
 _INSTRUCTIONS = ("system", "developer")
 _IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
-_is_id = re.compile(r"[a-zA-Z0-9_-]+").fullmatch
 
 
 def system_content(messages: Sequence[Message]) -> str | list[Block]:
@@ -35,7 +33,7 @@ def system_content(messages: Sequence[Message]) -> str | list[Block]:
 
 def turns(request: ChatRequest) -> list[dict[str, Any]]:
     """The messages as turns: neighbours of one role are one turn, and the results of tools are the user's."""
-    kept = {call_ids(content): content for content in replayed(request)}
+    kept = {_call_ids(content): content for content in replayed(request)}
     written: list[dict[str, Any]] = []
     for message in request.messages:
         role, blocks = _turn(message, kept)
@@ -59,6 +57,11 @@ def _turn(message: Message, kept: dict[tuple[str, ...], list[Block]]) -> tuple[s
             return "user", [_tool_result(message)]
         case "user":
             return "user", _content(message)
+
+
+def _call_ids(content: Sequence[Block]) -> tuple[str, ...]:
+    """The ids of the calls among the blocks, by which a turn is known."""
+    return tuple(block.get("id", "") for block in content if block.get("type") == "tool_use")
 
 
 def _shortened(turn: dict[str, Any]) -> dict[str, Any]:
@@ -94,7 +97,7 @@ def _assistant(message: Message) -> list[Block]:
     blocks: list[Block] = [{"type": "text", "text": text}] if text.strip() else []
     for call in message.tool_calls:
         arguments = arguments_object(call.arguments, call.name)
-        blocks.append({"type": "tool_use", "id": _known_id(call.id), "name": call.name, "input": arguments})
+        blocks.append({"type": "tool_use", "id": plain_id(call.id), "name": call.name, "input": arguments})
     return blocks
 
 
@@ -107,15 +110,8 @@ def _tool_result(message: Message) -> Block:
     content: Any = message.content
     if not isinstance(content, str):
         content = _content(message)
-    result: Block = {"type": "tool_result", "tool_use_id": _known_id(message.tool_call_id)}
+    result: Block = {"type": "tool_result", "tool_use_id": plain_id(message.tool_call_id)}
     return result | ({"content": content} if content else {}) | _own(message)
-
-
-def _known_id(id: str) -> str:
-    """The id of a call; those of other upstreams may have letters that this one refuses."""
-    if _is_id(id):
-        return id
-    return re.sub(r"[^a-zA-Z0-9_-]", "_", id)[:40] + "_" + blake2b(id.encode(), digest_size=8).hexdigest()
 
 
 def _content(message: Message) -> list[Block]:
