@@ -104,6 +104,16 @@ class CopilotSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     github: CopilotGitHubSettings = CopilotGitHubSettings()
 
 
+class VertexSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where Vertex AI serves its models, and who pays.
+
+    `project` "" is that of the environment variable GOOGLE_CLOUD_PROJECT.
+    """
+
+    project: str = ""
+    location: str = "global"
+
+
 class UpstreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits on calls to upstreams, in seconds and bytes, and how often a failed one is repeated."""
 
@@ -162,6 +172,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     conversations: ConversationSettings = ConversationSettings()
     local: LocalSettings = LocalSettings()
     copilot: CopilotSettings = CopilotSettings()
+    vertex: VertexSettings = VertexSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     providers: dict[str, ProviderSettings] = field(default_factory=dict)
     routes: dict[str, RouteSettings] = field(default_factory=dict)

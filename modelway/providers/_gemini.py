@@ -9,11 +9,13 @@ from msgspec import Struct
 
 from modelway.dialects import gemini
 from modelway.errors import GatewayError, UpstreamProtocolError
-from modelway.providers._secret import Secret
+from modelway.providers._own import kept_out_of_errors
 from modelway.providers._status import error_for_status, read_retry_after
 from modelway.providers.http import HTTPClient, Response
 from modelway.types import ChatRequest, Event, Finish, UpstreamState
 
+DEFAULT_MODEL = "gemini-3.5-flash"
+MODELS = ("gemini-3.5-flash", "gemini-3.8-flash", "gemini-2.5-pro", "gemini-2.5-flash")
 SUPPORTS = ("system", "tools", "images", "files", "json_object", "json_schema", "reasoning", "n")
 
 
@@ -43,7 +45,7 @@ class Calls:
         body = gemini.encode_request(request, signatures)
         method = ":streamGenerateContent?alt=sse" if request.stream else ":generateContent"
         decoder = gemini.EventDecoder(self._name, max_event_bytes=self._http.settings.max_event_bytes)
-        with Secret(access.secret).kept_out_of_errors():
+        with kept_out_of_errors(access.secret):
             response = await self.call("POST", model_url + method, access, body)
             async with aclosing(response), aclosing(_read(request, response, decoder)) as events:
                 async for event in events:
@@ -68,7 +70,8 @@ class Calls:
 
     def _error(self, response: Response, body: bytes, secret: str) -> GatewayError:
         """What the reply stands for: by Google's own status, or else by that of HTTP."""
-        body = Secret(secret).out_of(body)
+        # Before the message is cut to size, which might leave half of the secret.
+        body = body.replace(secret.encode(), b"***")
         problem = gemini.read_problem(body)
         error = gemini.problem_error(problem, self._name, credential_hint=self._credential_hint)
         if error is None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from msgspec import Struct
 
 from modelway.config import ProviderSettings
 from modelway.errors import GatewayError, ProviderNotConfigured, SignInRequired
-from modelway.providers.http import parse_url
+from modelway.providers.http import parse_url, redact
 
 KeyLookup = Callable[[str, str], str]
 
@@ -76,6 +77,18 @@ def address_of(name: str, settings: ProviderSettings, default: str) -> str:
     if "?" in base_url or "#" in base_url:
         raise ProviderNotConfigured(f"[providers.{name}] base_url must not have a query or a fragment")
     return base_url
+
+
+@contextmanager
+def kept_out_of_errors(secret: str) -> Iterator[None]:
+    """Take a secret that an upstream repeats out of an error that passes."""
+    try:
+        yield
+    except GatewayError as error:
+        if secret and secret in error.message:
+            error.message = redact(error.message, secret)
+            error.args = (error.message,)
+        raise
 
 
 def headers_of(settings: ProviderSettings) -> dict[str, str]:

@@ -9,9 +9,8 @@ from urllib.parse import quote
 from modelway.config import ProviderSettings
 from modelway.dialects import gemini
 from modelway.provider import ProviderInfo
-from modelway.providers._gemini import SUPPORTS, Access, Calls
-from modelway.providers._own import KeyLookup, address_of, headers_of, key_of
-from modelway.providers._secret import Secret
+from modelway.providers._gemini import DEFAULT_MODEL, MODELS, SUPPORTS, Access, Calls
+from modelway.providers._own import KeyLookup, address_of, headers_of, kept_out_of_errors, key_of
 from modelway.providers.http import HTTPClient
 from modelway.types import ChatRequest, Event, Model
 
@@ -19,8 +18,6 @@ NAME = "Gemini"
 URL = "https://ai.google.dev/gemini-api/docs"
 BASE_URL = "https://generativelanguage.googleapis.com/v1beta"
 KEY_VARIABLES = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
-DEFAULT_MODEL = "gemini-3.5-flash"
-MODELS = ("gemini-3.5-flash", "gemini-3.8-flash", "gemini-2.5-pro", "gemini-2.5-flash")
 MAX_PAGES = 10
 
 
@@ -65,7 +62,7 @@ class Gemini:
         access = self._access()
         found: list[Model] = []
         page = ""
-        with Secret(access.secret).kept_out_of_errors():
+        with kept_out_of_errors(access.secret):
             for _ in range(MAX_PAGES):
                 url = f"{self._base_url}/models?pageSize=1000" + (f"&pageToken={quote(page)}" if page else "")
                 async with aclosing(await self._calls.call("GET", url, access)) as response:

@@ -19,8 +19,7 @@ from modelway.errors import (
     UpstreamUnreachable,
 )
 from modelway.provider import ProviderInfo
-from modelway.providers._own import KeyLookup, address_of, headers_of, key_of
-from modelway.providers._secret import Secret
+from modelway.providers._own import KeyLookup, address_of, headers_of, kept_out_of_errors, key_of
 from modelway.providers.http import HTTPClient, Response, raise_for_status
 from modelway.types import ChatRequest, Event, Model
 
@@ -74,7 +73,7 @@ class Ollama:
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Answer the request with one call of the upstream."""
         key = self._require_key()
-        with Secret(key).kept_out_of_errors():
+        with kept_out_of_errors(key):
             model = request.model or await self._first_model()
             body = ollama_chat.encode_request(replace(request, model=model))
             try:
@@ -91,7 +90,7 @@ class Ollama:
     async def models(self) -> list[Model]:
         """The models that have been pulled, the newest first."""
         key = self._require_key()
-        with Secret(key).kept_out_of_errors():
+        with kept_out_of_errors(key):
             listed = await self._list("/api/tags", key)
         self._first = listed[0].id if listed else ""
         return listed
