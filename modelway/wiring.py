@@ -16,6 +16,11 @@ from modelway.plugins import installed, load_plugins
 from modelway.provider import Provider, ProviderInfo
 from modelway.providers.anthropic import Anthropic
 from modelway.providers.copilot import Copilot, SignIns
+from modelway.providers.copilot.door import Door
+from modelway.providers.copilot.github import GitHubDoor
+from modelway.providers.copilot.microsoft import MicrosoftDoor
+from modelway.providers.copilot.profiles import PROFILES, transports_of
+from modelway.providers.copilot.vault import system_vault
 from modelway.providers.gemini import Gemini
 from modelway.providers.http import HTTPClient
 from modelway.providers.local import Local
@@ -27,6 +32,7 @@ from modelway.settings import SettingsError, credential
 
 STORE_FILE = "conversations.sqlite3"
 SIGN_IN_FOLDER = "credentials"
+COPILOT_FOLDER = "copilot"
 
 
 def build(settings: Settings, *, data_dir: Path, on_progress: Callable[[str], None] | None = None) -> Gateway:
@@ -114,11 +120,29 @@ def build_native(settings: Settings, http: HTTPClient) -> list[Provider]:
 
 def build_copilot(settings: Settings, data_dir: Path) -> Copilot:
     """Copilot, with connections of its own, which may be silent for as long as its settings say."""
-    silence = settings.copilot.idle_timeout_s
-    limits = replace(settings.upstream, first_byte_timeout_s=silence, idle_timeout_s=silence)
-    return Copilot(settings.copilot, http=HTTPClient(limits), sign_ins=sign_ins_of(data_dir))
+    copilot, sign_ins = settings.copilot, sign_ins_of(data_dir)
+    silence = copilot.idle_timeout_s
+    http = HTTPClient(replace(settings.upstream, first_byte_timeout_s=silence, idle_timeout_s=silence))
+    doors: list[Door] = []
+    for transport in transports_of(copilot):
+        if transport == "github":
+            doors.append(build_github(settings, data_dir, sign_ins))
+        else:
+            doors.append(MicrosoftDoor(PROFILES[transport], copilot, http=http, sign_ins=sign_ins))
+    return Copilot(copilot, doors, http=http)
+
+
+def build_github(settings: Settings, data_dir: Path, sign_ins: SignIns) -> GitHubDoor:
+    """GitHub's door to Copilot."""
+    home = data_dir / COPILOT_FOLDER
+    return GitHubDoor(settings.copilot, sign_ins=sign_ins, home=home, variable=variable)
+
+
+def variable(name: str) -> str:
+    """A variable of the environment, "" where it is not set."""
+    return credential(name, "")
 
 
 def sign_ins_of(data_dir: Path) -> SignIns:
     """Where sign-ins are kept."""
-    return SignIns(data_dir / SIGN_IN_FOLDER)
+    return SignIns(data_dir / SIGN_IN_FOLDER, system_vault)

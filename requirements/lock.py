@@ -14,6 +14,7 @@ COMPILE = [
     *("uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11"),
     *("--generate-hashes", "--no-header", "--no-annotate"),
 ]
+EXTRAS = ("local", "bench", "copilot-github", "keyring")
 # What `pip install --no-build-isolation --editable .` needs.
 BUILD = "hatchling>=1.27\neditables>=0.5\n"
 
@@ -24,7 +25,8 @@ def compile_requirements(output: Path, *arguments: str) -> None:
 
 def main() -> int:
     dev, run = HERE / "dev.txt", HERE / "run.txt"
-    compile_requirements(dev, "pyproject.toml", "--extra", "local", "--extra", "bench", "--group", "dev")
+    extras = [word for name in EXTRAS for word in ("--extra", name)]
+    compile_requirements(dev, "pyproject.toml", *extras, "--group", "dev")
     with tempfile.TemporaryDirectory() as folder:
         build = Path(folder) / "build.in"
         build.write_text(BUILD)

@@ -301,7 +301,7 @@ def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", [key for key in setting_keys() if "<name>" not in key], ids=".".join)
 def test_every_setting_has_a_variable(load_from: Load, key: tuple[str, ...]) -> None:
     default = dict(dotted(shown(Settings())))[".".join(key)]
-    unset = "https://x" if key[-1] in ("base_url", "authority") else "x"
+    unset = "http://localhost:1" if key[-1] in ("base_url", "authority") else "x"
     text = ",".join(default) if isinstance(default, list) else str(default) or unset
     loaded = load_from(environ={variable_of(key): text})
     assert loaded.origins[".".join(key)] == f"environment {variable_of(key)}"

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from modelway.cli.examples import examples
 from modelway.cli.exits import CommandError, ExitCode
-from modelway.cli.output import local_time, say, say_json, say_table, warn
+from modelway.cli.output import local_time, say, say_json, say_table
 from modelway.cli.setup import Setup, set_up
 
 if TYPE_CHECKING:
@@ -17,42 +17,57 @@ if TYPE_CHECKING:
     from modelway.providers.copilot.sign_ins import SignIn
 
 PROVIDER_ARGUMENT = typer.Argument(metavar="copilot", help="Who to sign in to.")
-TRANSPORT_OPTION = typer.Option("--transport", metavar="NAME", help="workiq or graph.")
+BROWSER_OPTION = typer.Option("--browser", help="Sign in in a browser here instead of with a code.")
+TOKEN_OPTION = typer.Option("--with-token", help="Read a token of GitHub's from stdin.")
+TRANSPORT_OPTION = typer.Option("--transport", metavar="NAME", help="github, workiq or graph.")
 JSON_OPTION = typer.Option("--json", help="Print one JSON object.")
 
 
 class Account(Struct, frozen=True, kw_only=True):
-    """What `status` tells of one transport. `since` is in seconds since 1970, 0 where nobody signed in."""
+    """What `status` tells of one transport. `since` is in seconds since 1970, 0 where it is not known.
+
+    `kept` says where the credential is: in the environment, the system's keyring, a file, or with the
+    Copilot CLI or the GitHub CLI.
+    """
 
     transport: str
     label: str
     signed_in: bool
     account: str = ""
     since: float = 0.0
+    kept: str = ""
     problem: str = ""
 
 
-@examples("modelway login copilot", "modelway login copilot --transport graph")
+@examples(
+    "modelway login copilot",
+    "modelway login copilot --transport workiq --browser",
+    "modelway login copilot --transport github --with-token < token",
+)
 def login(
     context: typer.Context,
     provider: Annotated[str, PROVIDER_ARGUMENT],
     transport: Annotated[str, TRANSPORT_OPTION] = "",
+    browser: Annotated[bool, BROWSER_OPTION] = False,
+    with_token: Annotated[bool, TOKEN_OPTION] = False,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Sign in with a code that is entered in a browser."""
+    """Sign in: with a code that is entered in any browser, in a browser here, or with a token."""
     import asyncio
 
+    from modelway.cli.signing import signed_in
     from modelway.wiring import sign_ins_of
 
     setup = set_up(context)
     chosen = _transports(setup, provider, transport)[0]
-    sign_in = asyncio.run(_signed_in(setup, chosen))
+    sign_in = asyncio.run(signed_in(setup, chosen, in_browser=browser, with_token=with_token))
     sign_ins_of(setup.directories.data).save(sign_in)
     account = _account(setup, chosen)
     if as_json:
         say_json(account)
     else:
-        say(f"signed in to {account.label} as {account.account}")
+        named = f" as {account.account}" if account.account else ""
+        say(f"signed in to {account.label}{named}")
 
 
 @examples("modelway logout copilot")
@@ -87,13 +102,14 @@ def status(
         say_json({"accounts": accounts})
     else:
         say_table(
-            ("transport", "signed in", "account", "since", "what it is"),
+            ("transport", "signed in", "account", "since", "kept in", "what it is"),
             (
                 (
                     one.transport,
                     "yes" if one.signed_in else "no",
                     one.account,
                     local_time(one.since) if one.since else "",
+                    one.kept,
                     one.label if one.signed_in else one.problem,
                 )
                 for one in accounts
@@ -105,7 +121,7 @@ def status(
 
 def _transports(setup: Setup, provider: str, transport: str, *, all: bool = False) -> list[Transport]:
     """The transports that are meant, the preferred one first; CommandError where there is no such thing."""
-    from modelway.providers.copilot.profiles import PROFILES, transports_of
+    from modelway.providers.copilot.profiles import LABELS, transports_of
 
     if provider.casefold() != "copilot":
         raise CommandError(
@@ -113,42 +129,32 @@ def _transports(setup: Setup, provider: str, transport: str, *, all: bool = Fals
             hint="the others take keys: `modelway providers` says which",
             code=ExitCode.USAGE,
         )
-    if transport and transport not in PROFILES:
+    if transport and transport not in LABELS:
         raise CommandError(
             f"{transport} is no transport of Copilot",
-            hint=f"there are {' and '.join(PROFILES)}",
+            hint=f"there are {', '.join(LABELS)}",
             code=ExitCode.USAGE,
         )
-    known = list(PROFILES) if all else list(transports_of(setup.settings.copilot))
-    return [name for name in PROFILES if name == transport] or known
-
-
-async def _signed_in(setup: Setup, transport: Transport) -> SignIn:
-    from contextlib import aclosing
-
-    from modelway.providers.copilot.profiles import PROFILES, authority_of
-    from modelway.providers.copilot.signin import begin, wait
-    from modelway.providers.http import HTTPClient
-
-    profile, authority = PROFILES[transport], authority_of(setup.settings.copilot)
-    async with aclosing(HTTPClient(setup.settings.upstream)) as http:
-        prompt = await begin(http, authority, profile)
-        warn(profile.notice)
-        warn(prompt.instruction)
-        return await wait(http, authority, profile, prompt)
+    if all or transport:
+        return [name for name in LABELS if transport in ("", name)]
+    copilot = setup.settings.copilot
+    # Whoever has registered an application at Microsoft means to sign in there.
+    auto: Transport = "workiq" if copilot.client_id else "github"
+    return [auto if copilot.transport == "auto" else transports_of(copilot)[0]]
 
 
 def _account(setup: Setup, transport: Transport) -> Account:
-    """Who is signed in to a transport, by the file and the settings; nothing is asked of anybody."""
-    from modelway.providers.copilot.profiles import PROFILES, authority_of
-    from modelway.wiring import sign_ins_of
+    """Who is signed in to a transport, by the files and the settings; nothing is asked of anybody."""
+    from modelway.providers.copilot.profiles import LABELS
 
-    label = PROFILES[transport].label
-    found = sign_ins_of(setup.directories.data).load(transport)
+    found = _kept(setup, transport)
+    label = LABELS[transport]
+    if transport == "github" and setup.settings.copilot.github.sign_in != "modelway":
+        return _theirs(setup, label)
     if found is None:
         return Account(transport=transport, label=label, signed_in=False, problem="nobody has signed in")
     problem = f"the sign-in has ended ({found.ended})" if found.ended else ""
-    if not problem and found.authority != authority_of(setup.settings.copilot):
+    if not problem and not _is_ours(setup, found):
         problem = "the settings name another application, tenant or authority than the sign-in's"
     return Account(
         transport=transport,
@@ -156,5 +162,35 @@ def _account(setup: Setup, transport: Transport) -> Account:
         signed_in=not problem,
         account=found.username or found.account,
         since=found.at,
+        kept=found.kept,
         problem=problem,
+    )
+
+
+def _kept(setup: Setup, transport: Transport) -> SignIn | None:
+    from modelway.wiring import sign_ins_of
+
+    return sign_ins_of(setup.directories.data).load(transport)
+
+
+def _is_ours(setup: Setup, found: SignIn) -> bool:
+    from modelway.providers.copilot.profiles import authority_of
+
+    wanted = authority_of(setup.settings.copilot, found.transport)
+    # GitHub's token stays good whichever application has got it.
+    return found.authority.url == wanted.url if found.transport == "github" else found.authority == wanted
+
+
+def _theirs(setup: Setup, label: str) -> Account:
+    """A sign-in to GitHub that others keep."""
+    from modelway.providers.copilot.github_account import VARIABLES, credential_of
+    from modelway.wiring import sign_ins_of, variable
+
+    found = credential_of(setup.settings.copilot, sign_ins_of(setup.directories.data), variable)
+    return Account(
+        transport="github",
+        label=label,
+        signed_in=found is not None,
+        kept=found.source if found else "",
+        problem="" if found else f"none of {', '.join(VARIABLES)} is set",
     )

@@ -49,7 +49,7 @@ async def run(m365: FakeM365, folder: Path, *arguments: str) -> tuple[int, str, 
 async def test_two_processes_hold_one_conversation_after_a_sign_in(m365: FakeM365, tmp_path: Path) -> None:
     m365.polls = ["authorization_pending"]
     code, out, _ = await run(m365, tmp_path, "status", "copilot")
-    assert (code, out.count("nobody has signed in")) == (4, 2)
+    assert (code, out.count("nobody has signed in")) == (4, 3)
     code, out, err = await run(m365, tmp_path, "login", "copilot")
     assert (code, out) == (0, "signed in to Microsoft 365 Copilot (Work IQ) as ada@contoso.example\n")
     assert "ABCD-EFGH" in err
@@ -67,7 +67,8 @@ async def test_two_processes_hold_one_conversation_after_a_sign_in(m365: FakeM36
 
     code, out, _ = await run(m365, tmp_path, "status", "copilot")
     assert code == 0
-    assert out.startswith("workiq\tyes\tada@contoso.example\t")
+    (row,) = [line.split("\t") for line in out.splitlines() if line.startswith("workiq")]
+    assert (row[1], row[2], row[4]) == ("yes", "ada@contoso.example", "file")
     assert "refresh" not in out
     code, out, _ = await run(m365, tmp_path, "logout", "copilot")
     assert (code, out) == (0, "signed out of workiq\n")
@@ -98,8 +99,8 @@ async def test_a_conversation_that_microsoft_dropped_goes_on_with_its_history(
 async def test_what_cannot_be_signed_in_to_is_told(m365: FakeM365, tmp_path: Path) -> None:
     code, _, err = await run(m365, tmp_path, "login", "groq")
     assert (code, "keys" in err) == (2, True)
-    code, _, err = await run(m365, tmp_path, "login", "copilot", "--transport", "github")
-    assert (code, "workiq and graph" in err) == (2, True)
+    code, _, err = await run(m365, tmp_path, "login", "copilot", "--transport", "teams")
+    assert (code, "github, workiq, graph" in err) == (2, True)
     m365.polls = ["authorization_declined"]
     code, _, err = await run(m365, tmp_path, "login", "copilot")
     assert (code, "declined" in err) == (4, True)

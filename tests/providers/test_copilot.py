@@ -28,7 +28,8 @@ from modelway.errors import (
     UpstreamTimeout,
 )
 from modelway.providers.copilot import Copilot, SignIns
-from modelway.providers.copilot.profiles import Transport
+from modelway.providers.copilot.microsoft import MicrosoftDoor
+from modelway.providers.copilot.profiles import PROFILES, Microsoft
 from modelway.providers.http import HTTPClient
 from modelway.types import (
     ChatRequest,
@@ -58,7 +59,8 @@ async def m365() -> AsyncIterator[FakeM365]:
 def copilot_of(m365: FakeM365, sign_ins: SignIns, **fields: Any) -> Copilot:
     settings = m365.settings(**fields)
     http = HTTPClient(UpstreamSettings(idle_timeout_s=settings.idle_timeout_s))
-    return Copilot(settings, http=http, sign_ins=sign_ins)
+    doors = [MicrosoftDoor(profile, settings, http=http, sign_ins=sign_ins) for profile in PROFILES.values()]
+    return Copilot(settings, doors, http=http)
 
 
 @pytest.fixture
@@ -147,7 +149,7 @@ class TestTurns:
         assert m365.opened == 1
 
     @pytest.mark.parametrize(
-        "change", [{"account": "grace"}, {"transport": "graph"}, {"instructions_hash": "other"}]
+        "change", [{"account": "grace"}, {"transport": "other"}, {"instructions_hash": "other"}]
     )
     async def test_a_state_that_does_not_fit_is_not_used(
         self, m365: FakeM365, copilot: Copilot, change: dict[str, str]
@@ -283,6 +285,19 @@ class TestAccounts:
             await events_of(copilot, ask("Hi", "Hello", "And?", new_from=2, upstream_state=state))
         assert m365.opened == 1
 
+    async def test_a_conversation_does_not_move_by_itself_when_its_account_signs_out(
+        self, m365: FakeM365, tmp_path: Path
+    ) -> None:
+        m365.reply("Hello")
+        sign_ins = m365.signed_in(tmp_path, "graph")
+        async with aclosing(copilot_of(m365, sign_ins)) as copilot:
+            state = await state_after(copilot, ask("Hi"))
+            sign_ins.remove("graph")
+            m365.signed_in(tmp_path, "workiq")
+            with pytest.raises(SignInRequired, match="Graph"):
+                await events_of(copilot, ask("Hi", "Hello", "And?", new_from=2, upstream_state=state))
+        assert len(m365.turns) == 1
+
     async def test_a_token_that_was_refused_is_replaced_once(self, m365: FakeM365, copilot: Copilot) -> None:
         m365.reply("Hello")
         await events_of(copilot, ask("Hi"))
@@ -327,7 +342,7 @@ class TestRefusals:
         ],
     )
     async def test_an_account_that_may_not_use_it_is_told_why(
-        self, m365: FakeM365, tmp_path: Path, transport: Transport, status: int, body: object, cause: str
+        self, m365: FakeM365, tmp_path: Path, transport: Microsoft, status: int, body: object, cause: str
     ) -> None:
         m365.fail_with(status, body)
         async with aclosing(copilot_of(m365, m365.signed_in(tmp_path, transport))) as copilot:

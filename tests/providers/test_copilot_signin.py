@@ -20,6 +20,8 @@ from modelway.errors import (
     UpstreamProtocolError,
     UpstreamRefusedCredential,
 )
+from modelway.providers.copilot.access_tokens import AccessTokens
+from modelway.providers.copilot.device import begin, wait
 from modelway.providers.copilot.profiles import (
     PROFILES,
     Authority,
@@ -28,7 +30,6 @@ from modelway.providers.copilot.profiles import (
     time_zone_of,
 )
 from modelway.providers.copilot.sign_ins import SignIn, SignIns
-from modelway.providers.copilot.signin import AccessTokens, begin, wait
 from modelway.providers.http import HTTPClient
 from tests.fake_m365 import ACCOUNT, CLIENT_ID, TENANT, FakeM365
 

@@ -25,6 +25,7 @@ from modelway.errors import (
     UpstreamRateLimited,
     UpstreamRefusedCredential,
 )
+from modelway.providers.copilot.door import Lost
 from modelway.providers.copilot.profiles import Profile
 from modelway.providers.copilot.refusals import HINT, blocked_by_policy, not_consented
 from modelway.providers.copilot.snapshots import Snapshot
@@ -35,10 +36,6 @@ _GONE = (404, 410)
 _POLICY = ("policy", "conditional access")
 
 Token = Callable[[str], Awaitable[str]]
-
-
-class Lost(Exception):
-    """The upstream no longer takes turns of this conversation."""
 
 
 class _Opened(Struct):

@@ -1,4 +1,4 @@
-"""What differs between Microsoft's doors to Copilot, as data, and the addresses that settings give them."""
+"""The doors to Copilot as data, and the addresses that settings give them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from msgspec import Struct
 from modelway.config import CopilotSettings
 from modelway.errors import ProviderNotConfigured
 
-Transport = Literal["workiq", "graph"]
+Microsoft = Literal["workiq", "graph"]
+Transport = Literal["github", Microsoft]
 
 AUTHORITY = "https://login.microsoftonline.com"
+GITHUB_AUTHORITY = "https://github.com"
 SIGN_IN_SCOPES = ("offline_access", "openid", "profile")
 SYSTEM_ZONE = Path("/etc/localtime")
 
 
 class Profile(Struct, frozen=True, kw_only=True):
-    """One door. `scopes` are what the user consents to, `notice` is told before a sign-in.
+    """One of Microsoft's doors. `scopes` are what the user consents to, `notice` is told before a sign-in.
 
     `entitlement` says what the account lacks where it is turned away, and what to do about it.
     """
 
-    transport: Transport
+    transport: Microsoft
     label: str
     url: str
     base_url: str
@@ -39,9 +41,9 @@ class Profile(Struct, frozen=True, kw_only=True):
         return " ".join((*self.scopes, *SIGN_IN_SCOPES))
 
 
-# In the order in which "auto" prefers them. Sources: learn.microsoft.com, the Work IQ REST reference and
-# the Microsoft 365 Copilot Chat API reference.
-PROFILES: dict[Transport, Profile] = {
+# In the order in which "auto" prefers them, after "github". Sources: learn.microsoft.com, the Work IQ REST
+# reference and the Microsoft 365 Copilot Chat API reference.
+PROFILES: dict[Microsoft, Profile] = {
     "workiq": Profile(
         transport="workiq",
         label="Microsoft 365 Copilot (Work IQ)",
@@ -81,6 +83,12 @@ PROFILES: dict[Transport, Profile] = {
 }
 
 
+LABELS: dict[Transport, str] = {
+    "github": "GitHub Copilot",
+    **{name: profile.label for name, profile in PROFILES.items()},
+}
+
+
 class Authority(Struct, frozen=True):
     """Who issues tokens, to which registered application. Nothing is shipped: the user registers one."""
 
@@ -91,7 +99,7 @@ class Authority(Struct, frozen=True):
 
 def transports_of(settings: CopilotSettings) -> tuple[Transport, ...]:
     """The transports that the settings permit, the preferred one first."""
-    return tuple(PROFILES) if settings.transport == "auto" else (settings.transport,)
+    return tuple(LABELS) if settings.transport == "auto" else (settings.transport,)
 
 
 def base_url_of(profile: Profile, settings: CopilotSettings) -> str:
@@ -99,8 +107,12 @@ def base_url_of(profile: Profile, settings: CopilotSettings) -> str:
     return _fit_for_secrets("base_url", settings.base_url or profile.base_url)
 
 
-def authority_of(settings: CopilotSettings) -> Authority:
+def authority_of(settings: CopilotSettings, transport: Transport = "workiq") -> Authority:
     """Who to sign in with; raises ProviderNotConfigured where a secret must not be sent there."""
+    if transport == "github":
+        github = settings.github
+        url = _fit_for_secrets("github.authority", github.authority or GITHUB_AUTHORITY)
+        return Authority(url, "", github.client_id)
     url = _fit_for_secrets("authority", settings.authority or AUTHORITY)
     return Authority(url, settings.tenant, settings.client_id)
 

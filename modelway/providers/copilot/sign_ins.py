@@ -1,6 +1,7 @@
 """Keeps sign-ins: one file each, which only the user can read.
 
-A file holds the refresh token. Access tokens are never written.
+The secret, a refresh token or GitHub's token, is in the system's keyring where there is one, else in the
+file. Microsoft's access tokens are never written.
 """
 
 from __future__ import annotations
@@ -8,19 +9,29 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from modelway.errors import ProviderNotConfigured
 from modelway.providers.copilot.profiles import Authority, Transport
+from modelway.providers.copilot.refusals import sign_in_required
+from modelway.providers.copilot.vault import Vault, VaultError
+
+Kept = Literal["file", "keyring", "copilot-cli"]
 
 
 class SignIn(Struct, frozen=True, kw_only=True):
     """Who has signed in. `refresh_token` is "" where the sign-in has ended, and `ended` then says why.
 
     `account` is what a conversation is bound to, `username` is for people. `at` is in seconds since 1970.
+    `kept` tells where the secret is; in a keyring, `refresh_token` is "" and `renewed` counts its changes.
     """
 
     transport: Transport
@@ -29,6 +40,8 @@ class SignIn(Struct, frozen=True, kw_only=True):
     username: str = ""
     refresh_token: str = ""
     at: float = 0.0
+    kept: Kept = "file"
+    renewed: int = 0
     ended: str = ""
 
     def __repr__(self) -> str:
@@ -36,10 +49,11 @@ class SignIn(Struct, frozen=True, kw_only=True):
 
 
 class SignIns:
-    """The sign-ins in one directory, as other processes leave them there."""
+    """The sign-ins in one directory, as other processes leave them there. `open_vault` may find none."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, open_vault: Callable[[], Vault | None] = lambda: None) -> None:
         self._directory = directory
+        self._open_vault = open_vault
         self._known: dict[Transport, tuple[tuple[int, int, int], SignIn]] = {}
 
     def load(self, transport: Transport) -> SignIn | None:
@@ -58,8 +72,25 @@ class SignIns:
         except OSError as error:
             raise ProviderNotConfigured(f"the sign-in {path} cannot be read: {error.strerror}") from error
 
-    def save(self, sign_in: SignIn) -> None:
-        """Keep a sign-in in place of the one before it; a crash leaves the one or the other, whole."""
+    def secret_of(self, sign_in: SignIn) -> str:
+        """The secret of a sign-in; SignInRequired where the keyring does not give it. It may block."""
+        if sign_in.kept != "keyring":
+            return sign_in.refresh_token
+        try:
+            secret = self._vault.get(_name(sign_in.transport)) if self._vault else ""
+        except VaultError as error:
+            raise sign_in_required(f"the system's keyring does not open ({error})") from error
+        if not secret:
+            raise sign_in_required("the sign-in is no longer in the system's keyring")
+        return secret
+
+    def save(self, sign_in: SignIn) -> SignIn:
+        """Keep a sign-in in place of the one before it; a crash leaves the one or the other, whole.
+
+        It may block. What is given back says where the secret is now.
+        """
+        if sign_in.kept != "copilot-cli":
+            sign_in = self._put_away(sign_in)
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _refuse_if_open_to_others(self._directory, self._directory.stat().st_mode, "700")
         number, name = tempfile.mkstemp(dir=self._directory, prefix=".copilot-")
@@ -72,17 +103,41 @@ class SignIns:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+        return sign_in
 
     def remove(self, transport: Transport) -> bool:
-        """Forget a sign-in; tells whether there was one."""
+        """Forget a sign-in; tells whether there was one. It may block."""
+        self._forget(transport)
         try:
             self._path(transport).unlink()
         except FileNotFoundError:
             return False
         return True
 
+    def _put_away(self, sign_in: SignIn) -> SignIn:
+        """The sign-in with its secret in the vault, if that takes it."""
+        if self._vault is not None and sign_in.refresh_token:
+            with suppress(VaultError):
+                self._vault.put(_name(sign_in.transport), sign_in.refresh_token)
+                return replace(sign_in, refresh_token="", kept="keyring")
+        self._forget(sign_in.transport)
+        return replace(sign_in, kept="file")
+
+    def _forget(self, transport: Transport) -> None:
+        with suppress(VaultError):
+            if self._vault is not None:
+                self._vault.remove(_name(transport))
+
+    @cached_property
+    def _vault(self) -> Vault | None:
+        return self._open_vault()
+
     def _path(self, transport: Transport) -> Path:
         return self._directory / f"copilot-{transport}.json"
+
+
+def _name(transport: Transport) -> str:
+    return f"copilot-{transport}"
 
 
 def _read(path: Path) -> SignIn:
