@@ -27,6 +27,7 @@ from modelway.providers.local import Local
 from modelway.providers.lockchat import Lockchat, own_settings
 from modelway.providers.ollama import Ollama
 from modelway.providers.openai_compatible import OpenAICompatible, build_provider, load_presets
+from modelway.providers.vertex import Vertex
 from modelway.routing import RetryPolicy, Router
 from modelway.settings import SettingsError, credential
 
@@ -115,6 +116,7 @@ def build_native(settings: Settings, http: HTTPClient) -> list[Provider]:
         Anthropic(chosen("Anthropic"), http=http, key_lookup=credential),
         Gemini(chosen("Gemini"), http=http, key_lookup=credential),
         Ollama(chosen("Ollama"), http=http, key_lookup=credential),
+        Vertex(chosen("Vertex"), settings.vertex, http=http, key_lookup=credential),
     ]
 
 

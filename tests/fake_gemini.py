@@ -15,7 +15,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from modelway.types import FinishReason, ToolCall, Usage
 from tests.fake_upstream import END_OF_CHUNKS, USAGE, FakeUpstream, Received, Step
@@ -140,6 +144,76 @@ class FakeGemini(FakeUpstream):
             for name in self.served
         ]
         return {"models": models, "nextPageToken": "next"}
+
+
+class FakeVertex(FakeGemini):
+    """Vertex AI, and the server that gives its tokens: `fetched` counts them.
+
+    `accepts_tokens` False lets it refuse what it has given itself.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = "ya29.none-yet"
+        self.fetched = 0
+        self.lifetime_s = 3600
+        self.refuses_tokens = False
+        self.accepts_tokens = True
+        self.hold_token: asyncio.Event | None = None
+
+    @property
+    def base(self) -> str:
+        """The base URL, before /projects."""
+        return f"http://127.0.0.1:{self.port}/v1beta1"
+
+    @property
+    def token_address(self) -> str:
+        """Where tokens are given."""
+        return f"http://127.0.0.1:{self.port}/token"
+
+    @property
+    def asked(self) -> list[Any]:
+        """The bodies of the requests for an answer so far."""
+        return [request.json for request in self.requests if ":" in request.path]
+
+    def _script_for(self, request: Received) -> Sequence[Step]:
+        if request.path != "/token":
+            return super()._script_for(request)
+        assert b"assertion=" in request.body
+        if self.refuses_tokens:
+            return [_json(400, {"error": "invalid_grant", "error_description": "Invalid JWT of modelway@x"})]
+        self.fetched += 1
+        self.token = f"ya29.token-{self.fetched}"
+        held: list[Step] = [self.hold_token] if self.hold_token else []
+        granted = {"access_token": self.token, "expires_in": self.lifetime_s, "token_type": "Bearer"}
+        return [*held, _json(200, granted)]
+
+    def _refusal(self, request: Received) -> bytes | None:
+        if self.accepts_tokens and "authorization" in request.headers:
+            return super()._refusal(request)
+        return _error(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.")
+
+
+def service_account(token_address: str) -> str:
+    """The JSON key of a service account, whose tokens are given at this address."""
+    return json.dumps(
+        {
+            "type": "service_account",
+            "project_id": "other",
+            "private_key_id": "1",
+            "private_key": _private_key(),
+            "client_email": "modelway@other.iam.gserviceaccount.com",
+            "token_uri": token_address,
+        }
+    )
+
+
+@cache
+def _private_key() -> str:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
 
 
 def _fault(model: str, body: Any, issued: set[str]) -> str:
