@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from modelway.dialects import anthropic_messages, openai_chat
+from modelway.testing.fake_upstream import END_OF_CHUNKS, USAGE, FakeUpstream, Received, Script, Step
 from modelway.types import (
     Event,
     Finish,
@@ -30,7 +31,6 @@ from modelway.types import (
     Usage,
     collect,
 )
-from tests.fake_upstream import END_OF_CHUNKS, USAGE, FakeUpstream, Received, Script, Step
 
 KEY = "sk-ant-1"
 VERSIONS = ("2023-06-01", "2026-10-21")

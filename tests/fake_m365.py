@@ -27,7 +27,7 @@ from msgspec import Struct
 from modelway.config import CopilotSettings
 from modelway.providers.copilot.profiles import Transport, authority_of
 from modelway.providers.copilot.sign_ins import SignIn, SignIns
-from tests.fake_upstream import End, FakeUpstream, Received, Step
+from modelway.testing.fake_upstream import End, FakeUpstream, Received, Step
 
 TENANT = "contoso.example"
 CLIENT_ID = "0000-client"

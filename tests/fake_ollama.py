@@ -18,6 +18,7 @@ from typing import Any
 
 from modelway.dialects import ollama_chat
 from modelway.dialects.openai_chat import Envelope
+from modelway.testing.fake_upstream import END_OF_CHUNKS, USAGE, FakeUpstream, Received, Step
 from modelway.types import (
     Event,
     Finish,
@@ -30,7 +31,6 @@ from modelway.types import (
     Usage,
     collect,
 )
-from tests.fake_upstream import END_OF_CHUNKS, USAGE, FakeUpstream, Received, Step
 
 _ENVELOPE = Envelope(id="1", created=1_700_000_000, model="model-a", provider="")
 _STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n"

@@ -23,7 +23,9 @@ from modelway.providers.http import HTTPClient
 from modelway.types import ChatRequest, Message
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "adding-a-provider.md"
-BLOCKS = dict(re.findall(r"^```(python|toml)\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL))
+PROVIDER, PROJECT, CONTRACT = re.findall(
+    r"^```(?:python|toml)\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL
+)
 
 
 # The one of the documents.
@@ -33,8 +35,8 @@ BLOCKS = dict(re.findall(r"^```(python|toml)\n(.*?)^```$", DOCUMENT.read_text(),
 def shout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the document's package is installed."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("target")
-    (source / "modelway_shout.py").write_text(BLOCKS["python"])
-    (source / "pyproject.toml").write_text(BLOCKS["toml"])
+    (source / "modelway_shout.py").write_text(PROVIDER)
+    (source / "pyproject.toml").write_text(PROJECT)
     install(source, target)
     return target
 
@@ -67,9 +69,24 @@ def test_the_documents_provider_answers(shout: Path, tmp_path: Path) -> None:
 
 
 def test_the_documents_provider_is_short_and_listed(shout: Path, tmp_path: Path) -> None:
-    assert len(BLOCKS["python"].splitlines()) <= 30
+    assert len(PROVIDER.splitlines()) <= 30
     done = modelway(shout, tmp_path, "providers", "Shout", "--json")
     assert '"ready":true' in done.stdout.replace(" ", ""), done.stdout + done.stderr
+
+
+def test_the_documents_test_passes(shout: Path, tmp_path: Path) -> None:
+    (tmp_path / "test_shout.py").write_text(CONTRACT)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(shout)},
+        cwd=tmp_path,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "passed" in done.stdout
 
 
 def test_a_broken_plug_in_stops_nobody(shout: Path, tmp_path: Path) -> None:

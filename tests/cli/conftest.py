@@ -13,7 +13,7 @@ from msgspec import Struct
 from typer.testing import CliRunner
 
 from modelway.cli.app import run
-from tests.fake_upstream import FakeUpstream, closed_port
+from modelway.testing.fake_upstream import FakeUpstream, closed_port
 
 
 class Done(Struct, frozen=True):

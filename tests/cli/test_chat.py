@@ -11,9 +11,9 @@ from modelway.cli.exits import ExitCode
 from modelway.cli.prompt import Dialogue
 from modelway.errors import UpstreamTimeout
 from modelway.gateway import Gateway
+from modelway.testing.fake_upstream import FakeUpstream
 from modelway.types import Completion, Finish, FinishReason, RefusalDelta, TextDelta, Usage, collect
 from tests.cli.conftest import Home
-from tests.fake_upstream import FakeUpstream
 from tests.scripted import Scripted, says
 from tests.serving import gateway_of, serving
 

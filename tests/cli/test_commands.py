@@ -8,8 +8,8 @@ import pytest
 from modelway import __version__
 from modelway.cli.exits import ExitCode
 from modelway.fetch import part_of
+from modelway.testing.fake_upstream import FakeUpstream
 from tests.cli.conftest import Home
-from tests.fake_upstream import FakeUpstream
 
 
 @pytest.fixture

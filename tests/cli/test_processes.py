@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from modelway.testing.fake_upstream import FakeUpstream
 from tests.cli.conftest import Home
 from tests.e2e.running import Running
-from tests.fake_upstream import FakeUpstream
 
 DEADLINE_S = 20.0
 STYLE = re.compile(r"\x1b\[[0-9;]*m")

@@ -10,8 +10,8 @@ import modelway
 from modelway.client import AsyncClient
 from modelway.config import ProviderSettings, Settings
 from modelway.errors import GatewayError, InvalidRequest, ProviderNotFound, ShuttingDown
+from modelway.testing.fake_upstream import FakeUpstream
 from modelway.types import TextDelta
-from tests.fake_upstream import FakeUpstream
 from tests.scripted import Scripted
 from tests.serving import gateway_of, serving
 

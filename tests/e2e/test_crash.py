@@ -11,9 +11,9 @@ import pytest
 
 from modelway.config import UpstreamSettings
 from modelway.providers.http import HTTPClient
+from modelway.testing.fake_upstream import FakeUpstream
 from tests.e2e.running import Running
 from tests.e2e.test_chat_completions import Caller
-from tests.fake_upstream import FakeUpstream
 
 pytestmark = pytest.mark.anyio
 

@@ -14,10 +14,10 @@ from modelway.config import UpstreamSettings
 from modelway.provider import ProviderInfo
 from modelway.providers.http import HTTPClient
 from modelway.providers.openai_compatible import OpenAICompatible
+from modelway.testing.fake_upstream import FakeUpstream, text_event
 from modelway.types import ChatRequest, Event, Finish, TextDelta
 from tests.e2e.running import Running
 from tests.e2e.test_wire import BODY, get, post, wire
-from tests.fake_upstream import FakeUpstream, text_event
 from tests.scripted import Scripted
 from tests.serving import gateway_of, serving
 

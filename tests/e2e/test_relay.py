@@ -15,7 +15,7 @@ from modelway.config import ProviderSettings, RouteSettings, ServerSettings, Set
 from modelway.provider import Provider
 from modelway.providers.http import HTTPClient, Response
 from modelway.providers.openai_compatible import build_provider
-from tests.fake_upstream import End, FakeUpstream
+from modelway.testing.fake_upstream import End, FakeUpstream
 from tests.scripted import Scripted
 from tests.serving import gateway_of, serving
 

@@ -31,6 +31,7 @@ from modelway.providers.copilot import Copilot, SignIns
 from modelway.providers.copilot.microsoft import MicrosoftDoor
 from modelway.providers.copilot.profiles import PROFILES, Microsoft
 from modelway.providers.http import HTTPClient
+from modelway.testing.fake_upstream import End
 from modelway.types import (
     ChatRequest,
     Citation,
@@ -45,7 +46,6 @@ from modelway.types import (
     collect,
 )
 from tests.fake_m365 import FakeM365, cited, frame
-from tests.fake_upstream import End
 
 pytestmark = pytest.mark.anyio
 

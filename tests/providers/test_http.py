@@ -43,7 +43,7 @@ from modelway.providers._connection import MAX_BUFFERED_BYTES, Connection
 from modelway.providers._dial import AddressInfo, parse_url
 from modelway.providers._status import MAX_RETRY_AFTER_S, error_for_status, read_retry_after
 from modelway.providers.http import HTTPClient, Response, raise_for_status
-from tests.fake_upstream import END_OF_CHUNKS, End, FakeUpstream, closed_port, text_event
+from modelway.testing.fake_upstream import END_OF_CHUNKS, End, FakeUpstream, closed_port, text_event
 
 AUTHORITY = trustme.CA()
 CERTIFICATE = AUTHORITY.issue_cert("localhost", "127.0.0.1")

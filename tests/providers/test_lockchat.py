@@ -37,9 +37,9 @@ from modelway.provider import Provider
 from modelway.providers import lockchat
 from modelway.providers.http import HTTPClient
 from modelway.providers.lockchat import Lockchat
+from modelway.testing.fake_upstream import FakeUpstream, closed_port, text_event
 from modelway.types import ChatRequest, Event, Finish, Message, Params, collect
 from modelway.wiring import build_providers
-from tests.fake_upstream import FakeUpstream, closed_port, text_event
 
 KEY = "canary+Key/0123456789=="
 QUOTED = "canary%2BKey%2F0123456789%3D%3D"

@@ -24,6 +24,7 @@ from modelway.errors import (
 from modelway.providers.http import HTTPClient
 from modelway.providers.ollama import Ollama
 from modelway.routing import Router
+from modelway.testing.fake_upstream import closed_port
 from modelway.types import (
     ChatRequest,
     Event,
@@ -42,7 +43,6 @@ from modelway.types import (
     collect,
 )
 from tests.fake_ollama import FakeOllama
-from tests.fake_upstream import closed_port
 
 pytestmark = pytest.mark.anyio
 

@@ -35,6 +35,7 @@ from modelway.providers.openai_compatible import (
     build_provider,
     load_presets,
 )
+from modelway.testing.fake_upstream import FakeUpstream, closed_port
 from modelway.types import (
     ChatRequest,
     Event,
@@ -48,7 +49,6 @@ from modelway.types import (
     Usage,
     collect,
 )
-from tests.fake_upstream import FakeUpstream, closed_port
 
 pytestmark = pytest.mark.anyio
 

@@ -1,0 +1,22 @@
+"""For the tests of plug-ins: the contract of providers, and an upstream on loopback that plays scripts.
+
+Only this package imports pytest, which Modelway itself does not need.
+"""
+
+import pytest
+
+pytest.register_assert_rewrite("modelway.testing.provider_contract")
+
+from modelway.testing.fake_upstream import FakeUpstream  # noqa: E402
+from modelway.testing.provider_contract import ProviderContract, UpstreamContract  # noqa: E402
+from modelway.testing.stage import FakeStage, OpenStage, Stage, plugin_context  # noqa: E402
+
+__all__ = [
+    "FakeStage",
+    "FakeUpstream",
+    "OpenStage",
+    "ProviderContract",
+    "Stage",
+    "UpstreamContract",
+    "plugin_context",
+]
