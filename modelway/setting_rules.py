@@ -138,7 +138,11 @@ RULES = (
     Rule("copilot.client_id", _is_id, "must be the id of the registered application"),
     Rule("copilot.time_zone", _is_zone, "must be a name such as Europe/Berlin, or empty"),
     Rule("vertex.project", _is_id, "must be the id of a project"),
-    Rule("vertex.location", _ID.fullmatch, "must be a location such as global or europe-west4"),
+    Rule(
+        "vertex.location",
+        lambda location: bool(_ID.fullmatch(location)),
+        "must be a location such as global or europe-west4",
+    ),
     Rule("providers.*.api_key_file", _is_name, "must be the path of a file"),
     Rule("providers.*.headers", _are_headers, "must be names and values of headers"),
     Rule("providers.*.models", _all(_is_name), "must be names of models"),
