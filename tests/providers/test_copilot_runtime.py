@@ -1,8 +1,8 @@
 """GitHub Copilot's real runtime, offline, before an OpenAI-compatible fake in GitHub's place.
 
-It is no account of anybody's that answers, so this shows that we and the runtime understand each other, not
-that GitHub does. MODELWAY_TEST_COPILOT_RUNTIME names the runtime, else it must be on the PATH. It comes with the
-npm package @github/copilot-sdk-linux-x64 (prebuilds/linux-x64/copilot-runtime), or its like for other systems.
+It is nobody's account that answers, so this shows that we and the runtime understand each other, not that
+GitHub does. MODELWAY_TEST_COPILOT_RUNTIME names the runtime, else it must be on the PATH. It is in the npm
+package @github/copilot-sdk-linux-x64 (prebuilds/linux-x64/copilot-runtime), or its like for other systems.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import gc
 import os
 import shutil
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -193,6 +194,7 @@ async def test_silence_has_an_end(upstream: FakeUpstream, tmp_path: Path) -> Non
     gc.collect()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the process in /proc")
 async def test_a_killed_runtime_is_noticed_and_started_again(
     upstream: FakeUpstream, door: GitHubDoor, tmp_path: Path
 ) -> None:
