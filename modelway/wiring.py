@@ -15,6 +15,7 @@ from modelway.models import resolve
 from modelway.plugins import installed, load_plugins
 from modelway.provider import Provider, ProviderInfo
 from modelway.providers.anthropic import Anthropic
+from modelway.providers.bedrock import Bedrock
 from modelway.providers.copilot import Copilot, SignIns
 from modelway.providers.copilot.door import Door
 from modelway.providers.copilot.github import GitHubDoor
@@ -114,6 +115,7 @@ def build_native(settings: Settings, http: HTTPClient) -> list[Provider]:
 
     return [
         Anthropic(chosen("Anthropic"), http=http, key_lookup=credential),
+        Bedrock(chosen("Bedrock"), http=http, key_lookup=credential),
         Gemini(chosen("Gemini"), http=http, key_lookup=credential),
         Ollama(chosen("Ollama"), http=http, key_lookup=credential),
         Vertex(chosen("Vertex"), settings.vertex, http=http, key_lookup=credential),

@@ -1,0 +1,238 @@
+"""Amazon Bedrock: every model there that converses, by its Converse API. Needs the extra `bedrock`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode
+
+from modelway.config import ProviderSettings
+from modelway.dialects.replay import replayed
+from modelway.errors import (
+    InvalidRequest,
+    ProviderNotConfigured,
+    UpstreamFailed,
+    UpstreamProtocolError,
+)
+from modelway.provider import ProviderInfo
+from modelway.providers._own import Key, KeyLookup, address_of, headers_of, key_of
+from modelway.providers._secret import Secret
+from modelway.providers.bedrock import answering
+from modelway.providers.bedrock.asking import PARAMS, encode_request
+from modelway.providers.http import HTTPClient, Response, raise_for_status
+from modelway.types import ChatRequest, Event, Model
+
+if TYPE_CHECKING:
+    from modelway.providers.bedrock.aws import Account
+
+NAME = "Bedrock"
+URL = "https://docs.aws.amazon.com/bedrock/"
+KEY_VARIABLE = "AWS_BEARER_TOKEN_BEDROCK"
+SUPPORTS = ("system", "tools", "images", "files", "json_schema", "reasoning")
+INSTALL = 'install it with `pip install "modelway[bedrock]"`'
+NO_REGION = "set AWS_REGION, or [providers.Bedrock] base_url to https://bedrock-runtime.REGION.amazonaws.com"
+MAX_PAGES = 10
+
+# Where credentials may come from besides the files; whether they are good shows only in a call.
+_VARIABLES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_PROFILE",
+    "AWS_ROLE_ARN",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)
+_FILES = {"AWS_SHARED_CREDENTIALS_FILE": "credentials", "AWS_CONFIG_FILE": "config"}
+_region_in = re.compile(r"//bedrock(?:-runtime)?(?:-fips)?\.([a-z0-9-]+)\.").search
+
+
+class Bedrock:
+    """The provider. Calls are signed with the credentials that AWS's own tools use, unless there is a key.
+
+    `home` is where the folder .aws is looked for, `is_installed` whether the extra is there, and
+    `find_account` what finds whose calls they are.
+    """
+
+    def __init__(
+        self,
+        settings: ProviderSettings,
+        *,
+        http: HTTPClient,
+        key_lookup: KeyLookup,
+        home: Path | None = None,
+        find_account: Callable[[], Account] | None = None,
+        is_installed: bool | None = None,
+    ) -> None:
+        self._settings = settings
+        self._http = http
+        self._key: Key = key_of(NAME, settings, (KEY_VARIABLE,), key_lookup)
+        self._lookup = key_lookup
+        self._home = Path.home() if home is None else home
+        self._headers = headers_of(settings)
+        self._address = address_of(NAME, settings, "https://bedrock-runtime.REGION.amazonaws.com")
+        self._is_installed = find_spec("botocore") is not None if is_installed is None else is_installed
+        self._find_account = find_account or _find_account
+        self._account: Account | None = None
+
+    @property
+    def info(self) -> ProviderInfo:
+        """What this provider is; not ready without the extra, or where nothing hints at credentials."""
+        settings = self._settings
+        missing = self._missing()
+        return ProviderInfo(
+            name=NAME,
+            label=settings.label or "Amazon Bedrock",
+            url=URL,
+            default_model=settings.default_model or "",
+            models=settings.models or (),
+            needs_auth=True,
+            credential_source="" if missing else self._source(),
+            supports=SUPPORTS if settings.supports is None else settings.supports,
+            params=PARAMS,
+            ready=not missing,
+            missing=missing,
+        )
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        """Answer the request with one call of the upstream."""
+        account, key = await self._open(), self._key()
+        action = "converse-stream" if request.stream else "converse"
+        url = f"{self._base_url(account)}/model/{quote(request.model, safe='')}/{action}"
+        with Secret(key).kept_out_of_errors():
+            body = encode_request(request)
+            async with (
+                aclosing(await self._call("POST", url, account, key, body)) as response,
+                aclosing(self._read(request, response, account)) as events,
+            ):
+                async for event in events:
+                    yield event
+
+    async def models(self) -> list[Model]:
+        """The models that can be named here: those on demand, and profiles of inference across regions."""
+        account, key = await self._open(), self._key()
+        base = self._base_url(account).replace("//bedrock-runtime", "//bedrock")
+        with Secret(key).kept_out_of_errors():
+            url = f"{base}/foundation-models?byOutputModality=TEXT"
+            found = answering.decode_models(await self._get(url, account, key))
+            query = {"maxResults": "1000"}
+            for _ in range(MAX_PAGES):
+                page = await self._get(f"{base}/inference-profiles?{urlencode(query)}", account, key)
+                profiles, token = answering.decode_profiles(page)
+                found += profiles
+                if not token:
+                    break
+                query["nextToken"] = token
+        return found
+
+    async def aclose(self) -> None:
+        """Nothing is held here: the connections belong to the shared HTTP client."""
+
+    async def _open(self) -> Account:
+        """Whose calls they are: found with the first one, for botocore is slow to load and reads files."""
+        if not self._is_installed:
+            raise ProviderNotConfigured(f"{NAME} needs the package botocore", hint=INSTALL)
+        if self._account is None:
+            self._account = await asyncio.to_thread(self._find_account)
+        return self._account
+
+    async def _get(self, url: str, account: Account, key: str) -> bytes:
+        async with aclosing(await self._call("GET", url, account, key)) as response:
+            return await response.body()
+
+    async def _read(
+        self, request: ChatRequest, response: Response, account: Account
+    ) -> AsyncGenerator[Event, None]:
+        turns = replayed(request)
+        if not request.stream:
+            for event in answering.decode_completion(await response.body(), turns=turns, model=request.model):
+                yield event
+            return
+        frames = account.frames(self._http.settings.max_event_bytes)
+        decoder = answering.EventDecoder(frames, turns=turns, model=request.model)
+        while chunk := await response.read():
+            events = decoder.feed(chunk)
+            if decoder.finished:
+                # Before the last event is given: whoever has seen it may close this generator.
+                response.finish()
+            for event in events:
+                yield event
+            if decoder.finished:
+                return
+        for event in decoder.close():
+            yield event
+
+    async def _call(self, method: str, url: str, account: Account, key: str, body: bytes = b"") -> Response:
+        """The response, when its status is a good one."""
+        headers: Mapping[str, str] = self._headers
+        if key:
+            headers = {**headers, "authorization": f"Bearer {key}"}
+        else:
+            headers = await asyncio.to_thread(account.sign, method, url, headers, body, self._region(account))
+        response = await self._http.request(method, url, headers=headers, body=body)
+        try:
+            await self._check(response, key)
+        except BaseException:
+            await response.aclose()
+            raise
+        return response
+
+    async def _check(self, response: Response, key: str) -> None:
+        if response.status == 424:
+            message, _ = answering.decode_error(424, await response.error_body())
+            raise UpstreamFailed(f"{NAME} says that the model failed: {message}")
+        try:
+            await raise_for_status(
+                response,
+                decode_error=answering.decode_error,
+                name=NAME,
+                credential=key,
+                credential_hint=f"check the key: {self._key.hint}" if key else "check the AWS credentials",
+            )
+        except InvalidRequest as error:
+            if "on-demand throughput" in error.message:
+                error.hint = "name an inference profile, such as eu.anthropic.claude-… (`modelway models`)"
+            raise
+        if response.content_type == "text/html":
+            raise UpstreamProtocolError(f"{NAME} answered with a web page", hint="check base_url")
+
+    def _base_url(self, account: Account) -> str:
+        if self._settings.base_url:
+            return self._address
+        return self._address.replace("REGION", self._region(account))
+
+    def _region(self, account: Account) -> str:
+        named = _region_in(self._settings.base_url or "")
+        region = named[1] if named else account.region
+        if not region:
+            raise ProviderNotConfigured(f"{NAME} has no region", hint=NO_REGION)
+        return region
+
+    def _missing(self) -> str:
+        if not self._is_installed:
+            return f"{NAME} needs the package botocore: {INSTALL}"
+        if self._source():
+            return ""
+        return f"no AWS credentials: sign in with AWS's own tools, or set {KEY_VARIABLE}"
+
+    def _source(self) -> str:
+        """Where credentials come from, as far as it shows without a call."""
+        if source := self._key.source():
+            return source
+        if any(self._lookup(variable, "") for variable in _VARIABLES):
+            return "environment"
+        named = (
+            self._lookup(variable, "") or self._home / ".aws" / name for variable, name in _FILES.items()
+        )
+        if any(Path(path).expanduser().is_file() for path in named):
+            return "file"
+        return "machine" if self._account is not None and self._account.has_credentials else ""
+
+
+def _find_account() -> Account:
+    from modelway.providers.bedrock.aws import Account
+
+    return Account.of_this_machine()
