@@ -145,3 +145,17 @@ async def test_what_cannot_be_translated_is_refused_and_the_conversation_goes_on
     talk.stages["OpenAI"].say("Mine")
     assert (await talk.ask("OpenAI", user("Whose?"))).text == "Mine"
     assert "https://example.org/cat.png" in talk.sent("OpenAI")
+
+
+async def test_thought_signatures_of_gemini_are_kept_with_the_conversation(talk: Talk) -> None:
+    gemini = talk.upstream("Gemini")
+    new = [user("Look around")]
+    for number in range(3):
+        gemini.reply(calls=[ToolCall(f"call_{number}", "look", "{}")])
+        answered = await talk.ask("Gemini", *new, tools=(LOOK,))
+        (made,) = answered.message.tool_calls
+        new = [Message(role="tool", content=f"Sea {number}", tool_call_id=made.id)]
+    parts = [part for content in gemini.asked[-1]["contents"] for part in content["parts"]]
+    sent = [part.get("thoughtSignature") for part in parts if "functionCall" in part]
+    assert len(sent) == 2
+    assert set(sent) < gemini.issued
