@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from modelway.config import LocalSettings, ProviderSettings, UpstreamSettings, VertexSettings
 from modelway.provider import Provider, ProviderInfo
 from modelway.providers.anthropic import Anthropic
+from modelway.providers.bedrock import Bedrock
 from modelway.providers.copilot import Copilot
 from modelway.providers.copilot.microsoft import MicrosoftDoor
 from modelway.providers.copilot.profiles import PROFILES
@@ -28,9 +29,10 @@ from modelway.providers.openai_compatible import OpenAICompatible, build_provide
 from modelway.providers.vertex import Vertex
 from modelway.testing import FakeStage, FakeUpstream, OpenStage, Stage, UpstreamContract
 from modelway.types import ChatRequest, Event
-from tests import fake_anthropic
+from tests import fake_anthropic, fake_bedrock
 from tests.conftest_local import find_model
 from tests.fake_anthropic import FakeAnthropic
+from tests.fake_bedrock import FakeBedrock
 from tests.fake_gemini import KEY, FakeGemini, FakeVertex, service_account
 from tests.fake_m365 import FakeM365
 from tests.fake_ollama import FakeOllama
@@ -120,6 +122,27 @@ async def anthropic_stage() -> AsyncIterator[Stage]:
         yield FakeStage(upstream, provider)
 
 
+class BedrockStage(FakeStage):
+    """Bedrock's messages are made of blocks without a type."""
+
+    def heard(self) -> list[list[tuple[str, str]]]:
+        assert isinstance(self._upstream, FakeBedrock)
+        return [
+            [(turn["role"], turn["content"][0]["text"]) for turn in asked["messages"]]
+            for asked in self._upstream.asked
+        ]
+
+
+@asynccontextmanager
+async def bedrock_stage() -> AsyncIterator[Stage]:
+    """Bedrock, with a key of its own and a default model of the user's."""
+    async with FakeBedrock() as upstream, aclosing(HTTPClient(UpstreamSettings())) as http:
+        settings = ProviderSettings(base_url=upstream.root, default_model="model-a")
+        yield BedrockStage(
+            upstream, Bedrock(settings, http=http, key_lookup=lambda env, file: fake_bedrock.KEY)
+        )
+
+
 class CopilotOfAnyModel(Copilot):
     """Copilot has one model, and the contract asks for another."""
 
@@ -162,6 +185,7 @@ STAGES["Local"] = local_stage
 STAGES["Lockchat"] = lockchat_stage
 STAGES["Copilot"] = copilot_stage
 STAGES["Anthropic"] = anthropic_stage
+STAGES["Bedrock"] = bedrock_stage
 STAGES["Ollama"] = ollama_stage
 STAGES["Gemini"] = gemini_stage
 STAGES["Vertex"] = vertex_stage
