@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
+from modelway.types import ToolCall
 from tests.fake_upstream import END_OF_CHUNKS, FakeUpstream, Received, Step
 
 KEY = "bedrock-api-key-1"
@@ -76,17 +77,20 @@ class FakeBedrock(FakeUpstream):
         """The models that the requests were for."""
         return [unquote(request.path.split("/")[2]) for request in self.requests if request.body]
 
-    def reply(self, *pieces: str | asyncio.Event, **_: object) -> None:
-        """Answer with these pieces of text; an asyncio.Event among them is waited for."""
+    def reply(self, *pieces: str | asyncio.Event, calls: Sequence[ToolCall] = (), **_: object) -> None:
+        """Answer with these pieces of text, and calls; an asyncio.Event among the pieces is waited for."""
         gates: list[Step] = [piece for piece in pieces if isinstance(piece, asyncio.Event)]
         text = "".join(piece for piece in pieces if isinstance(piece, str))
+        reason = "tool_use" if calls else "end_turn"
+        uses = [_use(call) for call in calls]
 
         def script(request: Received) -> Sequence[Step]:
             if not _streams(request):
-                return [*gates, _json(200, answer({"text": text}))]
+                blocks = [{"text": text}] if text else []
+                return [*gates, _json(200, answer(*blocks, *uses, reason=reason))]
             said = [_chunk(delta(0, text=piece)) if isinstance(piece, str) else piece for piece in pieces]
             first = _chunk(event("messageStart", role="assistant"))
-            last = event("contentBlockStop", contentBlockIndex=0), *ending("end_turn")
+            last = (event("contentBlockStop", contentBlockIndex=0), *_called(calls), *ending(reason))
             return [_STREAM_HEAD, first, *said, *map(_chunk, last), END_OF_CHUNKS]
 
         self._scripts.append(script)
@@ -165,6 +169,21 @@ def frame(headers: dict[str, str], payload: bytes) -> bytes:
     prelude = struct.pack("!II", 16 + len(written) + len(payload), len(written))
     message = prelude + struct.pack("!I", crc32(prelude)) + written + payload
     return message + struct.pack("!I", crc32(message))
+
+
+def _use(call: ToolCall) -> dict[str, Any]:
+    return {"toolUse": {"toolUseId": call.id, "name": call.name, "input": json.loads(call.arguments)}}
+
+
+def _called(calls: Sequence[ToolCall]) -> list[bytes]:
+    """The frames of calls, after a block of text."""
+    frames: list[bytes] = []
+    for index, call in enumerate(calls, 1):
+        start = {"toolUse": {"toolUseId": call.id, "name": call.name}}
+        frames.append(event("contentBlockStart", contentBlockIndex=index, start=start))
+        frames.append(delta(index, toolUse={"input": call.arguments}))
+        frames.append(event("contentBlockStop", contentBlockIndex=index))
+    return frames
 
 
 def _fault(fields: dict[str, Any]) -> str:

@@ -31,7 +31,7 @@ from tests.serving import gateway_of
 pytestmark = pytest.mark.anyio
 
 # LMStudio stands for the embedded model, which is spoken to in the same way.
-ORDER = ("LMStudio", "OpenAI", "Copilot", "Anthropic", "Gemini", "Ollama")
+ORDER = ("LMStudio", "OpenAI", "Copilot", "Anthropic", "Bedrock", "Gemini", "Ollama")
 CALL_TOOLS = tuple(name for name in ORDER if name != "Copilot")
 # Each upstream with a rule of its own about calls is asked for a model that has it.
 MODELS = {"Gemini": "gemini-3-flash"}
@@ -129,6 +129,25 @@ async def test_copilot_is_told_in_words_of_calls_and_of_what_it_cannot_be_shown(
     assert "not text" in told[0]
     assert all(word in told[1] for word in ("look", "harbour"))
     assert told[2:4] == ["A ship", "Aye"]
+
+
+async def test_thinking_of_anthropic_is_kept_with_the_conversation_while_tools_are_called(talk: Talk) -> None:
+    anthropic = talk.upstream("Anthropic")
+    new, wanted = [user("Look around")], list[Any]()
+    for number in range(3):
+        thought = {"type": "thinking", "thinking": f"thought {number}", "signature": f"signed {number}"}
+        use = {"type": "tool_use", "id": f"toolu_{number}", "name": "look", "input": {"at": "sea"}}
+        anthropic.reply_with_blocks(thought, use)
+        (made,) = (await talk.ask("Anthropic", *new, tools=(LOOK,))).message.tool_calls
+        new = [Message(role="tool", content=f"Sea {number}", tool_call_id=made.id)]
+        wanted.append([thought, use])
+    talk.stages["Anthropic"].say("Only sea")
+    await talk.ask("Anthropic", *new, tools=(LOOK,))
+    turns = anthropic.asked[-1]["messages"]
+    assert [turn["content"] for turn in turns if turn["role"] == "assistant"] == wanted
+    talk.stages["Anthropic"].say("Again")
+    await talk.ask("Anthropic", user("And now?"), tools=(LOOK,))
+    assert "signed" not in talk.sent("Anthropic")
 
 
 @pytest.mark.parametrize("name", ["Gemini", "Ollama"])
