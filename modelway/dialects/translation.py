@@ -7,6 +7,7 @@ import binascii
 import re
 from collections.abc import Collection, Iterable
 from hashlib import blake2b
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -15,21 +16,34 @@ from msgspec import Struct
 from modelway.errors import InvalidRequest
 from modelway.types import ChatRequest, Message, OtherPart
 
-# Fields of other dialects that say nothing about the answer: bookkeeping of the caller's or the vendor's.
+# Fields of other dialects that say nothing about the answer: bookkeeping of the caller's or the vendor's,
+# and how much of a machine an answer may use.
 _SILENT = frozenset(
     {
+        "keep_alive",
         "metadata",
         "prompt_cache_key",
         "prompt_cache_retention",
         "safety_identifier",
         "service_tier",
         "store",
+        "shift",
         "stream_options",
+        "truncate",
         "user",
     }
 )
+_SILENT_OPTIONS = frozenset(
+    {"main_gpu", "num_batch", "num_ctx", "num_gpu", "num_keep", "num_predict", "num_thread", "use_mmap"}
+)
+# Fields that ask for something even where they are empty.
+_MEANT_WHEN_EMPTY = frozenset({"web_search_options"})
 # Fields that have a default which every upstream can keep.
-_DEFAULTS: dict[str, tuple[object, ...]] = {"modalities": (["text"],), "verbosity": ("medium",)}
+_DEFAULTS: dict[str, tuple[object, ...]] = {
+    "modalities": (["text"],),
+    "think": (True,),
+    "verbosity": ("medium",),
+}
 
 
 _is_plain_id = re.compile(r"[a-zA-Z0-9_-]{1,64}").fullmatch
@@ -52,13 +66,13 @@ def inline(url: str) -> Inline | None:
         return None
     try:
         if any(option.strip().lower() == "base64" for option in options):
-            raw = unquote_to_bytes(data) if "%" in data else data.encode()
-            content = base64.b64decode(raw, altchars=None, validate=True)
+            content = unquote_to_bytes(data).decode("ascii") if "%" in data else data
+            base64.b64decode(content, validate=True)
         else:
-            content = unquote_to_bytes(data)
+            content = base64.b64encode(unquote_to_bytes(data)).decode()
     except (binascii.Error, ValueError):
         return None
-    return Inline(media_type.strip().lower() or "text/plain", base64.b64encode(content).decode())
+    return Inline(media_type.strip().lower() or "text/plain", content)
 
 
 def refuse_foreign_fields(request: ChatRequest, dialect: str, upstream: str) -> None:
@@ -66,13 +80,24 @@ def refuse_foreign_fields(request: ChatRequest, dialect: str, upstream: str) -> 
     if request.dialect == dialect:
         return
     for name, value in request.extra.items():
-        if not value or name in _SILENT or value in _DEFAULTS.get(name, ()):
+        if _says_nothing(name, value):
             continue
         raise InvalidRequest(
             f"{upstream} cannot be told `{name}`", param=name, hint="leave it out or choose another provider"
         )
     for message in request.messages:
         _refuse_names_and_sounds(message, upstream)
+
+
+def _says_nothing(name: str, value: Any) -> bool:
+    """Whether an answer is the same without this field."""
+    if value is None or value is False:
+        return True
+    if name == "options" and isinstance(value, dict):
+        return value.keys() <= _SILENT_OPTIONS
+    if name in _MEANT_WHEN_EMPTY:
+        return False
+    return not value or name in _SILENT or value in _DEFAULTS.get(name, ())
 
 
 def _refuse_names_and_sounds(message: Message, upstream: str) -> None:
