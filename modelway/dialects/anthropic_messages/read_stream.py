@@ -50,8 +50,6 @@ class EventDecoder:
         self,
         *,
         raw: bool = False,
-        include_usage: bool = True,
-        choices: int = 1,
         max_event_bytes: int = MAX_EVENT_BYTES,
         turns: Sequence[list[Block]] = (),
         to_error: Callable[[Any], GatewayError] = error_in_stream,
