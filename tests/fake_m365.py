@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from msgspec import Struct
 
@@ -73,6 +74,7 @@ class FakeM365(FakeUpstream):
         self.keeps_refresh_tokens = False
         self.interval = 0
         self.hold_refresh: asyncio.Event | None = None
+        self.entered: dict[str, str] = {}
         self.openings: list[tuple[int, object]] = []
 
     @property
@@ -132,6 +134,14 @@ class FakeM365(FakeUpstream):
         if path == f"/{TENANT}/oauth2/v2.0/devicecode":
             self.forms.append(_form(request))
             return [_json(200, self._device_code())]
+        if path == "/login/device/code":
+            self.forms.append(_form(request))
+            device = self._device_code()
+            del device["message"]
+            return [_json(200, {**device, "verification_uri": "https://github.com/login/device"})]
+        if path == "/login/oauth/access_token":
+            self.forms.append(_form(request))
+            return [_json(200, self._github_token())]
         if path == f"/{TENANT}/oauth2/v2.0/token":
             self.forms.append(_form(request))
             return self._token_script(self.forms[-1])
@@ -157,8 +167,16 @@ class FakeM365(FakeUpstream):
             "message": "To sign in, open https://microsoft.com/devicelogin and enter ABCD-EFGH.",
         }
 
+    def _github_token(self) -> dict[str, object]:
+        # GitHub says no with status 200.
+        if self.polls and (refusal := self.polls.pop(0)):
+            return {"error": refusal, "error_description": "no"}
+        return {"access_token": "gho_granted", "token_type": "bearer", "scope": "read:user"}
+
     def _token_script(self, form: dict[str, str]) -> Sequence[Step]:
         is_refresh = form["grant_type"] == "refresh_token"
+        if form["grant_type"] == "authorization_code" and not self._is_proven(form):
+            return [_json(400, {"error": "invalid_grant", "error_description": "AADSTS501481: no match"})]
         refusal = self.refusal if is_refresh else (self.polls.pop(0) if self.polls else "")
         if is_refresh and form["refresh_token"] != self.refresh_token:
             refusal = "invalid_grant"
@@ -170,6 +188,24 @@ class FakeM365(FakeUpstream):
         self.refresh_token = f"refresh-{self.issued}"
         self.access_token = f"access-{self.issued}"
         return [*held, _json(200, self._granted())]
+
+    def enter(self, page: str) -> str:
+        """What a person does on the page of the sign-in; the address that the browser is sent to."""
+        parts = urlsplit(page)
+        asked = dict(parse_qsl(parts.query))
+        assert f"{parts.scheme}://{parts.netloc}" == self.root
+        assert parts.path == f"/{TENANT}/oauth2/v2.0/authorize"
+        assert asked["response_type"] == "code"
+        assert asked["code_challenge_method"] == "S256"
+        self.entered = asked
+        return f"{asked['redirect_uri']}/?" + urlencode({"code": "code-1", "state": asked["state"]})
+
+    def _is_proven(self, form: dict[str, str]) -> bool:
+        """Whether whoever brings the code is the one who asked for it (RFC 7636)."""
+        digest = hashlib.sha256(form["code_verifier"].encode()).digest()
+        challenge = base64.urlsafe_b64encode(digest).decode().rstrip("=")
+        wanted = ("code-1", challenge, self.entered.get("redirect_uri"))
+        return wanted == (form["code"], self.entered.get("code_challenge"), form["redirect_uri"])
 
     def _granted(self) -> dict[str, object]:
         claims = base64.urlsafe_b64encode(json.dumps(ACCOUNT).encode()).decode().rstrip("=")
