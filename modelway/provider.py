@@ -21,8 +21,8 @@ class ProviderInfo(Struct, frozen=True, kw_only=True):
     `stateful`: the upstream keeps the conversation itself, so a turn must never be sent to it twice.
     `ready` is False where a credential or a setting is missing, and `missing` then says which.
     `finds_model`: a request may come without a model, and the provider then takes one that is there.
-    `credential_source` tells where the credential that is there comes from: "environment", "file" or
-    "keyring"; "" where there is none, so that nobody is signed in.
+    `credential_source` tells where the credential that is there comes from: "environment", "file",
+    "keyring" or "machine" (the role that a machine has at its cloud); "" where there is none, so that nobody is signed in.
     """
 
     name: str

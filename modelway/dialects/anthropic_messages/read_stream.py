@@ -42,8 +42,6 @@ class EventDecoder:
     `raw`: the caller speaks this dialect too, so events carry the upstream's bytes (one event of each
     network read carries them all); those of the end go into Finish, but for message_stop. `turns` are
     those that the request has sent back (see `replayed`). `to_error` reads an error inside the stream.
-    `include_usage` and `choices` are there for the dialects that ask: here usage always comes, and there
-    is one choice.
     """
 
     def __init__(
