@@ -22,7 +22,7 @@ class ProviderInfo(Struct, frozen=True, kw_only=True):
     `ready` is False where a credential or a setting is missing, and `missing` then says which.
     `finds_model`: a request may come without a model, and the provider then takes one that is there.
     `credential_source` tells where the credential that is there comes from: "environment", "file",
-    "keyring" or "machine" (the role that a machine has at its cloud); "" where there is none, so that nobody is signed in.
+    "keyring" or "machine" (its role at the cloud); "" where there is none, so that nobody is signed in.
     """
 
     name: str
