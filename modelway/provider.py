@@ -17,7 +17,8 @@ class ProviderInfo(Struct, frozen=True, kw_only=True):
     """How a provider describes itself, as data.
 
     `supports` names what it can carry beyond text: "system", "tools", "images", "files",
-    "json_schema", "json_object", "reasoning", "n". `params` names the fields of `types.Params` that it honours.
+    "json_schema", "json_object", "reasoning", "n". `params` names the fields of `types.Params` that it
+    honours.
     `stateful`: the upstream keeps the conversation itself, so a turn must never be sent to it twice.
     `ready` is False where a credential or a setting is missing, and `missing` then says which.
     `finds_model`: a request may come without a model, and the provider then takes one that is there.
