@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 
 from modelway.client import AsyncClient
-from modelway.config import Settings
+from modelway.config import Settings, UpstreamSettings
+from modelway.providers.http import HTTPClient
 from tests.fake_m365 import CLIENT_ID, TENANT, FakeM365
 
 pytestmark = pytest.mark.anyio
@@ -25,24 +27,31 @@ async def m365() -> AsyncIterator[FakeM365]:
         yield fake
 
 
-async def run(m365: FakeM365, folder: Path, *arguments: str) -> tuple[int, str, str]:
-    """A command in a process of its own; its code, stdout and stderr."""
-    process = await asyncio.create_subprocess_exec(
+async def begin(m365: FakeM365, folder: Path, *arguments: str) -> asyncio.subprocess.Process:
+    """A command in a process of its own."""
+    return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "modelway", *arguments),
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=folder,
         env={
             **os.environ,
             **{f"MODELWAY_{name}_DIR": str(folder) for name in ("CONFIG", "DATA", "STATE", "CACHE")},
+            "BROWSER": "true",
             "MODELWAY_COPILOT__CLIENT_ID": CLIENT_ID,
             "MODELWAY_COPILOT__TENANT": TENANT,
             "MODELWAY_COPILOT__BASE_URL": m365.base,
             "MODELWAY_COPILOT__AUTHORITY": m365.root,
+            "MODELWAY_COPILOT__GITHUB__RUNTIME_PATH": str(folder / "no-runtime"),
         },
     )
-    out, err = await process.communicate()
+
+
+async def run(m365: FakeM365, folder: Path, *arguments: str, given: str = "") -> tuple[int, str, str]:
+    """A command; its code, stdout and stderr. `given` is its stdin."""
+    process = await begin(m365, folder, *arguments)
+    out, err = await process.communicate(given.encode())
     return process.returncode or 0, out.decode(), err.decode()
 
 
@@ -104,3 +113,39 @@ async def test_what_cannot_be_signed_in_to_is_told(m365: FakeM365, tmp_path: Pat
     m365.polls = ["authorization_declined"]
     code, _, err = await run(m365, tmp_path, "login", "copilot")
     assert (code, "declined" in err) == (4, True)
+
+
+async def test_a_browser_signs_in(m365: FakeM365, tmp_path: Path) -> None:
+    process = await begin(m365, tmp_path, "login", "copilot", "--browser", "--json")
+    assert process.stderr is not None
+    page = ""
+    while not page:
+        line = (await process.stderr.readline()).decode()
+        assert line, "it ended without a page"
+        page = line.partition("Sign in on this page: ")[2].strip()
+    async with aclosing(HTTPClient(UpstreamSettings())) as http:
+        response = await http.request("GET", m365.enter(page), headers={})
+        async with aclosing(response):
+            assert b"signed in" in await response.body()
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    account = json.loads(out)
+    assert (account["signed_in"], account["account"], account["kept"]) == (
+        True,
+        "ada@contoso.example",
+        "file",
+    )
+
+
+async def test_a_token_from_stdin_is_kept_for_github(m365: FakeM365, tmp_path: Path) -> None:
+    github = ("login", "copilot", "--transport", "github", "--with-token")
+    code, _, err = await run(m365, tmp_path, *github, given="ghp_classic\n")
+    assert (code, "classic" in err, "ghp_" in err) == (3, True, False)
+    code, out, err = await run(m365, tmp_path, *github, given="github_pat_1\n")
+    assert (code, out.startswith("signed in to GitHub Copilot as ")) == (0, True), err
+    assert "without having been tried" in err
+    assert "github_pat_1" not in out + err
+    code, out, err = await run(m365, tmp_path, "chat", "--no-server", "--provider", "Copilot", "Hi")
+    assert (code, "no runtime" in err) == (3, True)
+    code, _, err = await run(m365, tmp_path, "login", "copilot", "--with-token", given="x\n")
+    assert (code, "--transport github" in err) == (2, True)
