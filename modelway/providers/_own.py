@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from msgspec import Struct
-
 from modelway.config import ProviderSettings
 from modelway.errors import GatewayError, ProviderNotConfigured, SignInRequired
 from modelway.providers.http import parse_url, redact
@@ -14,22 +12,27 @@ from modelway.providers.http import parse_url, redact
 KeyLookup = Callable[[str, str], str]
 
 
-class Key(Struct, frozen=True):
+class Key:
     """Where a provider's key comes from: the file that the user named, or the first variable that is set.
 
     `lookup` takes the name of a variable and the path of a file, "" for none, and gives the key or "".
     """
 
-    provider: str
-    variables: tuple[str, ...]
-    file: str
-    lookup: KeyLookup
+    def __init__(self, provider: str, variables: tuple[str, ...], file: str, lookup: KeyLookup) -> None:
+        self.provider = provider
+        self.variables = variables
+        self.file = file
+        self._lookup = lookup
+        self._was_there = False
 
     def __call__(self) -> str:
         """The key, "" where there is none."""
         if self.file:
-            return self.lookup("", self.file)
-        return next(filter(None, (self.lookup(variable, "") for variable in self.variables)), "")
+            key = self._lookup("", self.file)
+        else:
+            key = next(filter(None, (self._lookup(variable, "") for variable in self.variables)), "")
+        self._was_there = bool(key)
+        return key
 
     def required(self) -> str:
         """The key; SignInRequired where there is none."""
@@ -47,7 +50,10 @@ class Key(Struct, frozen=True):
         return f"{start}[providers.{self.provider}] api_key_file"
 
     def missing(self) -> str:
-        """What is wrong with it; "" where it is there."""
+        """What is wrong with it; "" where it is there, as far as it was looked for last."""
+        # Descriptions are asked for at every request, and a file may be far away.
+        if self._was_there:
+            return ""
         try:
             return "" if self() else f"no API key: {self.hint}"
         except GatewayError as error:

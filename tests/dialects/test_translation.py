@@ -48,7 +48,7 @@ def test_a_data_url_is_taken_apart(url: str, found: Inline | None) -> None:
         ("anything", None),
     ],
 )
-def test_what_says_nothing_about_the_answer_passes(name: str, value: object) -> None:
+def test_what_says_nothing_about_the_answer_passes(name: str, value: Any) -> None:
     refuse_foreign_fields(ask(**{name: value}), "gemini", "Gemini")
 
 
@@ -63,7 +63,7 @@ def test_what_says_nothing_about_the_answer_passes(name: str, value: object) -> 
         ("tools", [{"type": "web_search"}]),
     ],
 )
-def test_what_would_change_the_answer_is_refused_by_its_name(name: str, value: object) -> None:
+def test_what_would_change_the_answer_is_refused_by_its_name(name: str, value: Any) -> None:
     with pytest.raises(InvalidRequest, match=name) as caught:
         refuse_foreign_fields(ask(**{name: value}), "gemini", "Gemini")
     assert caught.value.param == name
