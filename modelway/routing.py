@@ -105,6 +105,8 @@ class Router:
         """
         if provider_name or not model:
             return self.provider(provider_name or self._default[0]), model
+        if model not in self._routes and (named := self._by_name.get(model.casefold())):
+            return named, ""
         if found := self._led_to(model):
             return found[0].provider, found[0].model
         return self.provider(self._default[0]), model

@@ -20,8 +20,9 @@ from modelway.errors import (
     UpstreamProtocolError,
     UpstreamUnreachable,
 )
-from modelway.provider import Provider, ProviderInfo
+from modelway.provider import Provider, ProviderInfo, RelayReply, RelayRequest
 from modelway.providers.local import forced_call
+from modelway.providers.local.embedding import Embedder
 from modelway.providers.local.process import INSTALL_ENGINE, Child, Engine, Load
 from modelway.types import ChatRequest, Event, Message, Model, Params, TextPart
 
@@ -60,8 +61,10 @@ class Local:
         upstream: Callable[[str, str], Provider],
         *,
         on_progress: Callable[[str], None] | None = None,
+        embedder: Embedder | None = None,
     ) -> None:
         self._settings = settings
+        self._embedder = embedder or Embedder()
         self._name = _short(settings.model)
         self._model_path = model_path
         self._make_upstream = upstream
@@ -120,11 +123,17 @@ class Local:
             raise
 
     async def models(self) -> list[Model]:
-        """The one model that the child runs."""
-        return [Model(id=self._name, owned_by="local", context_length=self._settings.context_length)]
+        """The one that answers chats, and the one for embeddings where it is installed."""
+        chats = Model(id=self._name, owned_by="local", context_length=self._settings.context_length)
+        return [chats, *(Model(id=name, owned_by="local") for name in self._embedder.models)]
+
+    async def relay(self, request: RelayRequest) -> RelayReply:
+        """Embeddings, which need the extra `embed`; there is no other address."""
+        return await self._embedder.answer(request)
 
     async def aclose(self) -> None:
-        """Stop the child; nothing can be asked afterwards."""
+        """Stop the children; no chat can be asked afterwards."""
+        await self._embedder.aclose()
         await self._engine.aclose()
         if self._upstream is not None:
             await self._upstream[1].aclose()
