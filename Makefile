@@ -18,10 +18,8 @@ test: .venv/.dev .venv/.model
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/deptry .
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder \
+		--cov --cov-report=term:skip-covered
 
 fix: .venv/.dev
 	$(BIN)/ruff format .

@@ -17,7 +17,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from modelway.dialects import anthropic_messages, openai_chat
+from modelway.dialects import anthropic_messages
+from modelway.dialects.envelope import Envelope
 from modelway.testing.fake_upstream import END_OF_CHUNKS, USAGE, FakeUpstream, Received, Script, Step
 from modelway.types import (
     Event,
@@ -37,7 +38,7 @@ VERSIONS = ("2023-06-01", "2026-10-21")
 SAMPLING = {"temperature", "top_p", "top_k"}
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
-_ENVELOPE = openai_chat.Envelope(id="msg_fake", created=1_700_000_000, model="model-a", provider="Fake")
+_ENVELOPE = Envelope(id="msg_fake", created=1_700_000_000, model="model-a", provider="Fake")
 _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
     b"transfer-encoding: chunked\r\nrequest-id: req_1\r\n\r\n"

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from modelway.dialects import ollama_chat
-from modelway.dialects.openai_chat import Envelope
+from modelway.dialects.envelope import Envelope
 from modelway.testing.fake_upstream import END_OF_CHUNKS, USAGE, FakeUpstream, Received, Step
 from modelway.types import (
     Event,

@@ -9,6 +9,7 @@ from msgspec import Struct
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 KEEP_ALIVE = b": keep-alive\n\n"
+STREAM_TYPE = b"text/event-stream; charset=utf-8"
 
 
 class ServerEvent(Struct, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 from starlette.exceptions import HTTPException
@@ -12,14 +12,17 @@ from starlette.routing import Route, Router
 
 from modelway.auth import Auth
 from modelway.config import ServerSettings
-from modelway.dialects import openai_chat
+from modelway.dialects import anthropic_messages, ollama_chat, openai_chat
+from modelway.dialects.ollama_chat import generate as ollama_generate
 from modelway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound, ShuttingDown
 from modelway.gateway import Gateway
 from modelway.server.catalogue import Catalogue
 from modelway.server.chat import ChatEndpoint
 from modelway.server.conversations import ConversationEndpoints
+from modelway.server.dialect import Dialect
 from modelway.server.exchange import ClientGone, Exchange, Receive, Scope, Send
 from modelway.server.guard import Guard
+from modelway.server.ollama import OllamaEndpoints
 from modelway.server.openapi import openapi_endpoint
 from modelway.server.relay import RELAYED_METHODS, RelayEndpoint
 from modelway.telemetry import Telemetry
@@ -27,6 +30,12 @@ from modelway.telemetry import Telemetry
 log = logging.getLogger("modelway.server")
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+# Where callers speak another format than OpenAI's, errors are written in it from the first check on.
+DIALECTS: dict[str, Dialect] = {
+    "/v1/messages": anthropic_messages,
+    "/api/chat": ollama_chat,
+    "/api/generate": ollama_generate,
+}
 CLIENT_CLOSED = 499
 LAST_WORDS_S = 0.5
 
@@ -41,13 +50,23 @@ class _FromExchange:
         await self._endpoint(scope["modelway.exchange"])
 
 
-def routes(chat: ChatEndpoint, catalogue: Catalogue, conversations: ConversationEndpoints) -> list[Route]:
-    """Every address that the server answers by itself."""
+def routes(
+    chat: ChatEndpoint,
+    others: Mapping[str, ChatEndpoint],
+    catalogue: Catalogue,
+    conversations: ConversationEndpoints,
+    ollama: OllamaEndpoints,
+) -> list[Route]:
+    """Every address that the server answers by itself; `others` answer chats in other formats."""
     completions = _FromExchange(chat)
     return [
         Route("/v1/chat/completions", completions, methods=["POST"]),
         Route("/api/{provider}/chat/completions", completions, methods=["POST"]),
         Route("/api/{provider}/{conversation_id}/chat/completions", completions, methods=["POST"]),
+        *(Route(path, _FromExchange(other), methods=["POST"]) for path, other in others.items()),
+        Route("/api/tags", ollama.tags),
+        Route("/api/show", ollama.show, methods=["POST"]),
+        Route("/api/version", ollama.version),
         Route("/v1/models", catalogue.models),
         Route("/v1/models/{id:path}", catalogue.model),
         Route("/v1/providers", catalogue.providers),
@@ -79,14 +98,16 @@ class Application:
         self._auth = auth
         self._telemetry = telemetry
         self._preload = preload
-        self._chat = ChatEndpoint(
-            openai_chat,
-            gateway,
-            max_body_bytes=settings.max_body_bytes,
-            keep_alive_s=settings.keep_alive_s,
-        )
+
+        def chat(dialect: Dialect) -> ChatEndpoint:
+            return ChatEndpoint(
+                dialect, gateway, max_body_bytes=settings.max_body_bytes, keep_alive_s=settings.keep_alive_s
+            )
+
+        self._chat = chat(openai_chat)
+        others = {path: chat(dialect) for path, dialect in DIALECTS.items()}
         endpoints = ConversationEndpoints(gateway.conversations, max_body_bytes=settings.max_body_bytes)
-        own = routes(self._chat, Catalogue(gateway), endpoints)
+        own = routes(self._chat, others, Catalogue(gateway), endpoints, OllamaEndpoints(gateway))
         relay = RelayEndpoint(gateway, own, max_body_bytes=settings.max_body_bytes)
         self.routes = [*own, Route("/v1/{path:path}", _FromExchange(relay), methods=RELAYED_METHODS)]
         self._guard = Guard(settings, relay.has)
@@ -100,6 +121,8 @@ class Application:
             await self._serve(Exchange(scope, receive, send, self._telemetry))
 
     async def _serve(self, exchange: Exchange) -> None:
+        if dialect := DIALECTS.get(exchange.path):
+            exchange.encode_error = dialect.encode_error
         try:
             self._guard.check(exchange)
             await self._dispatch(exchange)

@@ -6,55 +6,20 @@ import asyncio
 import secrets
 import time
 from contextlib import aclosing
-from typing import Protocol
 
 from msgspec.structs import replace
 
-from modelway.dialects import sse
-from modelway.dialects.openai_chat import Envelope
-from modelway.errors import GatewayError
+from modelway.dialects.envelope import Envelope
 from modelway.gateway import Answer, Gateway
+from modelway.server.dialect import Dialect
 from modelway.server.exchange import Exchange, Headers, addressed, header_value, until_client_is_gone
 from modelway.telemetry import milliseconds_since
-from modelway.types import ChatRequest, Completion, Event, Finish
+from modelway.types import ChatRequest, Finish
 
 _STREAM_HEADERS: Headers = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
-
-
-class Encoder(Protocol):
-    """Writes one streamed answer."""
-
-    def encode(self, event: Event) -> bytes:
-        """The bytes for one event."""
-        ...
-
-    def end(self) -> bytes:
-        """The bytes after the last event."""
-        ...
-
-    def error(self, error: GatewayError) -> bytes:
-        """The bytes that tell of an error in the middle."""
-        ...
-
-
-class Dialect(Protocol):
-    """The server half of a dialect, as its module offers it."""
-
-    def EventEncoder(self, envelope: Envelope) -> Encoder:  # noqa: N802
-        """A writer for one streamed answer."""
-        ...
-
-    def decode_request(self, body: bytes) -> ChatRequest:
-        """A request out of a body."""
-        ...
-
-    def encode_completion(self, completion: Completion, envelope: Envelope) -> bytes:
-        """The body of a whole answer."""
-        ...
 
 
 class ChatEndpoint:
@@ -67,6 +32,7 @@ class ChatEndpoint:
         self._gateway = gateway
         self._max_body_bytes = max_body_bytes
         self._keep_alive_s = keep_alive_s
+        self._stream_headers = [(b"content-type", dialect.STREAM_TYPE), *_STREAM_HEADERS]
 
     async def __call__(self, exchange: Exchange) -> None:
         """Read the request, answer it, and stop when the client goes away."""
@@ -88,15 +54,15 @@ class ChatEndpoint:
 
     async def _whole(self, exchange: Exchange, request: ChatRequest, answer: Answer) -> None:
         completion = await answer.collect()
-        envelope = _envelope(request, answer, completion.model)
+        envelope = self._envelope(request, answer, completion.model)
         body = self._dialect.encode_completion(completion, envelope)
         await exchange.reply(200, body, _answer_headers(answer))
 
     async def _stream(self, exchange: Exchange, request: ChatRequest, answer: Answer) -> None:
-        encoder = self._dialect.EventEncoder(_envelope(request, answer, ""))
+        encoder = self._dialect.EventEncoder(self._envelope(request, answer, ""))
         exchange.encode_error_event = encoder.error
-        await exchange.start(200, _STREAM_HEADERS + _answer_headers(answer))
-        with _KeepAlive(exchange, self._keep_alive_s) as line:
+        await exchange.start(200, self._stream_headers + _answer_headers(answer))
+        with _KeepAlive(exchange, self._dialect.KEEP_ALIVE, self._keep_alive_s) as line:
             async for event in answer:
                 encoded = encoder.encode(event)
                 if isinstance(event, Finish):
@@ -105,12 +71,23 @@ class ChatEndpoint:
                     await exchange.write(encoded)
                     line.used()
 
+    def _envelope(self, request: ChatRequest, answer: Answer, model: str) -> Envelope:
+        return Envelope(
+            id=self._dialect.ID_PREFIX + (answer.turn_id.removeprefix("turn_") or secrets.token_hex(12)),
+            created=int(time.time()),
+            model=model or answer.model,
+            provider=answer.provider,
+            conversation_id=answer.conversation_id,
+            include_usage=request.include_usage,
+        )
+
 
 class _KeepAlive:
-    """Sends a comment line whenever a stream has been silent for a while."""
+    """Sends `line`, which says nothing, whenever a stream has been silent for a while."""
 
-    def __init__(self, exchange: Exchange, period_s: float) -> None:
+    def __init__(self, exchange: Exchange, line: bytes, period_s: float) -> None:
         self._exchange = exchange
+        self._line = line
         self._period_s = period_s
         self._loop = asyncio.get_running_loop()
         self._last = self._loop.time()
@@ -118,7 +95,8 @@ class _KeepAlive:
         self._task: asyncio.Task[None] | None = None
 
     def __enter__(self) -> _KeepAlive:
-        self._timer = self._loop.call_later(self._period_s, self._tick)
+        if self._line:
+            self._timer = self._loop.call_later(self._period_s, self._tick)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -134,7 +112,7 @@ class _KeepAlive:
     def _tick(self) -> None:
         silent = self._loop.time() - self._last
         if silent >= self._period_s and (self._task is None or self._task.done()):
-            self._task = self._loop.create_task(self._exchange.write(sse.KEEP_ALIVE))
+            self._task = self._loop.create_task(self._exchange.write(self._line))
             self.used()
             silent = 0
         self._timer = self._loop.call_later(self._period_s - silent, self._tick)
@@ -151,17 +129,6 @@ def _with_address(request: ChatRequest, exchange: Exchange) -> ChatRequest:
         exchange, "conversation_id", b"x-modelway-conversation-id", request.conversation_id
     )
     return replace(request, provider=provider, conversation_id=conversation_id)
-
-
-def _envelope(request: ChatRequest, answer: Answer, model: str) -> Envelope:
-    return Envelope(
-        id="chatcmpl-" + (answer.turn_id.removeprefix("turn_") or secrets.token_hex(12)),
-        created=int(time.time()),
-        model=model or answer.model,
-        provider=answer.provider,
-        conversation_id=answer.conversation_id,
-        include_usage=request.include_usage,
-    )
 
 
 def _answer_headers(answer: Answer) -> Headers:

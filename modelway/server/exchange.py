@@ -35,7 +35,8 @@ class ClientGone(Exception):
 class Exchange:
     """The scope, the headers that matter (last one wins), the caller, and what has been sent so far.
 
-    `encode_error_event` writes an error into the stream that has begun; the endpoint sets it.
+    `encode_error` writes an error in the dialect of the address; `encode_error_event` writes one into the
+    stream that has begun: the endpoint sets it.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, telemetry: Telemetry) -> None:
@@ -50,6 +51,7 @@ class Exchange:
         self.started = False
         self.complete = False
         self.reply_headers: Headers = [(b"x-request-id", self.request_id.encode())]
+        self.encode_error: Callable[[GatewayError], bytes] = openai_chat.encode_error
         self.encode_error_event: Callable[[GatewayError], bytes] | None = None
         self.receive = receive
         self._send = send
@@ -146,7 +148,7 @@ class Exchange:
         if isinstance(error, UpstreamError):
             # Our own retries are spent; an SDK that retries too would multiply them.
             headers.append((b"x-should-retry", b"false"))
-        await self.reply(error.status, openai_chat.encode_error(error), headers)
+        await self.reply(error.status, self.encode_error(error), headers)
 
 
 def header_value(text: str) -> bytes:

@@ -57,10 +57,20 @@ def _chat(*path_params: str) -> dict[str, Any]:
     return {"post": operation}
 
 
+def _in_format_of(vendor: str) -> dict[str, Any]:
+    return {"post": _operation(f"Answer a chat in {vendor}'s format, streamed or whole")}
+
+
 _PATHS: dict[str, Any] = {
     "/v1/chat/completions": _chat(),
     "/api/{provider}/chat/completions": _chat("provider"),
     "/api/{provider}/{conversation_id}/chat/completions": _chat("provider", "conversation_id"),
+    "/v1/messages": _in_format_of("Anthropic"),
+    "/api/chat": _in_format_of("Ollama"),
+    "/api/generate": _in_format_of("Ollama"),
+    "/api/tags": {"get": _operation("The models, as Ollama lists them")},
+    "/api/show": {"post": _operation("One model, as Ollama describes it")},
+    "/api/version": {"get": _operation("The version of Ollama's interface that is spoken")},
     "/v1/models": {"get": _operation("The models that can be asked for", params=(_REFRESH,))},
     "/v1/models/{id}": {"get": _operation("One model", params=(_path("id"),))},
     "/v1/providers": {"get": _operation("The providers and what they can do", params=(_REFRESH,))},

@@ -26,6 +26,7 @@ import httptools
 from msgspec import Struct
 
 from modelway.dialects import openai_chat
+from modelway.dialects.envelope import Envelope
 from modelway.types import (
     Event,
     Finish,
@@ -257,7 +258,7 @@ def closed_port() -> int:
         return port
 
 
-_ENVELOPE = openai_chat.Envelope(
+_ENVELOPE = Envelope(
     id="chatcmpl-fake", created=1_700_000_000, model="model-a", provider="Fake", include_usage=True
 )
 
@@ -393,7 +394,7 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-_ENVELOPE_WITHOUT_USAGE = openai_chat.Envelope(
+_ENVELOPE_WITHOUT_USAGE = Envelope(
     id="chatcmpl-fake", created=1_700_000_000, model="model-a", provider="Fake"
 )
 _STREAM_HEAD = _head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})

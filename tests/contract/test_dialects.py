@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelway.dialects import openai_chat
-from modelway.dialects.openai_chat import Envelope
+from modelway.dialects.envelope import Envelope
 from modelway.errors import InvalidRequest, UpstreamError, UpstreamProtocolError, all_errors
 from modelway.types import (
     ChatRequest,

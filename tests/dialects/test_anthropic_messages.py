@@ -24,7 +24,7 @@ from modelway.dialects.anthropic_messages import (
     encode_request,
     version_for,
 )
-from modelway.dialects.openai_chat import Envelope
+from modelway.dialects.envelope import Envelope
 from modelway.dialects.replay import replayed
 from modelway.errors import (
     ContextTooLong,
@@ -66,7 +66,7 @@ from modelway.types import (
     collect,
 )
 
-ENVELOPE = Envelope(id="chatcmpl-1", created=1, model="m", provider="P", conversation_id="c")
+ENVELOPE = Envelope(id="msg_1", created=1, model="m", provider="P", conversation_id="c")
 USER = {"role": "user", "content": "hi"}
 MODEL = "claude-opus-5-5"
 LOOK = Tool("look", "looks", {"type": "object", "properties": {}})

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelway.dialects import ollama_chat
-from modelway.dialects.openai_chat import Envelope
+from modelway.dialects.envelope import Envelope
 from modelway.dialects.translation import Inline, inline
 from modelway.errors import InvalidRequest, UpstreamError, UpstreamProtocolError
 from modelway.types import (

@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from modelway.dialects.envelope import Envelope
 from modelway.dialects.openai_chat import (
     NAME,
-    Envelope,
     EventDecoder,
     EventEncoder,
     decode_completion,

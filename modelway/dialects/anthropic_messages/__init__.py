@@ -14,7 +14,13 @@ from modelway.dialects.anthropic_messages.body import (
 )
 from modelway.dialects.anthropic_messages.read_request import decode_request
 from modelway.dialects.anthropic_messages.read_stream import EventDecoder
-from modelway.dialects.anthropic_messages.wire import NAME, error_in_stream
+from modelway.dialects.anthropic_messages.wire import (
+    ID_PREFIX,
+    KEEP_ALIVE,
+    NAME,
+    STREAM_TYPE,
+    error_in_stream,
+)
 from modelway.dialects.anthropic_messages.write_request import (
     PARAMS,
     VERSION,
@@ -24,8 +30,11 @@ from modelway.dialects.anthropic_messages.write_request import (
 from modelway.dialects.anthropic_messages.write_stream import EventEncoder
 
 __all__ = [
+    "ID_PREFIX",
+    "KEEP_ALIVE",
     "NAME",
     "PARAMS",
+    "STREAM_TYPE",
     "VERSION",
     "EventDecoder",
     "EventEncoder",

@@ -13,16 +13,15 @@ from modelway.dialects.anthropic_messages.blocks import Blocks, joined
 from modelway.dialects.anthropic_messages.read_stream import refusal
 from modelway.dialects.anthropic_messages.wire import (
     MAX_MESSAGE,
-    Envelope,
     WireUsage,
     error_in_stream,
     finish_reason,
     input_object,
-    message_id,
     read_error,
     stop_fields,
     write_usage,
 )
+from modelway.dialects.envelope import Envelope
 from modelway.dialects.replay import Block
 from modelway.errors import GatewayError, UpstreamProtocolError
 from modelway.types import Choice, Citation, Completion, Event, Finish, Model
@@ -97,7 +96,7 @@ def encode_completion(completion: Completion, envelope: Envelope) -> bytes:
         return envelope.add_to(completion.raw)
     choice = completion.choices[0]
     message = {
-        "id": message_id(envelope),
+        "id": envelope.id,
         "type": "message",
         "role": "assistant",
         "model": envelope.model,

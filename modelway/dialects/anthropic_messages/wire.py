@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from modelway.dialects import sse
 from modelway.errors import (
     ContextTooLong,
     GatewayError,
@@ -23,6 +24,9 @@ from modelway.errors import (
 from modelway.types import FinishReason, Usage
 
 NAME = "anthropic_messages"
+ID_PREFIX = "msg_"
+STREAM_TYPE = sse.STREAM_TYPE
+KEEP_ALIVE = b'event: ping\ndata: {"type":"ping"}\n\n'
 MAX_MESSAGE = 500
 
 # "pause_turn" asks to be sent back so that the answer goes on: what there is of it is not all.
@@ -56,28 +60,6 @@ _ERRORS: dict[str, type[GatewayError]] = {
 # A request that is too long is an ordinary invalid one; only its words tell.
 _CONTEXT_WORDS = ("prompt is too long", "exceed context limit", "exceeds the context window")
 _CONTEXT_CODE = "context_length_exceeded"
-
-
-class Envelope(Protocol):
-    """What surrounds an answer: who gave it, for which conversation."""
-
-    @property
-    def id(self) -> str:
-        """The answer's own id."""
-        ...
-
-    @property
-    def model(self) -> str:
-        """The model that answers."""
-        ...
-
-    def fields(self) -> bytes:
-        """Our own fields as members of a JSON object, without the braces."""
-        ...
-
-    def add_to(self, value: bytes) -> bytes:
-        """Put our own fields into a JSON object that an upstream wrote."""
-        ...
 
 
 class _OutputDetails(Struct):
@@ -146,11 +128,6 @@ def stop_fields(reason: FinishReason, refusal: str) -> dict[str, Any]:
     if refusal:
         fields["stop_details"] = {"type": "refusal", "category": None, "explanation": refusal}
     return fields
-
-
-def message_id(envelope: Envelope) -> str:
-    """The id of an answer, as it looks in this format."""
-    return "msg_" + envelope.id.removeprefix("chatcmpl-").removeprefix("msg_")
 
 
 def input_object(arguments: str) -> msgspec.Raw:

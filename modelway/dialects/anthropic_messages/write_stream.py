@@ -8,7 +8,8 @@ import msgspec
 
 from modelway.dialects import sse
 from modelway.dialects.anthropic_messages.body import citation_object, error_object
-from modelway.dialects.anthropic_messages.wire import Envelope, message_id, stop_fields, write_usage
+from modelway.dialects.anthropic_messages.wire import stop_fields, write_usage
+from modelway.dialects.envelope import Envelope
 from modelway.errors import GatewayError
 from modelway.types import (
     Citation,
@@ -125,7 +126,7 @@ class EventEncoder:
             return b""
         self._started = True
         message: dict[str, Any] = {
-            "id": message_id(self._envelope),
+            "id": self._envelope.id,
             "type": "message",
             "role": "assistant",
             "model": self._envelope.model,

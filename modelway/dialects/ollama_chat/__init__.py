@@ -14,12 +14,15 @@ from modelway.dialects.ollama_chat.body import (
 )
 from modelway.dialects.ollama_chat.read_request import decode_generate_request, decode_request
 from modelway.dialects.ollama_chat.stream import EventDecoder, EventEncoder
-from modelway.dialects.ollama_chat.wire import NAME
+from modelway.dialects.ollama_chat.wire import ID_PREFIX, KEEP_ALIVE, NAME, STREAM_TYPE
 from modelway.dialects.ollama_chat.write_request import PARAMS, encode_request
 
 __all__ = [
+    "ID_PREFIX",
+    "KEEP_ALIVE",
     "NAME",
     "PARAMS",
+    "STREAM_TYPE",
     "EventDecoder",
     "EventEncoder",
     "decode_completion",

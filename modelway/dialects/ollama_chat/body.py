@@ -9,9 +9,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from modelway.dialects.envelope import Envelope
 from modelway.dialects.ollama_chat.stream import EventDecoder, Shape, said_fields
 from modelway.dialects.ollama_chat.wire import (
-    Envelope,
     done_reason,
     error_text,
     is_context_error,

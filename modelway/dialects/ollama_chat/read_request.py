@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import msgspec
 
-from modelway.dialects.ollama_chat.wire import NAME
+from modelway.dialects.ollama_chat.wire import GENERATE, NAME
 from modelway.dialects.reading import (
     Fields,
     check,
@@ -50,7 +50,7 @@ def decode_request(body: bytes) -> ChatRequest:
     if isinstance(value, list) and len(value) > MAX_MESSAGES:
         raise wrong("messages", f"an array of at most {MAX_MESSAGES} messages")
     reader = _MessageReader()
-    return _request(fields, items(value, "messages", reader.read))
+    return _request(NAME, fields, items(value, "messages", reader.read))
 
 
 def decode_generate_request(body: bytes) -> ChatRequest:
@@ -62,10 +62,10 @@ def decode_generate_request(body: bytes) -> ChatRequest:
     system = take(fields, "system", str, "")
     prompt = take(fields, "prompt", str, "")
     asked = Message(role="user", content=_content(prompt, fields.pop("images", None), "images"))
-    return _request(fields, (*((Message(role="system", content=system),) if system else ()), asked))
+    return _request(GENERATE, fields, (*((Message(role="system", content=system),) if system else ()), asked))
 
 
-def _request(fields: Fields, messages: tuple[Message, ...]) -> ChatRequest:
+def _request(dialect: str, fields: Fields, messages: tuple[Message, ...]) -> ChatRequest:
     model = take(fields, "model", str, "")
     if len(model) > MAX_NAME:
         raise wrong("model", f"a string of at most {MAX_NAME} characters")
@@ -77,7 +77,7 @@ def _request(fields: Fields, messages: tuple[Message, ...]) -> ChatRequest:
         stream=take(fields, "stream", bool, True),
         include_usage=True,
         params=_params(fields),
-        dialect=NAME,
+        dialect=dialect,
         extra=fields,
     )
 

@@ -8,8 +8,8 @@ from typing import Any, Literal, assert_never
 import msgspec
 
 from modelway.dialects import sse
+from modelway.dialects.envelope import Envelope
 from modelway.dialects.ollama_chat.wire import (
-    Envelope,
     Line,
     done_reason,
     error_in_stream,

@@ -4,40 +4,25 @@ from __future__ import annotations
 
 import secrets
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from modelway.dialects.envelope import Envelope
 from modelway.errors import ContextTooLong, GatewayError, UpstreamFailed, UpstreamProtocolError
 from modelway.types import FinishReason, Usage
 
 NAME = "ollama_chat"
+# The same format but for where the question and the answer stand.
+GENERATE = "ollama_generate"
+ID_PREFIX = ""
+STREAM_TYPE = b"application/x-ndjson"
+# The format has no line that says nothing.
+KEEP_ALIVE = b""
 MAX_MESSAGE = 500
 
 _CONTEXT_WORDS = ("exceed_context_size_error", "exceeds the available context size", "context length")
-
-
-class Envelope(Protocol):
-    """What surrounds an answer: who gave it, for which conversation."""
-
-    @property
-    def created(self) -> int:
-        """Seconds since 1970."""
-        ...
-
-    @property
-    def model(self) -> str:
-        """The model that answers."""
-        ...
-
-    def fields(self) -> bytes:
-        """Our own fields as members of a JSON object, without the braces."""
-        ...
-
-    def add_to(self, value: bytes) -> bytes:
-        """Put our own fields into a JSON object that an upstream wrote."""
-        ...
 
 
 class WireFunction(Struct):

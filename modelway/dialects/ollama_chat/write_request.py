@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from modelway.dialects.ollama_chat.wire import NAME
+from modelway.dialects.ollama_chat.wire import GENERATE, NAME
 from modelway.dialects.translation import (
     arguments_object,
     called_names,
@@ -39,6 +40,8 @@ def encode_request(request: ChatRequest) -> bytes:
 
     `truncate` is turned off: Ollama would else leave out the oldest messages without a word.
     """
+    if request.dialect == GENERATE:
+        request = replace(request, dialect=NAME)
     refuse_params(request, ("n", "parallel_tool_calls"), UPSTREAM)
     refuse_foreign_fields(request, NAME, UPSTREAM)
     names = called_names(request.messages)

@@ -15,12 +15,14 @@ from modelway.dialects.openai_chat.body import (
 )
 from modelway.dialects.openai_chat.read_request import decode_request
 from modelway.dialects.openai_chat.stream import EventDecoder, EventEncoder
-from modelway.dialects.openai_chat.wire import NAME, Envelope
+from modelway.dialects.openai_chat.wire import ID_PREFIX, KEEP_ALIVE, NAME, STREAM_TYPE
 from modelway.dialects.openai_chat.write_request import encode_request
 
 __all__ = [
+    "ID_PREFIX",
+    "KEEP_ALIVE",
     "NAME",
-    "Envelope",
+    "STREAM_TYPE",
     "EventDecoder",
     "EventEncoder",
     "decode_completion",

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from modelway.dialects.envelope import Envelope
 from modelway.dialects.openai_chat.wire import (
     MAX_MESSAGE,
-    Envelope,
     WireMessage,
     WireToolCall,
     WireUsage,

@@ -9,9 +9,9 @@ import msgspec
 from msgspec import Struct
 
 from modelway.dialects import sse
+from modelway.dialects.envelope import Envelope
 from modelway.dialects.openai_chat.body import error_object
 from modelway.dialects.openai_chat.wire import (
-    Envelope,
     WireMessage,
     WireUsage,
     choice_index,

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from modelway.dialects import sse
 from modelway.errors import (
     ContextTooLong,
     GatewayError,
@@ -22,6 +23,9 @@ from modelway.errors import (
 from modelway.types import Citation, FinishReason, Usage
 
 NAME = "openai_chat"
+ID_PREFIX = "chatcmpl-"
+STREAM_TYPE = sse.STREAM_TYPE
+KEEP_ALIVE = sse.KEEP_ALIVE
 
 _FINISH_REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -49,35 +53,6 @@ _ERROR_CODES: dict[str, type[GatewayError]] = {
 }
 MAX_MESSAGE = 500
 MAX_CHOICES = 128
-
-
-class Envelope(Struct, frozen=True, kw_only=True):
-    """What surrounds an answer: who gave it, for which conversation. `created` in seconds."""
-
-    id: str
-    created: int
-    model: str
-    provider: str
-    conversation_id: str = ""
-    include_usage: bool = False
-
-    def fields(self) -> bytes:
-        """Our own fields as members of a JSON object, without the braces."""
-        members = b'"provider":' + msgspec.json.encode(self.provider)
-        if self.conversation_id:
-            members += b',"conversation_id":' + msgspec.json.encode(self.conversation_id)
-        return members
-
-    def add_to(self, value: bytes) -> bytes:
-        """Put our own fields into a JSON object that an upstream wrote."""
-        if b'"provider"' in value or b'"conversation_id"' in value:
-            # Some upstreams use these names themselves; a JSON object must not have them twice.
-            members: dict[str, Any] = msgspec.json.decode(value)
-            members["provider"] = self.provider
-            if self.conversation_id:
-                members["conversation_id"] = self.conversation_id
-            return msgspec.json.encode(members)
-        return value.rstrip()[:-1] + b"," + self.fields() + b"}"
 
 
 class _InputDetails(Struct):

@@ -1,0 +1,41 @@
+"""What surrounds an answer in every dialect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+
+class Envelope(Struct, frozen=True, kw_only=True):
+    """Who gave an answer, under which id, for which conversation.
+
+    `id` has the dialect's prefix already. `created` is in seconds. `include_usage`: the caller wants a
+    stream to tell its usage, where the dialect leaves the choice.
+    """
+
+    id: str
+    created: int
+    model: str
+    provider: str
+    conversation_id: str = ""
+    include_usage: bool = False
+
+    def fields(self) -> bytes:
+        """Our own fields as members of a JSON object, without the braces."""
+        members = b'"provider":' + msgspec.json.encode(self.provider)
+        if self.conversation_id:
+            members += b',"conversation_id":' + msgspec.json.encode(self.conversation_id)
+        return members
+
+    def add_to(self, value: bytes) -> bytes:
+        """Put our own fields into a JSON object that an upstream wrote."""
+        if b'"provider"' in value or b'"conversation_id"' in value:
+            # Some upstreams use these names themselves; a JSON object must not have them twice.
+            members: dict[str, Any] = msgspec.json.decode(value)
+            members["provider"] = self.provider
+            if self.conversation_id:
+                members["conversation_id"] = self.conversation_id
+            return msgspec.json.encode(members)
+        return value.rstrip()[:-1] + b"," + self.fields() + b"}"

@@ -1,0 +1,64 @@
+"""What programs written for Ollama ask before they chat: the models, one of them, the version."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from modelway._version import __version__
+from modelway.dialects import ollama_chat
+from modelway.errors import InvalidRequest
+from modelway.gateway import Gateway
+from modelway.provider import ProviderInfo
+from modelway.server.catalogue import json_response
+from modelway.types import ChatRequest
+
+# The version of Ollama whose interface is spoken; programs refuse what they think is too old.
+SPOKEN_VERSION = "0.12.0"
+_CAPABILITIES = {"tools": "tools", "images": "vision", "reasoning": "thinking"}
+
+
+class OllamaEndpoints:
+    """Describes models as Ollama does."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def tags(self, _: Request) -> Response:
+        """Every model, under the names of GET /v1/models."""
+        models = await self._gateway.models()
+        return Response(ollama_chat.encode_models(models), media_type="application/json")
+
+    async def show(self, request: Request) -> Response:
+        """What a model can do, as far as its provider tells."""
+        try:
+            body = msgspec.json.decode(await request.body(), type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise InvalidRequest("the body must be a JSON object") from error
+        # Old clients say `name`.
+        name = body.get("model") or body.get("name")
+        if not isinstance(name, str) or not name:
+            raise InvalidRequest("`model` must be the name of a model", param="model")
+        first = self._gateway.router.resolve(ChatRequest(messages=(), model=name))[0]
+        return json_response(_shown(first.provider.info, first.model))
+
+    async def version(self, _: Request) -> Response:
+        """The version of the interface."""
+        return json_response({"version": SPOKEN_VERSION, "modelway": __version__})
+
+
+def _shown(info: ProviderInfo, model: str) -> dict[str, Any]:
+    can = ["completion", *(word for ours, word in _CAPABILITIES.items() if ours in info.supports)]
+    return {
+        "modelfile": "",
+        "parameters": "",
+        "template": "",
+        "details": {"parent_model": "", "format": "", "family": info.name, "families": [info.name]},
+        "model_info": {"general.basename": model},
+        "capabilities": can,
+        "modified_at": datetime.fromtimestamp(0, UTC).isoformat(),
+    }

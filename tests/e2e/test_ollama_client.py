@@ -1,0 +1,82 @@
+"""Ollama's official client, unchanged: any provider, and the same conversations."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import ollama
+import pytest
+
+from modelway.errors import UpstreamOverloaded
+from modelway.gateway import Gateway
+from modelway.types import Finish, TextDelta, ToolCallDelta, Usage
+from tests.scripted import Scripted, says
+from tests.serving import gateway_of, serving
+
+pytestmark = pytest.mark.anyio
+HI: list[Any] = [{"role": "user", "content": "hi"}]
+
+
+@asynccontextmanager
+async def talking(gateway: Gateway) -> AsyncIterator[ollama.AsyncClient]:
+    async with serving(gateway) as address, ollama.AsyncClient(host=address) as client:
+        yield client
+
+
+async def test_a_chat_is_answered_streamed_and_whole(tmp_path: Path) -> None:
+    local = Scripted("Local", says("Hel", "lo"))
+    async with talking(gateway_of([local], tmp_path)) as client:
+        whole = await client.chat(model="Local", messages=HI, options={"temperature": 0.5, "num_predict": 7})
+        stream = await client.chat(model="Local", messages=HI, stream=True)
+        lines = [line async for line in stream]
+    assert (whole.message.content, whole.done_reason, whole.eval_count) == ("Hello", "stop", 2)
+    assert [line.message.content for line in lines] == ["Hel", "lo", ""]
+    assert [line.done for line in lines] == [False, False, True]
+    assert (local.requests[0].params.temperature, local.requests[0].params.max_tokens) == (0.5, 7)
+
+
+async def test_a_prompt_is_answered_streamed_and_whole(tmp_path: Path) -> None:
+    local = Scripted("Local", says("Hel", "lo"))
+    async with talking(gateway_of([local], tmp_path)) as client:
+        whole = await client.generate(model="Local", prompt="hi", system="be short")
+        stream = await client.generate(model="Local", prompt="hi", stream=True)
+        pieces = [line.response async for line in stream]
+    assert whole.response == "Hello"
+    assert pieces == ["Hel", "lo", ""]
+    assert [message.role for message in local.requests[0].messages] == ["system", "user"]
+
+
+async def test_a_tool_is_called(tmp_path: Path) -> None:
+    call = ToolCallDelta(id="call_1", name="weather", arguments='{"city":"Paris"}')
+    local = Scripted("Local", [call, Finish(reasons=("tool_calls",), usage=Usage(1, 1))])
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    async with talking(gateway_of([local], tmp_path)) as client:
+        answer = await client.chat(model="Local", messages=HI, tools=[tool])
+    assert answer.message.tool_calls is not None
+    assert answer.message.tool_calls[0].function.arguments == {"city": "Paris"}
+
+
+async def test_models_are_listed_and_shown(tmp_path: Path) -> None:
+    local = Scripted("Local", supports=("tools", "images", "reasoning"))
+    async with talking(gateway_of([local], tmp_path)) as client:
+        listed = await client.list()
+        shown = await client.show("Local/local-1")
+        assert "Local/local-1" in [model.model for model in listed.models]
+        assert shown.capabilities == ["completion", "tools", "vision", "thinking"]
+        with pytest.raises(ollama.ResponseError) as unknown:
+            await client.show("nobody/none")
+    assert unknown.value.status_code == 404
+
+
+async def test_errors_are_told_before_and_in_the_stream(tmp_path: Path) -> None:
+    local = Scripted(
+        "Local", [TextDelta(text="half"), UpstreamOverloaded("too many")], [UpstreamOverloaded("too many")]
+    )
+    async with talking(gateway_of([local], tmp_path)) as client:
+        with pytest.raises(ollama.ResponseError, match="too many"):
+            async for _ in await client.chat(model="Local", messages=HI, stream=True):
+                pass
+        with pytest.raises(ollama.ResponseError, match="too many") as refused:
+            await client.chat(model="Local", messages=HI)
+    assert refused.value.status_code == 503
