@@ -218,7 +218,8 @@ class Answer:
         attempts: list[Attempt],
     ) -> None:
         self.provider = candidate.name
-        self.model = candidate.model
+        # Where nobody named one, the provider has found one by now.
+        self.model = candidate.model or candidate.provider.info.default_model
         self.conversation_id = turn.conversation_id
         self.turn_id = turn.id
         self.attempts = tuple(attempts)

@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
+from modelway.config import ProviderSettings, UpstreamSettings
 from modelway.errors import InvalidRequest
 from modelway.gateway import Gateway
+from modelway.providers.http import HTTPClient
+from modelway.providers.ollama import Ollama
 from modelway.types import (
     Caller,
     ChatRequest,
@@ -26,6 +29,7 @@ from modelway.types import (
     ToolCall,
 )
 from tests.contract.test_providers import STAGES
+from tests.fake_ollama import FakeOllama
 from tests.serving import gateway_of
 
 pytestmark = pytest.mark.anyio
@@ -178,3 +182,16 @@ async def test_thought_signatures_of_gemini_are_kept_with_the_conversation(talk:
     sent = [part.get("thoughtSignature") for part in parts if "functionCall" in part]
     assert len(sent) == 2
     assert set(sent) < gemini.issued
+
+
+async def test_a_model_that_the_provider_finds_is_named_in_the_answer(tmp_path: Path) -> None:
+    async with FakeOllama() as upstream, aclosing(HTTPClient(UpstreamSettings())) as http:
+        settings = ProviderSettings(base_url=upstream.root)
+        provider = Ollama(settings, http=http, key_lookup=lambda variable, file: "")
+        request = ChatRequest(messages=(user("Hi"),), stream=True)
+        async with (
+            aclosing(gateway_of([provider], tmp_path)) as gateway,
+            aclosing(await gateway.answer(request, Caller("ada"))) as answer,
+        ):
+            assert answer.model == "model-a"
+            assert (await answer.collect()).text == "Hello"
