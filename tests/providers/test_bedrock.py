@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 from botocore.credentials import Credentials
+from botocore.eventstream import EventStreamBuffer
+from botocore.loaders import Loader
+from botocore.model import ServiceModel
+from botocore.validate import ParamValidator
 
 from modelway.config import ProviderSettings, UpstreamSettings
 from modelway.errors import (
@@ -578,3 +582,56 @@ def test_what_cannot_be_told_is_refused_by_its_name(changes: dict[str, Any], par
     with pytest.raises(InvalidRequest) as caught:
         encode_request(ChatRequest(**{"messages": (user("hi"),), "model": "m", **changes}))
     assert caught.value.param == param
+
+
+# What AWS itself says of the shapes, against requests of ours and answers of the fake.
+
+
+@pytest.fixture(scope="module")
+def service() -> ServiceModel:
+    return ServiceModel(Loader().load_service_model("bedrock-runtime", "service-2"), "bedrock-runtime")
+
+
+THOUGHTFUL = Params(reasoning_effort="high", tools=(LOOK,), tool_choice=ToolChoice("required"))
+SCHEMA = ResponseFormat("json_schema", "shape", {"type": "object"})
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ask(),
+        ask(Message(role="system", content="be brief"), user("hi"), params=Params(max_tokens=5, stop=("x",))),
+        ask(user((TextPart("see"), ImagePart("data:image/png;base64,AAAA"), FilePart(PDF, name="a/b.pdf")))),
+        ask(params=Params(temperature=0.5, top_p=0.5, response_format=SCHEMA)),
+        ask(model="eu.anthropic.claude-opus-5", params=THOUGHTFUL),
+        ask(model="anthropic.claude-sonnet-4-5", params=THOUGHTFUL),
+        ask(model="amazon.nova-2", params=THOUGHTFUL),
+        ask(
+            user("look"),
+            Message(role="assistant", tool_calls=(ToolCall("t1", "look"), ToolCall("t2", "wait"))),
+            Message(role="tool", content="a cat", tool_call_id="t1"),
+            Message(role="tool", content=(ImagePart("data:image/png;base64,AAAA"),), tool_call_id="t2"),
+            params=Params(tools=(Tool("look", strict=True),)),
+            upstream_state={"turns": [BLOCKS]},
+        ),
+    ],
+)
+def test_every_request_is_of_the_shape_that_aws_publishes(
+    service: ServiceModel, request_: ChatRequest
+) -> None:
+    shape = service.operation_model("ConverseStream").input_shape
+    report = ParamValidator().validate({"modelId": "m", **sent(request_)}, shape)
+    assert not report.has_errors(), report.generate_report()
+
+
+def test_the_fake_answers_in_the_shapes_that_aws_publishes(service: ServiceModel) -> None:
+    whole = service.operation_model("Converse").output_shape
+    report = ParamValidator().validate(answer(*BLOCKS, reason="tool_use"), whole)
+    assert not report.has_errors(), report.generate_report()
+    events = service.shape_for("ConverseStreamOutput").members
+    buffer = EventStreamBuffer()
+    buffer.add_data(b"".join(THINKING))
+    for message in buffer:
+        shape = events[message.headers[":event-type"]]
+        report = ParamValidator().validate(json.loads(message.payload), shape)
+        assert not report.has_errors(), report.generate_report()
