@@ -1,6 +1,11 @@
 """What all tests share."""
 
+import logging
+from collections.abc import Iterator
+
 import pytest
+
+from tests.canary import Listener, files_that_tell
 
 # Files whose tests wait for processes: begun last, one of them would keep one worker busy alone at the end.
 SLOW = (
@@ -15,6 +20,18 @@ SLOW = (
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def no_secret_is_told(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test: no log record, and no database that it made, holds a key or a token."""
+    folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    listener = Listener()
+    logging.getLogger().addHandler(listener)
+    yield
+    logging.getLogger().removeHandler(listener)
+    assert not listener.told
+    assert folder is None or not list(files_that_tell(folder))
 
 
 @pytest.hookimpl(trylast=True)

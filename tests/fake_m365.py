@@ -29,16 +29,29 @@ from modelway.config import CopilotSettings
 from modelway.providers.copilot.profiles import Transport, authority_of
 from modelway.providers.copilot.sign_ins import SignIn, SignIns
 from modelway.testing.fake_upstream import End, FakeUpstream, Received, Step
+from tests.canary import key
 
 TENANT = "contoso.example"
 CLIENT_ID = "0000-client"
 ACCOUNT = {"tid": "tenant-1", "oid": "user-1", "preferred_username": "ada@contoso.example"}
+
+GITHUB_TOKEN = key("gho_granted")
 
 _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n"
     b"request-id: r-1\r\n\r\n"
 )
 _END = b"0\r\n\r\n"
+
+
+def refresh(number: int | str) -> str:
+    """The refresh token of a grant."""
+    return key(f"refresh-{number}")
+
+
+def access(number: int | str) -> str:
+    """The access token of a grant."""
+    return key(f"access-{number}")
 
 
 class Turned(Struct, frozen=True):
@@ -69,8 +82,8 @@ class FakeM365(FakeUpstream):
         self.forms: list[dict[str, str]] = []
         self.opened = 0
         self.issued = 0
-        self.refresh_token = "refresh-0"
-        self.access_token = "access-0"
+        self.refresh_token = refresh(0)
+        self.access_token = access(0)
         self.keeps_refresh_tokens = False
         self.interval = 0
         self.hold_refresh: asyncio.Event | None = None
@@ -171,7 +184,7 @@ class FakeM365(FakeUpstream):
         # GitHub says no with status 200.
         if self.polls and (refusal := self.polls.pop(0)):
             return {"error": refusal, "error_description": "no"}
-        return {"access_token": "gho_granted", "token_type": "bearer", "scope": "read:user"}
+        return {"access_token": GITHUB_TOKEN, "token_type": "bearer", "scope": "read:user"}
 
     def _token_script(self, form: dict[str, str]) -> Sequence[Step]:
         is_refresh = form["grant_type"] == "refresh_token"
@@ -185,8 +198,8 @@ class FakeM365(FakeUpstream):
             description = f"AADSTS{self.number}: said no to {ACCOUNT['preferred_username']}. Trace ID: 1"
             return [*held, _json(400, {"error": refusal, "error_description": description})]
         self.issued += 1
-        self.refresh_token = f"refresh-{self.issued}"
-        self.access_token = f"access-{self.issued}"
+        self.refresh_token = refresh(self.issued)
+        self.access_token = access(self.issued)
         return [*held, _json(200, self._granted())]
 
     def enter(self, page: str) -> str:

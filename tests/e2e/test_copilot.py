@@ -16,6 +16,7 @@ import pytest
 from modelway.client import AsyncClient
 from modelway.config import Settings, UpstreamSettings
 from modelway.providers.http import HTTPClient
+from tests.canary import CANARY, key
 from tests.fake_m365 import CLIENT_ID, TENANT, FakeM365
 
 pytestmark = pytest.mark.anyio
@@ -78,7 +79,7 @@ async def test_two_processes_hold_one_conversation_after_a_sign_in(m365: FakeM36
     assert code == 0
     (row,) = [line.split("\t") for line in out.splitlines() if line.startswith("workiq")]
     assert (row[1], row[2], row[4]) == ("yes", "ada@contoso.example", "file")
-    assert "refresh" not in out
+    assert CANARY not in out
     code, out, _ = await run(m365, tmp_path, "logout", "copilot")
     assert (code, out) == (0, "signed out of workiq\n")
     code, _, err = await run(m365, tmp_path, *asked, "And now?")
@@ -139,12 +140,12 @@ async def test_a_browser_signs_in(m365: FakeM365, tmp_path: Path) -> None:
 
 async def test_a_token_from_stdin_is_kept_for_github(m365: FakeM365, tmp_path: Path) -> None:
     github = ("login", "copilot", "--transport", "github", "--with-token")
-    code, _, err = await run(m365, tmp_path, *github, given="ghp_classic\n")
+    code, _, err = await run(m365, tmp_path, *github, given=key("ghp_classic"))
     assert (code, "classic" in err, "ghp_" in err) == (3, True, False)
-    code, out, err = await run(m365, tmp_path, *github, given="github_pat_1\n")
+    code, out, err = await run(m365, tmp_path, *github, given=key("github_pat"))
     assert (code, out.startswith("signed in to GitHub Copilot as ")) == (0, True), err
     assert "without having been tried" in err
-    assert "github_pat_1" not in out + err
+    assert CANARY not in out + err
     code, out, err = await run(m365, tmp_path, "chat", "--no-server", "--provider", "Copilot", "Hi")
     assert (code, "no runtime" in err) == (3, True)
     code, _, err = await run(m365, tmp_path, "login", "copilot", "--with-token", given="x\n")

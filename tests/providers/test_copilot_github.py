@@ -50,6 +50,7 @@ from modelway.types import (
     Usage,
     collect,
 )
+from tests.canary import key
 from tests.fake_copilot import (
     DEATH,
     SILENCE,
@@ -67,7 +68,7 @@ from tests.fake_m365 import FakeM365
 
 pytestmark = pytest.mark.anyio
 
-TOKEN = "github_pat_secret"
+TOKEN = key("github_pat")
 PIXEL = ImagePart("data:image/png;base64,AAAA")
 
 
@@ -499,16 +500,16 @@ class TestAccounts:
         assert not github.launches
 
     async def test_the_first_variable_that_is_set_counts(self, github: FakeGitHub, tmp_path: Path) -> None:
-        variables = {"GH_TOKEN": "gho_second", "GITHUB_TOKEN": "gho_third"}
+        variables = {"GH_TOKEN": key("gho_second"), "GITHUB_TOKEN": key("gho_third")}
         door = door_of(github, tmp_path, variables=variables, sign_in="environment")
         async with aclosing(door):
             assert door.credential_source() == "environment"
             state = await state_after(door, ask("Hi"))
-        assert github.launches[0].token == "gho_second"
-        assert state["account"] == account_of("gho_second")
+        assert github.launches[0].token == key("gho_second")
+        assert state["account"] == account_of(key("gho_second"))
 
     async def test_a_classic_token_is_refused(self, github: FakeGitHub, tmp_path: Path) -> None:
-        variables = {"GITHUB_TOKEN": "ghp_classic"}
+        variables = {"GITHUB_TOKEN": key("ghp_classic")}
         async with aclosing(door_of(github, tmp_path, variables=variables, sign_in="environment")) as door:
             with pytest.raises(ProviderNotConfigured, match="classic") as raised:
                 await events_of(door, ask("Hi"))

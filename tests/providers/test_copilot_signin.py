@@ -31,7 +31,7 @@ from modelway.providers.copilot.profiles import (
 )
 from modelway.providers.copilot.sign_ins import SignIn, SignIns
 from modelway.providers.http import HTTPClient
-from tests.fake_m365 import ACCOUNT, CLIENT_ID, TENANT, FakeM365
+from tests.fake_m365 import ACCOUNT, CLIENT_ID, TENANT, FakeM365, access, refresh
 
 pytestmark = pytest.mark.anyio
 WORKIQ = PROFILES["workiq"]
@@ -70,7 +70,7 @@ class TestDeviceFlow:
         sign_in = await signed_in(m365, http)
         assert sign_in.username == ACCOUNT["preferred_username"]
         assert sign_in.account == "tenant-1.user-1"
-        assert sign_in.refresh_token == "refresh-1"
+        assert sign_in.refresh_token == refresh(1)
         assert sign_in.at == 1000.0
         first, *polls = m365.forms
         assert first["scope"].split() == [*WORKIQ.scopes, "offline_access", "openid", "profile"]
@@ -145,7 +145,7 @@ def sign_in(m365: FakeM365, sign_ins: SignIns) -> SignIn:
         authority=authority(m365),
         account="tenant-1.user-1",
         username="ada",
-        refresh_token="refresh-0",
+        refresh_token=refresh(0),
         at=1.0,
     )
     sign_ins.save(made)
@@ -167,18 +167,18 @@ class TestRefresh:
     async def test_a_token_is_kept_until_five_minutes_before_its_end(
         self, m365: FakeM365, tokens: AccessTokens, clock: list[float]
     ) -> None:
-        assert await tokens.token() == "access-1"
+        assert await tokens.token() == access(1)
         clock[0] += 3599 - 301
-        assert await tokens.token() == "access-1"
+        assert await tokens.token() == access(1)
         clock[0] += 2
-        assert await tokens.token() == "access-2"
+        assert await tokens.token() == access(2)
         assert m365.issued == 2
 
     async def test_the_rotated_refresh_token_is_kept(self, tokens: AccessTokens, sign_ins: SignIns) -> None:
         await tokens.token()
         kept = sign_ins.load("workiq")
         assert kept is not None
-        assert kept.refresh_token == "refresh-1"
+        assert kept.refresh_token == refresh(1)
 
     async def test_all_who_wait_share_one_refresh(self, m365: FakeM365, tokens: AccessTokens) -> None:
         m365.hold_refresh = asyncio.Event()
@@ -186,14 +186,14 @@ class TestRefresh:
         while not m365.forms:
             await asyncio.sleep(0)
         m365.hold_refresh.set()
-        assert {await task for task in waiting} == {"access-1"}
+        assert {await task for task in waiting} == {access(1)}
         assert m365.issued == 1
 
     async def test_a_refused_token_is_replaced_once_for_all_who_saw_it(
         self, m365: FakeM365, tokens: AccessTokens
     ) -> None:
         old = await tokens.token()
-        assert {await tokens.token(refused=old) for _ in range(3)} == {"access-2"}
+        assert {await tokens.token(refused=old) for _ in range(3)} == {access(2)}
         assert m365.issued == 2
 
     async def test_a_revoked_sign_in_ends_and_says_why(
@@ -215,14 +215,14 @@ class TestRefresh:
     async def test_another_process_that_refreshed_first_is_followed(
         self, m365: FakeM365, tokens: AccessTokens, sign_ins: SignIns, sign_in: SignIn
     ) -> None:
-        m365.refresh_token = "refresh-theirs"
+        m365.refresh_token = refresh("theirs")
         m365.hold_refresh = asyncio.Event()
         asking = asyncio.create_task(tokens.token())
         while not m365.forms:
             await asyncio.sleep(0)
-        sign_ins.save(replace(sign_in, refresh_token="refresh-theirs"))
+        sign_ins.save(replace(sign_in, refresh_token=refresh("theirs")))
         m365.hold_refresh.set()
-        assert await asking == "access-1"
+        assert await asking == access(1)
 
     async def test_whoever_signs_out_meanwhile_stays_signed_out(
         self, m365: FakeM365, tokens: AccessTokens, sign_ins: SignIns
@@ -302,8 +302,8 @@ class TestFiles:
         assert sign_ins.load("workiq") is None
 
     async def test_a_sign_in_shows_no_secret(self, sign_in: SignIn) -> None:
-        assert "refresh-0" not in repr(sign_in)
-        assert "refresh-0" not in f"{sign_in}"
+        assert refresh(0) not in repr(sign_in)
+        assert refresh(0) not in f"{sign_in}"
 
 
 class TestAddresses:

@@ -20,7 +20,7 @@ from modelway.providers.copilot.profiles import PROFILES, Authority
 from modelway.providers.copilot.sign_ins import SignIn, SignIns
 from modelway.providers.copilot.vault import VaultError
 from modelway.providers.http import HTTPClient
-from tests.fake_m365 import ACCOUNT, CLIENT_ID, TENANT, FakeM365
+from tests.fake_m365 import ACCOUNT, CLIENT_ID, GITHUB_TOKEN, TENANT, FakeM365, access, refresh
 
 pytestmark = pytest.mark.anyio
 WORKIQ = PROFILES["workiq"]
@@ -78,7 +78,7 @@ class TestBrowser:
         assert (status, "signed in" in text) == (200, True)
         sign_in = await signing
         assert sign_in.username == ACCOUNT["preferred_username"]
-        assert (sign_in.account, sign_in.refresh_token) == ("tenant-1.user-1", "refresh-1")
+        assert (sign_in.account, sign_in.refresh_token) == ("tenant-1.user-1", refresh(1))
 
     async def test_a_page_that_did_not_begin_here_is_turned_away(
         self, m365: FakeM365, http: HTTPClient
@@ -92,7 +92,7 @@ class TestBrowser:
         assert (await person.get(f"{root}favicon.ico"))[0] == 404
         assert not m365.forms
         await person.get(person.landing)
-        assert (await signing).refresh_token == "refresh-1"
+        assert (await signing).refresh_token == refresh(1)
 
     async def test_a_refusal_on_the_page_is_told(self, m365: FakeM365, http: HTTPClient) -> None:
         person = Browser(m365, http)
@@ -155,7 +155,7 @@ class TestGitHubsDeviceFlow:
 
         prompt = await begin_at_github(http, github)
         assert "https://github.com/login/device" in prompt.instruction
-        assert await token_of_github(http, github, prompt, sleep=sleep) == "gho_granted"
+        assert await token_of_github(http, github, prompt, sleep=sleep) == GITHUB_TOKEN
         assert slept == [5, 5, 10]
         assert m365.forms[0]["client_id"] == "own-app"
         assert all("client_secret" not in form for form in m365.forms)
@@ -227,18 +227,18 @@ class TestKeyring:
     @pytest.fixture
     def sign_in(self, m365: FakeM365) -> SignIn:
         return SignIn(
-            transport="workiq", authority=authority(m365), account="ada", refresh_token="refresh-0", at=1.0
+            transport="workiq", authority=authority(m365), account="ada", refresh_token=refresh(0), at=1.0
         )
 
     async def test_the_secret_is_in_the_keyring_and_not_in_the_file(
         self, tmp_path: Path, vault: FakeVault, sign_ins: SignIns, sign_in: SignIn
     ) -> None:
         assert sign_ins.save(sign_in).kept == "keyring"
-        assert "refresh-0" not in (tmp_path / "credentials/copilot-workiq.json").read_text()
+        assert refresh(0) not in (tmp_path / "credentials/copilot-workiq.json").read_text()
         found = sign_ins.load("workiq")
         assert found is not None
         assert found.refresh_token == ""
-        assert sign_ins.secret_of(found) == "refresh-0"
+        assert sign_ins.secret_of(found) == refresh(0)
         assert sign_ins.remove("workiq")
         assert vault.secrets == {}
 
@@ -251,7 +251,7 @@ class TestKeyring:
         sign_ins = SignIns(tmp_path / "credentials", lambda: None if trouble == "none" else vault)
         assert sign_ins.save(sign_in) == sign_in
         file = tmp_path / "credentials/copilot-workiq.json"
-        assert "refresh-0" in file.read_text()
+        assert refresh(0) in file.read_text()
         assert os.name != "posix" or file.stat().st_mode & 0o077 == 0
 
     async def test_a_keyring_that_no_longer_gives_it_asks_for_a_sign_in(
@@ -271,11 +271,11 @@ class TestKeyring:
     ) -> None:
         sign_ins.save(sign_in)
         tokens = AccessTokens(WORKIQ, authority(m365), http=http, sign_ins=sign_ins)
-        assert list(await asyncio.gather(tokens.token(), tokens.token())) == ["access-1", "access-1"]
+        assert list(await asyncio.gather(tokens.token(), tokens.token())) == [access(1), access(1)]
         assert m365.issued == 1
-        assert vault.secrets == {"copilot-workiq": "refresh-1"}
-        assert await tokens.token(refused="access-1") == "access-2"
-        assert vault.secrets == {"copilot-workiq": "refresh-2"}
+        assert vault.secrets == {"copilot-workiq": refresh(1)}
+        assert await tokens.token(refused=access(1)) == access(2)
+        assert vault.secrets == {"copilot-workiq": refresh(2)}
 
     async def test_a_refresh_by_another_process_is_followed(
         self, m365: FakeM365, http: HTTPClient, vault: FakeVault, sign_ins: SignIns, sign_in: SignIn
@@ -286,10 +286,10 @@ class TestKeyring:
         asking = asyncio.create_task(tokens.token())
         while not m365.forms:
             await asyncio.sleep(0)
-        m365.refresh_token = "refresh-theirs"
-        sign_ins.save(replace(sign_in, refresh_token="refresh-theirs", renewed=1))
+        m365.refresh_token = refresh("theirs")
+        sign_ins.save(replace(sign_in, refresh_token=refresh("theirs"), renewed=1))
         m365.hold_refresh.set()
-        assert await asking == "access-1"
+        assert await asking == access(1)
 
     async def test_a_revoked_sign_in_leaves_nothing_in_the_keyring(
         self, m365: FakeM365, http: HTTPClient, vault: FakeVault, sign_ins: SignIns, sign_in: SignIn
