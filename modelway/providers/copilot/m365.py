@@ -57,8 +57,8 @@ class M365:
 
     async def open(self) -> str:
         """A new conversation; its id."""
-        async with aclosing(await self._post("/conversations", {}, resend=True)) as response:
-            body = await response.body()
+        async with aclosing(await self._post("/conversations", {}, resend=True)) as answer:
+            body = await answer.response.body()
         try:
             opened = msgspec.json.decode(body, type=_Opened).id
         except msgspec.DecodeError:
@@ -67,27 +67,13 @@ class M365:
             raise UpstreamProtocolError(f"{NAME} opened no conversation")
         return opened
 
-    async def say(self, conversation: str, turn: dict[str, Any]) -> Response:
-        """Send a turn, exactly once; Lost where the conversation is gone. The caller closes the response."""
+    async def say(self, conversation: str, turn: dict[str, Any]) -> Answer:
+        """Send a turn, exactly once; Lost where the conversation is gone. The caller closes the answer."""
         return await self._post(
             f"/conversations/{quote(conversation, safe='')}/chatOverStream", turn, resend=False
         )
 
-    async def read(self, response: Response) -> AsyncGenerator[Snapshot, None]:
-        """The snapshots of the answer."""
-        decoder = sse.Decoder()
-        limit = self._http.settings.max_event_bytes
-        while chunk := await response.read():
-            for event in decoder.feed(chunk):
-                yield _snapshot(event.data)
-            if decoder.pending > limit:
-                raise UpstreamProtocolError(
-                    f"{NAME} sent an event of more than {limit} bytes", code="upstream_too_large"
-                )
-        for event in decoder.close():
-            yield _snapshot(event.data)
-
-    async def _post(self, path: str, body: dict[str, Any], *, resend: bool) -> Response:
+    async def _post(self, path: str, body: dict[str, Any], *, resend: bool) -> Answer:
         token = await self._token("")
         response = await self._send(path, body, token, resend=resend)
         if response.status == 401:
@@ -100,13 +86,40 @@ class M365:
         except BaseException:
             await response.aclose()
             raise
-        return response
+        return Answer(response, token, self._http.settings.max_event_bytes)
 
     async def _send(self, path: str, body: dict[str, Any], token: str, *, resend: bool) -> Response:
         headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
         return await self._http.request(
             "POST", self._base_url + path, headers=headers, body=msgspec.json.encode(body), resend=resend
         )
+
+
+class Answer:
+    """The reply to a turn. It must be closed."""
+
+    def __init__(self, response: Response, token: str, max_event_bytes: int) -> None:
+        self.response = response
+        self._token = token
+        self._max_event_bytes = max_event_bytes
+
+    async def snapshots(self) -> AsyncGenerator[Snapshot, None]:
+        """The snapshots of the answer."""
+        decoder = sse.Decoder()
+        while chunk := await self.response.read():
+            for event in decoder.feed(chunk):
+                yield _snapshot(event.data, self._token)
+            if decoder.pending > self._max_event_bytes:
+                raise UpstreamProtocolError(
+                    f"{NAME} sent an event of more than {self._max_event_bytes} bytes",
+                    code="upstream_too_large",
+                )
+        for event in decoder.close():
+            yield _snapshot(event.data, self._token)
+
+    async def aclose(self) -> None:
+        """Give the connection back."""
+        await self.response.aclose()
 
 
 async def _check(response: Response, token: str, profile: Profile, *, in_conversation: bool) -> None:
@@ -147,12 +160,12 @@ def _not_entitled(message: str, profile: Profile) -> NotEntitled:
     return NotEntitled(f"{message} ({cause})", hint=remedy)
 
 
-def _snapshot(data: bytes) -> Snapshot:
+def _snapshot(data: bytes, token: str) -> Snapshot:
     try:
         item = msgspec.json.decode(data, type=_StreamItem)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise UpstreamProtocolError(f"{NAME} sent an event that cannot be read") from None
     if item.error is not None:
-        message, code = openai_chat.decode_error(200, data)
+        message, code = openai_chat.decode_error(200, data.replace(token.encode(), b"***"))
         raise UpstreamFailed(f"{NAME} failed inside its answer: {message}" + (f" ({code})" if code else ""))
     return item

@@ -11,7 +11,7 @@ from modelway.errors import ModelNotFound, UpstreamError, UpstreamProtocolError
 from modelway.providers.copilot.access_tokens import AccessTokens
 from modelway.providers.copilot.asked import Asked, read
 from modelway.providers.copilot.door import Lost, State, known_conversation
-from modelway.providers.copilot.m365 import M365
+from modelway.providers.copilot.m365 import M365, Answer
 from modelway.providers.copilot.profiles import (
     Profile,
     Transport,
@@ -22,7 +22,7 @@ from modelway.providers.copilot.profiles import (
 from modelway.providers.copilot.refusals import sign_in_required
 from modelway.providers.copilot.sign_ins import SignIns
 from modelway.providers.copilot.snapshots import Snapshots
-from modelway.providers.http import HTTPClient, Response
+from modelway.providers.http import HTTPClient
 from modelway.types import ChatRequest, Event, Finish, Model, TextDelta, UpstreamState
 
 MODEL = "m365-copilot"
@@ -82,8 +82,8 @@ class MicrosoftDoor:
         """One attempt; Lost only before its first event. Without `stream`, the text comes in one piece."""
         conversation = known or await self._opened()
         snapshots = Snapshots(asked.prompt)
-        response = await self._say(asked, conversation, is_known=bool(known))
-        async with aclosing(response), aclosing(self._m365.read(response)) as items:
+        answer = await self._say(asked, conversation, is_known=bool(known))
+        async with aclosing(answer), aclosing(answer.snapshots()) as items:
             async for item in items:
                 delta = snapshots.feed(item)
                 if delta and stream:
@@ -111,7 +111,7 @@ class MicrosoftDoor:
                 error.sent = False
             raise
 
-    async def _say(self, asked: Asked, conversation: str, *, is_known: bool) -> Response:
+    async def _say(self, asked: Asked, conversation: str, *, is_known: bool) -> Answer:
         settings = self._settings
         context = [{"text": asked.instructions, "description": "Instructions"}] if asked.instructions else []
         context += [

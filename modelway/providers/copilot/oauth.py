@@ -21,6 +21,7 @@ from modelway.providers.http import HTTPClient, Response, raise_for_status
 
 _Answer = TypeVar("_Answer", bound=Struct)
 
+_SECRETS = ("refresh_token", "code", "device_code")
 _ERROR_NUMBER = re.compile(r"AADSTS\d+")
 
 
@@ -47,7 +48,10 @@ async def post(http: HTTPClient, url: str, fields: Mapping[str, str], kind: type
     async with aclosing(response):
         if response.status in (400, 401):
             raise _refusal(response.status, await _told(response, error=True))
-        await raise_for_status(response, decode_error=openai_chat.decode_error, name="the sign-in")
+        secret = next((fields[name] for name in _SECRETS if name in fields), "")
+        await raise_for_status(
+            response, decode_error=openai_chat.decode_error, name="the sign-in", credential=secret
+        )
         told = await _told(response)
     if isinstance(told, dict) and "error" in told:
         raise _refusal(response.status, told)
