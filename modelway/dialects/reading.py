@@ -18,7 +18,7 @@ Fields = dict[str, Any]
 
 
 def read_object(body: bytes) -> Fields:
-    """The body as an object that is not too deep to be written again further down."""
+    """The body as an object."""
     try:
         value = msgspec.json.decode(body)
     except RecursionError:
@@ -28,6 +28,7 @@ def read_object(body: bytes) -> Fields:
         raise InvalidRequest(f"the body is not valid JSON: {reason}", code="invalid_json") from None
     if not isinstance(value, dict):
         raise InvalidRequest("the body must be a JSON object", code="invalid_json")
+    # What can be read in one piece might still be too deep to be written again further down.
     if body.count(b"[") + body.count(b"{") > MAX_NESTING and _is_deep(value):
         raise _too_deep()
     return value
