@@ -6,18 +6,24 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --require-hashes --only-binary=:all:
 
-.PHONY: run test fix bench lock clean
+.PHONY: run test .check .tests fix bench lock clean
 
 run: .venv/.run .venv/.model
 	$(BIN)/python examples/python_client.py
 	$(BIN)/modelway serve
 
+# The checks wait for nothing, the tests for processes: side by side they fill the machine.
 test: .venv/.dev .venv/.model
+	@$(MAKE) --no-print-directory --jobs=2 .check .tests
+
+.check:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/deptry .
+
+.tests:
 	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder \
 		--cov --cov-report=term:skip-covered
 
