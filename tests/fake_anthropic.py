@@ -32,8 +32,9 @@ from modelway.types import (
     Usage,
     collect,
 )
+from tests.canary import key
 
-KEY = "sk-ant-1"
+KEY = key("sk-ant")
 VERSIONS = ("2023-06-01", "2026-10-21")
 SAMPLING = {"temperature", "top_p", "top_k"}
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'

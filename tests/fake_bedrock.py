@@ -23,10 +23,11 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
 from modelway.types import ToolCall
+from tests.canary import key
 from tests.fake_upstream import END_OF_CHUNKS, FakeUpstream, Received, Step
 
-KEY = "bedrock-api-key-1"
-ACCESS_KEY, SECRET_KEY, TOKEN = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG", "session-token-1"
+KEY = key("bedrock")
+ACCESS_KEY, SECRET_KEY, TOKEN = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG", key("session")
 REGION = "eu-central-1"
 USAGE = {"inputTokens": 5, "outputTokens": 3, "totalTokens": 31, "cacheReadInputTokens": 20}
 USAGE |= {"cacheWriteInputTokens": 3}

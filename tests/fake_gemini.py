@@ -22,9 +22,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from modelway.types import FinishReason, ToolCall, Usage
+from tests.canary import key
 from tests.fake_upstream import END_OF_CHUNKS, USAGE, FakeUpstream, Received, Step
 
-KEY = "AIza-test-0123456789"
+KEY = key("AIza")
 NO_SIGNATURE = "skip_thought_signature_validator"
 _STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 _REASONS = {"length": "MAX_TOKENS", "content_filter": "SAFETY"}

@@ -42,6 +42,7 @@ from modelway.types import (
     Usage,
     collect,
 )
+from tests.canary import key
 from tests.fake_ollama import FakeOllama
 
 pytestmark = pytest.mark.anyio
@@ -269,9 +270,9 @@ async def test_an_address_that_cannot_be_one_is_refused(upstream: FakeOllama, ht
 async def test_a_key_and_headers_go_out_where_the_user_has_some(
     upstream: FakeOllama, http: HTTPClient
 ) -> None:
-    provider = made(upstream, http, key="secret-1", headers={"X-Team": "a"})
+    provider = made(upstream, http, key=key("secret"), headers={"X-Team": "a"})
     await answer(provider, ask())
-    assert upstream.requests[0].headers["authorization"] == "Bearer secret-1"
+    assert upstream.requests[0].headers["authorization"] == f"Bearer {key('secret')}"
     assert upstream.requests[0].headers["x-team"] == "a"
     assert provider.info.credential_source == "environment"
 

@@ -49,10 +49,11 @@ from modelway.types import (
     Usage,
     collect,
 )
+from tests.canary import CANARY
 
 pytestmark = pytest.mark.anyio
 
-KEY = "sk-test-0123456789abcdef"
+KEY = f"sk-test-{CANARY}"
 PRESETS = load_presets()
 DOCUMENT = Path(__file__).parents[2] / "docs" / "providers.md"
 STREAMED = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
