@@ -34,7 +34,7 @@ class _Model(Struct):
 
 
 class _Models(Struct):
-    models: list[_Model]
+    models: list[_Model] | None = None
 
 
 def decode_completion(body: bytes, *, raw: bool = False) -> list[Event]:
@@ -94,11 +94,11 @@ def decode_models(body: bytes) -> list[Model]:
     return [
         Model(
             id=model.model or model.name,
-            created=int(model.modified_at.timestamp()) if model.modified_at else 0,
+            created=max(0, int(model.modified_at.timestamp())) if model.modified_at else 0,
             owned_by="ollama",
             context_length=model.context_length or 0,
         )
-        for model in listed.models
+        for model in listed.models or ()
     ]
 
 
