@@ -46,7 +46,7 @@ class Database:
         connection = self._connect(_BUSY_TIMEOUT_S if waits else 0.0)
         if not waits:
             connection.execute("PRAGMA wal_autocheckpoint=0")
-        return Ledger(connection, self._statements)
+        return Ledger(connection, self._statements, self.path)
 
     @contextmanager
     def reading(self) -> Iterator[Ledger]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from secrets import randbits
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -19,13 +21,23 @@ _SALT_BITS = 11
 
 
 class Ledger:
-    """Runs prepared statements, and numbers the rows that are written."""
+    """Runs prepared statements, and numbers the rows that are written.
 
-    def __init__(self, connection: sqlite3.Connection, statements: Statements) -> None:
+    `path` is the file that the connection has just been opened to.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, statements: Statements, path: Path) -> None:
         self.sql = statements
         self._connection = connection
+        self._path = path
+        self._file = _identity(path)
         self._last_id = 0
         self._salt = randbits(_SALT_BITS)
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file is still where it was opened."""
+        return _identity(self._path) == self._file
 
     def one(self, sql: str, values: Values) -> Any:
         """The first row, or None."""
@@ -53,7 +65,12 @@ class Ledger:
         return self._last_id
 
     def begin(self) -> None:
-        """Begin to write, as soon as no other process does."""
+        """Begin to write, as soon as no other process does.
+
+        Raises where the file is no longer at its place: what is written into it then, nobody finds again.
+        """
+        if not self.is_in_place:
+            raise sqlite3.OperationalError("its file was deleted or replaced")
         self._connection.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
@@ -76,3 +93,12 @@ class Ledger:
     def close(self) -> None:
         """Close the connection; what was not committed is undone."""
         self._connection.close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another one at the same place; None: there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - for each group of turns, and twice as fast
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino

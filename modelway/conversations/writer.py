@@ -172,7 +172,8 @@ class Writer:
         if self._ledger is not None:
             with suppress(sqlite3.Error):
                 self._ledger.undo()
-                return
+                if self._ledger.is_in_place:
+                    return
             self._reset()
 
     def _reset(self) -> None:

@@ -193,6 +193,20 @@ async def test_an_end_that_cannot_be_written_is_not_acknowledged_and_the_turn_ca
     assert statuses(await store.show(ME, "c")) == ["interrupted", "done"]
 
 
+async def test_nothing_is_written_into_a_file_that_was_deleted(store: Conversations, tmp_path: Path) -> None:
+    await ask(store, "c", "one", says="1")
+    [file] = tmp_path.rglob("*.sqlite3")
+    aside = file.with_name("aside")
+    file.rename(aside)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable) as caught:
+            await begin(store, "c", "two")
+        assert caught.value.status == 503
+    aside.rename(file)
+    await ask(store, "c", "two", says="2")
+    assert await history(store, "c") == ["one", "1", "two", "2"]
+
+
 @pytest.mark.parametrize("end", ["fail", "interrupt"])
 async def test_an_error_of_the_store_does_not_hide_why_a_turn_ended(store: Conversations, end: str) -> None:
     turn = await begin(store, "c", "one")
