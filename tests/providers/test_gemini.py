@@ -243,8 +243,8 @@ async def test_the_choice_of_tools_is_said_in_geminis_words(
         (OLD, "none", {"thinkingBudget": 0, "includeThoughts": False}),
         (OLD, "medium", {"thinkingBudget": 8192, "includeThoughts": True}),
         (OLD, "high", {"thinkingBudget": 24576, "includeThoughts": True}),
-        (NEW, "minimal", {"thinkingLevel": "minimal", "includeThoughts": True}),
-        (NEW, "high", {"thinkingLevel": "high", "includeThoughts": True}),
+        (NEW, "minimal", {"thinkingLevel": "MINIMAL", "includeThoughts": True}),
+        (NEW, "xhigh", {"thinkingLevel": "XHIGH", "includeThoughts": True}),
     ],
 )
 async def test_how_much_to_think_is_a_budget_or_a_level(

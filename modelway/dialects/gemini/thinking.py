@@ -8,7 +8,7 @@ from modelway.errors import InvalidRequest
 
 # The numbers are those of Google's own OpenAI-compatible address (ai.google.dev/gemini-api/docs/openai).
 BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
-LEVELS = ("minimal", "low", "medium", "high")
+LEVELS = ("minimal", "low", "medium", "high", "xhigh")
 
 
 def thinking_config(model: str, effort: str) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def thinking_config(model: str, effort: str) -> dict[str, Any]:
         )
     if effort not in LEVELS:
         raise _unknown(effort, LEVELS)
-    return {"thinkingLevel": effort, "includeThoughts": True}
+    return {"thinkingLevel": effort.upper(), "includeThoughts": True}
 
 
 def _unknown(effort: str, known: tuple[str, ...]) -> InvalidRequest:
