@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from base64 import b64encode
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -100,7 +101,7 @@ class FakeGemini(FakeUpstream):
         part: dict[str, Any] = {"functionCall": function}
         # Of calls side by side only the first has one.
         if position == 0:
-            signature = f"c2lnbmVk{len(self.issued)}"
+            signature = b64encode(f"signature {len(self.issued)}".encode()).decode()
             self.issued.add(signature)
             part["thoughtSignature"] = signature
         return part

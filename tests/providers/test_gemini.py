@@ -367,6 +367,7 @@ async def test_several_candidates_are_told_apart(provider: Gemini, upstream: Fak
     [
         ("STOP", "stop"),
         ("MAX_TOKENS", "length"),
+        ("CONTINUATION", "length"),
         *(
             (word, "content_filter")
             for word in ("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII")
@@ -549,7 +550,8 @@ async def test_signatures_go_back_with_their_calls_through_all_steps_of_a_turn(
         for part in content["parts"]
         if "functionCall" in part
     ]
-    assert sent == [("a", "c2lnbmVk0"), ("b", None), ("c", "c2lnbmVk1")]
+    assert [(id, signature is not None) for id, signature in sent] == [("a", True), ("b", False), ("c", True)]
+    assert {signature for _, signature in sent if signature} == upstream.issued
 
 
 async def test_calls_of_other_models_are_marked_as_unsigned_in_the_current_turn_only(

@@ -28,6 +28,10 @@ MAX_CHOICES = 128
 
 _FINISH_REASONS: dict[str, FinishReason] = {
     "MAX_TOKENS": "length",
+    # There would be more for another request; for this one the limit is reached.
+    "CONTINUATION": "length",
+    "ESCALATION": "content_filter",
+    "PUP_LIMITED_DISABLED": "content_filter",
     "SAFETY": "content_filter",
     "RECITATION": "content_filter",
     "BLOCKLIST": "content_filter",
