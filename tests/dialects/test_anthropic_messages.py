@@ -949,3 +949,73 @@ def test_any_body_is_a_request_or_an_invalid_request(body: bytes) -> None:
     except InvalidRequest:
         return
     assert isinstance(written["messages"], list)
+
+
+WORDS = ("type", "index", "delta", "content_block", "text", "thinking", "signature", "partial_json", "input")
+MORE = (
+    "message",
+    "usage",
+    "model",
+    "citations",
+    "citation",
+    "url",
+    "stop_reason",
+    "stop_details",
+    "error",
+    "id",
+)
+KINDS = (
+    "text",
+    "thinking",
+    "tool_use",
+    "text_delta",
+    "thinking_delta",
+    "signature_delta",
+    "input_json_delta",
+)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 3) | st.sampled_from(KINDS),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS + MORE), inner, max_size=6)
+    ),
+)
+EVENT_KINDS = (
+    "message_start",
+    "content_block_start",
+    "content_block_delta",
+    "content_block_stop",
+    "message_delta",
+)
+server_events = st.builds(
+    lambda kind, fields: {**fields, "type": kind},
+    st.sampled_from((*EVENT_KINDS, "error", "message_stop")),
+    st.dictionaries(st.sampled_from(WORDS + MORE), ANYTHING, max_size=5)
+    | st.fixed_dictionaries(
+        {
+            "index": st.integers(0, 1),
+            "content_block": st.fixed_dictionaries(
+                {"type": st.sampled_from(KINDS)}, optional=dict.fromkeys(WORDS[1:] + MORE, ANYTHING)
+            ),
+            "delta": st.dictionaries(st.sampled_from(WORDS + MORE), st.sampled_from(KINDS), max_size=3),
+        }
+    ),
+)
+
+
+@given(st.lists(server_events, max_size=8))
+def test_whatever_an_upstream_streams_is_an_answer_or_an_error_of_ours(events: list[dict[str, Any]]) -> None:
+    stream = b"".join(b"data: " + msgspec.json.encode(one) + b"\n\n" for one in events) + end("tool_use")
+    try:
+        found = read(stream)
+    except GatewayError:
+        return
+    assert isinstance(found[-1], Finish)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(WORDS + MORE), ANYTHING, max_size=5), max_size=4))
+def test_whatever_an_upstream_answers_is_an_answer_or_an_error_of_ours(content: list[dict[str, Any]]) -> None:
+    try:
+        found = decode_completion(msgspec.json.encode({"content": content, "stop_reason": "tool_use"}))
+    except GatewayError:
+        return
+    assert isinstance(found[-1], Finish)

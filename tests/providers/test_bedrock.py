@@ -15,6 +15,8 @@ from botocore.eventstream import EventStreamBuffer
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
 from botocore.validate import ParamValidator
+from hypothesis import given
+from hypothesis import strategies as st
 
 from modelway.config import ProviderSettings, UpstreamSettings
 from modelway.errors import (
@@ -33,14 +35,17 @@ from modelway.errors import (
     UpstreamTimeout,
 )
 from modelway.providers.bedrock import Bedrock
+from modelway.providers.bedrock.answering import EventDecoder, decode_completion
 from modelway.providers.bedrock.asking import encode_request
-from modelway.providers.bedrock.aws import Account
+from modelway.providers.bedrock.aws import Account, Frames
+from modelway.providers.bedrock.listing import decode_models, decode_profiles
 from modelway.providers.http import HTTPClient
 from modelway.types import (
     ChatRequest,
     Citation,
     Event,
     FilePart,
+    Finish,
     ImagePart,
     Message,
     OtherPart,
@@ -373,6 +378,13 @@ async def test_models_and_profiles_are_listed(
     assert models[0].owned_by == "amazon"
 
 
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"modelSummaries":[{}]}'])
+def test_a_list_that_is_none_is_a_protocol_error(body: bytes) -> None:
+    for read in (decode_models, decode_profiles):
+        with pytest.raises(UpstreamProtocolError):
+            read(body)
+
+
 async def test_without_the_extra_it_is_there_and_says_what_it_lacks(http: HTTPClient, tmp_path: Path) -> None:
     provider = Bedrock(
         ProviderSettings(), http=http, key_lookup=lambda variable, _: "x", home=tmp_path, is_installed=False
@@ -635,3 +647,60 @@ def test_the_fake_answers_in_the_shapes_that_aws_publishes(service: ServiceModel
         shape = events[message.headers[":event-type"]]
         report = ParamValidator().validate(json.loads(message.payload), shape)
         assert not report.has_errors(), report.generate_report()
+
+
+NAMES = (
+    "contentBlockIndex",
+    "delta",
+    "start",
+    "text",
+    "toolUse",
+    "toolUseId",
+    "name",
+    "input",
+    "usage",
+    "citation",
+)
+OTHERS = ("reasoningContent", "reasoningText", "signature", "redactedContent", "citationsContent", "location")
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 2) | st.sampled_from(["a", "end_turn", '{"a":1}']),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES + OTHERS), inner, max_size=5)
+    ),
+)
+PIECES = st.sampled_from(
+    [
+        {"text": "a"},
+        {"toolUse": {"toolUseId": "t", "name": "f"}},
+        {"toolUse": {"input": "{"}},
+        {"reasoningContent": {"text": "b", "signature": "s"}},
+        {"reasoningContent": {"redactedContent": "c"}},
+        {"citation": {"title": 3, "location": {"web": {"url": "u"}}}},
+    ]
+)
+FIELDS = st.dictionaries(
+    st.sampled_from((*NAMES, "stopReason", "message")), ANYTHING, max_size=4
+) | st.fixed_dictionaries({"start": PIECES, "delta": PIECES, "contentBlockIndex": st.integers(0, 1)})
+KINDS = ("contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop", "metadata")
+
+
+@given(st.lists(st.tuples(st.sampled_from(KINDS), FIELDS), max_size=6))
+def test_whatever_is_streamed_is_an_answer_or_an_error_of_ours(
+    frames: list[tuple[str, dict[str, Any]]],
+) -> None:
+    decoder = EventDecoder(Frames(10**6))
+    try:
+        stream = b"".join([*(event(kind, **fields) for kind, fields in frames), *ending("tool_use")])
+        found = [*decoder.feed(stream), *decoder.close()]
+    except GatewayError:
+        return
+    assert isinstance(found[-1], Finish)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(NAMES + OTHERS), ANYTHING, max_size=3), max_size=4))
+def test_whatever_is_answered_is_an_answer_or_an_error_of_ours(blocks: list[dict[str, Any]]) -> None:
+    try:
+        found = decode_completion(json.dumps(answer(*blocks, reason="tool_use")).encode())
+    except GatewayError:
+        return
+    assert isinstance(found[-1], Finish)

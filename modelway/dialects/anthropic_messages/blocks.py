@@ -89,9 +89,9 @@ class Blocks:
         if delta.thinking is not None:
             return self._thinking(opened, delta.thinking)
         if delta.signature is not None:
-            opened.block["signature"] = opened.block.get("signature", "") + delta.signature
+            opened.block["signature"] = _word(opened.block, "signature") + delta.signature
         if delta.citation is not None:
-            opened.block["citations"] = [*(opened.block.get("citations") or ()), delta.citation]
+            opened.block["citations"] = [*_cited(opened.block), delta.citation]
         if delta.partial_json is None:
             return []
         opened.input.append(delta.partial_json)
@@ -106,7 +106,7 @@ class Blocks:
             return []
         block, arguments = opened.block, "".join(opened.input)
         if opened.pieces:
-            block["text" if block["type"] == "text" else "thinking"] = "".join(opened.pieces)
+            block["thinking" if block.get("type") == "thinking" else "text"] = "".join(opened.pieces)
         if arguments:
             block["input"] = _object(arguments)
         if block.get("type") == "tool_use" and not arguments:
@@ -130,9 +130,8 @@ class Blocks:
     def _citations(self, opened: _Open) -> list[Event]:
         """The sources that have an address; a passage of a document of the caller's own has none."""
         found: list[Event] = []
-        for cited in opened.block.get("citations") or ():
-            url = cited.get("url") if isinstance(cited, dict) else None
-            if isinstance(url, str) and url:
+        for cited in _cited(opened.block):
+            if url := _word(cited, "url"):
                 citation = Citation(
                     url=url,
                     title=_word(cited, "title"),
@@ -156,6 +155,12 @@ def joined(events: list[Event]) -> list[Event]:
         else:
             result.append(event)
     return result
+
+
+def _cited(block: Block) -> list[Block]:
+    """What a text cites."""
+    citations = block.get("citations")
+    return [one for one in citations if isinstance(one, dict)] if isinstance(citations, list) else []
 
 
 def _word(block: Block, name: str) -> str:

@@ -22,7 +22,7 @@ from modelway.errors import (
 from modelway.provider import ProviderInfo
 from modelway.providers._own import Key, KeyLookup, address_of, headers_of, key_of
 from modelway.providers._secret import Secret
-from modelway.providers.bedrock import answering
+from modelway.providers.bedrock import answering, listing
 from modelway.providers.bedrock.asking import PARAMS, encode_request
 from modelway.providers.http import HTTPClient, Response, raise_for_status
 from modelway.types import ChatRequest, Event, Model
@@ -117,11 +117,11 @@ class Bedrock:
         base = self._base_url(account).replace("//bedrock-runtime", "//bedrock")
         with Secret(key).kept_out_of_errors():
             url = f"{base}/foundation-models?byOutputModality=TEXT"
-            found = answering.decode_models(await self._get(url, account, key))
+            found = listing.decode_models(await self._get(url, account, key))
             query = {"maxResults": "1000"}
             for _ in range(MAX_PAGES):
                 page = await self._get(f"{base}/inference-profiles?{urlencode(query)}", account, key)
-                profiles, token = answering.decode_profiles(page)
+                profiles, token = listing.decode_profiles(page)
                 found += profiles
                 if not token:
                     break

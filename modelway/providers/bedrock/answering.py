@@ -24,7 +24,6 @@ from modelway.types import (
     Event,
     Finish,
     FinishReason,
-    Model,
     ReasoningDelta,
     TextDelta,
     ToolCallDelta,
@@ -87,6 +86,15 @@ class _Reasoning(Struct):
     reasoningText: dict[str, str] | None = None  # noqa: N815
 
 
+class _Said(Struct):
+    text: str | None = None
+
+
+class _Cited(Struct):
+    content: list[_Said] | None = None
+    citations: list[dict[str, Any]] | None = None
+
+
 class _Piece(Struct):
     """A block, or a piece of one: exactly one of these is there."""
 
@@ -94,7 +102,7 @@ class _Piece(Struct):
     toolUse: _ToolUse | None = None  # noqa: N815
     reasoningContent: _Reasoning | None = None  # noqa: N815
     citation: dict[str, Any] | None = None
-    citationsContent: dict[str, Any] | None = None  # noqa: N815
+    citationsContent: _Cited | None = None  # noqa: N815
 
 
 class _Usage(Struct):
@@ -184,9 +192,9 @@ class _Content:
             self._blocks[index] = block
             return [*call, ToolCallDelta(index=self._calls[index], arguments=arguments)]
         if piece.citationsContent is not None:
-            said = piece.citationsContent.get("content") or []
-            text = "".join(part.get("text", "") for part in said if isinstance(part, dict))
-            return [*self.add(index, _Piece(text=text)), *_citations(piece.citationsContent.get("citations"))]
+            cited = piece.citationsContent
+            text = "".join(part.text or "" for part in cited.content or ())
+            return [*self.add(index, _Piece(text=text)), *_citations(cited.citations)]
         events = self.add(index, piece)
         self._blocks[index] = block
         return events
@@ -198,7 +206,7 @@ class _Content:
 
     def _reason(self, index: int, piece: _Reasoning) -> list[Event]:
         self._thinks = True
-        block = self._blocks.setdefault(index, {"reasoningContent": {}})["reasoningContent"]
+        block = self._blocks.setdefault(index, {}).setdefault("reasoningContent", {})
         if piece.redactedContent is not None:
             block["redactedContent"] = block.get("redactedContent", "") + piece.redactedContent
             return []
@@ -294,31 +302,6 @@ def decode_error(status: int, body: bytes) -> tuple[str, str]:
     text = fields.get("message") or fields.get("Message")
     message = text[:MAX_MESSAGE] if isinstance(text, str) else f"status {status} without a reason"
     return message, _CONTEXT_CODE if _is_about_context(message) else ""
-
-
-def decode_models(body: bytes) -> list[Model]:
-    """The models that are served on demand."""
-    return [
-        Model(id=one["modelId"], owned_by=str(one.get("providerName", "")).lower())
-        for one in _listed(body, "modelSummaries")[0]
-        if "ON_DEMAND" in (one.get("inferenceTypesSupported") or ())
-        and (one.get("modelLifecycle") or {}).get("status") == "ACTIVE"
-    ]
-
-
-def decode_profiles(body: bytes) -> tuple[list[Model], str]:
-    """The profiles of a page, which are named like models, and the token of the next page."""
-    found, token = _listed(body, "inferenceProfileSummaries")
-    models = [Model(id=one["inferenceProfileId"]) for one in found if one.get("status") == "ACTIVE"]
-    return models, token
-
-
-def _listed(body: bytes, name: str) -> tuple[list[dict[str, Any]], str]:
-    try:
-        page = msgspec.json.decode(body, type=dict[str, Any])
-        return msgspec.convert(page.get(name, []), list[dict[str, Any]]), page.get("nextToken") or ""
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UpstreamProtocolError("the upstream's list of models cannot be read") from error
 
 
 def _ending(
