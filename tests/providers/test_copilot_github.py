@@ -69,6 +69,8 @@ from tests.fake_m365 import FakeM365
 pytestmark = pytest.mark.anyio
 
 TOKEN = key("github_pat")
+# The beginning of what runtime 1.0.85 says where GitHub does not list the models.
+LISTING = "Request models.list failed with message: GenericFailure, "
 PIXEL = ImagePart("data:image/png;base64,AAAA")
 
 
@@ -324,6 +326,8 @@ class TestFailures:
         [
             (SessionErrorData("authentication", "no"), SignInRequired),
             (SessionErrorData("query", "no", status_code=401), SignInRequired),
+            (SessionErrorData("authorization", "no", status_code=401), SignInRequired),
+            (SessionErrorData("authorization", "no", status_code=403), NotEntitled),
             (SessionErrorData("authorization", "no"), NotEntitled),
             (SessionErrorData("query", "no", status_code=403), NotEntitled),
             (SessionErrorData("quota", "no", error_code="billing_not_configured"), NotEntitled),
@@ -358,6 +362,9 @@ class TestFailures:
             ('Model "gpt-9" is not available.', ModelNotFound, "model_not_found"),
             ("Not authenticated. Please authenticate first.", SignInRequired, "sign_in_required"),
             ("models.list failed: HTTP 401 Unauthorized", SignInRequired, "sign_in_required"),
+            (LISTING + '{"kind":"http","status":401,"headers":[]}', SignInRequired, "sign_in_required"),
+            (LISTING + '{"kind":"http","status":403,"headers":[]}', NotEntitled, "copilot_not_entitled"),
+            (LISTING + '{"kind":"http","status":429}', UpstreamRateLimited, "upstream_rate_limited"),
             ("Failed to list models: status 403", NotEntitled, "copilot_not_entitled"),
             ("Failed to list models (429 Too Many Requests)", UpstreamRateLimited, "upstream_rate_limited"),
             ("Gateway failed with status code: 504", UpstreamTimeout, "upstream_timeout"),
@@ -371,11 +378,21 @@ class TestFailures:
         with pytest.raises(kind) as raised:
             await events_of(door, ask("Hi"))
         assert raised.value.code == code
+        assert "{" not in raised.value.message
+
+    async def test_a_model_that_the_account_has_not_is_no_other_model(
+        self, github: FakeGitHub, door: GitHubDoor
+    ) -> None:
+        with pytest.raises(ModelNotFound, match="nearest: gpt-5"):
+            await events_of(door, ask("Hi", model="gpt-9"))
+        with pytest.raises(ModelNotFound):
+            await events_of(door, ask("Hi", model="off"))
+        assert not github.sessions
 
     async def test_a_bad_credential_is_noticed_before_the_turn(
         self, github: FakeGitHub, door: GitHubDoor
     ) -> None:
-        github.fails_to_list = [refusal("Failed to list models: 401 Unauthorized")]
+        github.fails_to_list = [refusal(LISTING + '{"kind":"http","status":401}')]
         with pytest.raises(SignInRequired):
             await events_of(door, ask("Hi"))
         assert not github.sessions

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
+from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from modelway.errors import (
 from modelway.providers.copilot.asked import Asked, read
 from modelway.providers.copilot.door import Lost, State, known_conversation
 from modelway.providers.copilot.github_account import Credential, account_of, credential_of, token_of
+from modelway.providers.copilot.github_failures import unknown_model
 from modelway.providers.copilot.launching import launch_of, require_sdk, start
 from modelway.providers.copilot.profiles import LABELS, Transport
 from modelway.providers.copilot.refusals import sign_in_required
@@ -146,6 +148,11 @@ class GitHubDoor:
         """Fail early: a credential that is not good would be met with a long silence."""
         offered = await self._models(client, credential)
         usable = [one for one in offered if options.model in (None, one.id)]
+        if offered and not usable:
+            # The runtime would answer with another one.
+            near = get_close_matches(options.model or "", [one.id for one in offered])
+            named = f"; nearest: {', '.join(near)}" if near else ""
+            raise unknown_model(f'this account at GitHub Copilot has no model "{options.model}"{named}')
         if asked.images and usable and not any(one.sees_images for one in usable):
             raise InvalidRequest(
                 f"{options.model or 'no model of this account'} does not take images",

@@ -25,8 +25,11 @@ INSTALL = (
     "or set [copilot.github] runtime_path"
 )
 
-# An HTTP status in a sentence: "failed with status 403", "HTTP 401", "(403 Forbidden)".
-_STATUS = re.compile(r"(?:status(?: code)?:?|HTTP/?[\d.]*|\()\s*(4\d\d|5\d\d)\b", re.IGNORECASE)
+# An HTTP status: `{"kind":"http","status":403,…}` (measured), else in a sentence, as "status 403", "HTTP 401"
+# or "(403 Forbidden)".
+_STATUS = re.compile(
+    r'"status":\s*(4\d\d|5\d\d)\b|(?:status(?: code)?:?|HTTP/?[\d.]*|\()\s*(4\d\d|5\d\d)\b', re.IGNORECASE
+)
 _NO_PLAN = {"billing_not_configured", "not_entitled", "feature_not_enabled"}
 
 
@@ -38,6 +41,9 @@ def runtime_missing(what: str) -> ProviderNotConfigured:
 def reported(kind: str, code: str, status: int | None, message: str) -> GatewayError:
     """The error for one that the runtime reported inside a turn: its category, code and HTTP status."""
     said = f"GitHub Copilot reported: {_first_line(message)}"
+    if status == 401:
+        # Its category is "authorization" then, as it is for a missing plan.
+        return _signed_out(said)
     if kind == "context_limit":
         return ContextTooLong(said)
     if kind == "quota" and code in _NO_PLAN:
@@ -51,16 +57,19 @@ def reported(kind: str, code: str, status: int | None, message: str) -> GatewayE
 
 def refused(message: str) -> GatewayError | Lost:
     """The error for a call that the runtime refused, which it explains in words only."""
-    said = f"GitHub Copilot refused: {_first_line(message)}"
     low = message.lower()
     if "session not found" in low:
         return Lost()
-    if "not available" in low and "model" in low:
-        return _unknown_model(said)
-    if "not authenticated" in low or "unauthorized" in low or "bad credentials" in low:
-        return _signed_out(said)
     found = _STATUS.search(message)
-    return for_status(int(found[1]) if found else None, said)
+    status = int(found[1] or found[2]) if found else None
+    # What follows is GitHub's whole answer, headers and all.
+    what = _first_line(message.partition("GenericFailure, {")[0]).removesuffix(" with message:")
+    said = f"GitHub Copilot refused: {what}" + (f" (HTTP {status})" if status else "")
+    if "not available" in low and "model" in low:
+        return unknown_model(said)
+    if "not authenticated" in low or "bad credentials" in low:
+        return _signed_out(said)
+    return for_status(status, said)
 
 
 def for_status(status: int | None, said: str) -> GatewayError:
@@ -85,7 +94,8 @@ def _not_entitled(said: str) -> NotEntitled:
     )
 
 
-def _unknown_model(said: str) -> ModelNotFound:
+def unknown_model(said: str) -> ModelNotFound:
+    """The account has no such model, and none is taken in its place."""
     return ModelNotFound(
         said, hint="GET /v1/models lists what the account may use", param="model", failover=True
     )
@@ -105,7 +115,7 @@ _BY_STATUS: dict[int, Callable[[str], GatewayError]] = {
     401: _signed_out,
     402: _not_entitled,
     403: _not_entitled,
-    404: _unknown_model,
+    404: unknown_model,
     408: UpstreamTimeout,
     429: lambda said: _not_again(UpstreamRateLimited(said)),
     503: UpstreamOverloaded,
