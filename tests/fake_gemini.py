@@ -110,6 +110,8 @@ class FakeGemini(FakeUpstream):
         path, _, query = request.path.partition("?")
         if fault := self._refusal(request):
             return [fault]
+        if path.startswith("/v1beta/openai/"):
+            return super()._script_for(request)
         if path.endswith("/models"):
             return [_json(200, self._listed(query))]
         model, _, method = path.rpartition("/")[2].partition(":")

@@ -96,6 +96,8 @@ class FakeOllama(FakeUpstream):
                 if not self._scripts and self._last is None:
                     self.reply("Hello")
                 return super()._script_for(request)
+            case path if path.startswith("/v1/"):
+                return super()._script_for(request)
             case _:
                 return [_json(404, "404 page not found")]
 

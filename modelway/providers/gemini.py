@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from modelway.config import ProviderSettings
 from modelway.dialects import gemini
-from modelway.provider import ProviderInfo
+from modelway.provider import ProviderInfo, RelayReply, RelayRequest
 from modelway.providers._gemini import DEFAULT_MODEL, MODELS, SUPPORTS, Access, Calls
 from modelway.providers._own import KeyLookup, address_of, headers_of, kept_out_of_errors, key_of
 from modelway.providers.http import HTTPClient
@@ -71,6 +71,14 @@ class Gemini:
                 if not page:
                     break
         return found
+
+    async def relay(self, request: RelayRequest) -> RelayReply:
+        """Pass on a request for any other address, embeddings for example, as OpenAI has it."""
+        key = self._key.required()
+        url = f"{self._base_url}/openai/{request.path}" + (f"?{request.query}" if request.query else "")
+        access = Access({"authorization": f"Bearer {key}", **self._headers, **request.headers}, key)
+        with kept_out_of_errors(key):
+            return await self._calls.call(request.method, url, access, request.body)
 
     async def aclose(self) -> None:
         """Nothing is held here: the connections belong to the shared HTTP client."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
 from msgspec.structs import replace
@@ -18,7 +18,7 @@ from modelway.errors import (
     UpstreamProtocolError,
     UpstreamUnreachable,
 )
-from modelway.provider import ProviderInfo
+from modelway.provider import ProviderInfo, RelayReply, RelayRequest
 from modelway.providers._own import KeyLookup, address_of, headers_of, kept_out_of_errors, key_of
 from modelway.providers.http import HTTPClient, Response, raise_for_status
 from modelway.types import ChatRequest, Event, Model
@@ -95,6 +95,13 @@ class Ollama:
         self._first = listed[0].id if listed else ""
         return listed
 
+    async def relay(self, request: RelayRequest) -> RelayReply:
+        """Pass on a request for any other address, embeddings for example, as OpenAI has it."""
+        key = self._require_key()
+        path = f"/v1/{request.path}" + (f"?{request.query}" if request.query else "")
+        with kept_out_of_errors(key):
+            return await self._call(request.method, path, key, request.body, request.headers)
+
     async def aclose(self) -> None:
         """Nothing is held here: the connections belong to the shared HTTP client."""
 
@@ -148,9 +155,11 @@ class Ollama:
         async with aclosing(await self._call("GET", path, key)) as response:
             return ollama_chat.decode_models(await response.body())
 
-    async def _call(self, method: str, path: str, key: str, body: bytes = b"") -> Response:
+    async def _call(
+        self, method: str, path: str, key: str, body: bytes = b"", headers: Mapping[str, str] = {}
+    ) -> Response:
         """The response, when its status is a good one and it can be an answer."""
-        headers = {"authorization": f"Bearer {key}", **self._headers} if key else self._headers
+        headers = {**({"authorization": f"Bearer {key}"} if key else {}), **self._headers, **headers}
         try:
             response = await self._http.request(method, self._base_url + path, headers=headers, body=body)
         except UpstreamUnreachable as error:

@@ -24,6 +24,7 @@ from modelway.errors import (
     UpstreamRefusedCredential,
     UpstreamTimeout,
 )
+from modelway.provider import RelayRequest
 from modelway.providers.gemini import Gemini
 from modelway.providers.http import HTTPClient
 from modelway.types import (
@@ -587,3 +588,27 @@ async def test_thoughts_are_asked_for_only_with_an_effort(provider: Gemini, upst
     events = await answer(provider, ask())
     assert any(isinstance(event, ReasoningDelta) for event in events)
     assert "generationConfig" not in upstream.asked[0]
+
+
+# Other addresses.
+
+
+async def test_other_addresses_are_passed_on_as_openai_has_them(
+    provider: Gemini, upstream: FakeGemini
+) -> None:
+    upstream.reply_with(b'{"data": []}', kind="application/json")
+    request = RelayRequest(
+        method="POST", path="embeddings", headers={"content-type": "application/json"}, body=b'{"input": "a"}'
+    )
+    async with aclosing(await provider.relay(request)) as reply:
+        assert (reply.status, await reply.read()) == (200, b'{"data": []}')
+    received = upstream.requests[0]
+    assert (received.method, received.path) == ("POST", "/v1beta/openai/embeddings")
+    assert received.json == {"input": "a"}
+
+
+async def test_another_address_that_is_not_there_is_told(provider: Gemini, upstream: FakeGemini) -> None:
+    upstream.fail(404, "no such page", "NOT_FOUND")
+    with pytest.raises(ModelNotFound, match="no such page"):
+        await provider.relay(RelayRequest(method="GET", path="batches", query="limit=1"))
+    assert upstream.requests[0].path.endswith("/batches?limit=1")

@@ -21,6 +21,7 @@ from modelway.errors import (
     UpstreamRefusedCredential,
     UpstreamUnreachable,
 )
+from modelway.provider import RelayRequest
 from modelway.providers.http import HTTPClient
 from modelway.providers.ollama import Ollama
 from modelway.routing import Router
@@ -424,3 +425,27 @@ async def test_where_it_does_not_run_the_error_says_how_to_start_it(http: HTTPCl
     assert isinstance(error, UpstreamUnreachable)
     assert not error.sent
     assert "ollama serve" in error.hint
+
+
+# Other addresses.
+
+
+async def test_other_addresses_are_passed_on_as_openai_has_them(
+    provider: Ollama, upstream: FakeOllama
+) -> None:
+    upstream.reply_with(b'{"data": []}', kind="application/json")
+    request = RelayRequest(
+        method="POST", path="embeddings", headers={"content-type": "application/json"}, body=b'{"input": "a"}'
+    )
+    async with aclosing(await provider.relay(request)) as reply:
+        assert (reply.status, await reply.read()) == (200, b'{"data": []}')
+    received = upstream.requests[0]
+    assert (received.method, received.path) == ("POST", "/v1/embeddings")
+    assert received.json == {"input": "a"}
+
+
+async def test_another_address_that_is_not_there_is_told(provider: Ollama, upstream: FakeOllama) -> None:
+    upstream.fail(404, "no such page", "NOT_FOUND")
+    with pytest.raises(ModelNotFound, match="no such page"):
+        await provider.relay(RelayRequest(method="GET", path="batches", query="limit=1"))
+    assert upstream.requests[0].path.endswith("/batches?limit=1")
