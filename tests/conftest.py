@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,10 @@ SLOW = (
     "tests/bench/",
     "tests/test_plugins.py",
 )
+
+
+# No test may reach the keyring of whoever runs it, nor any process that a test starts.
+os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
 
 
 @pytest.fixture

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
+import keyring
 import pytest
+from keyring.backend import KeyringBackend
+from keyring.errors import KeyringLocked, PasswordDeleteError
 from msgspec.structs import replace
 
 from modelway.config import UpstreamSettings
@@ -18,8 +21,9 @@ from modelway.providers.copilot.access_tokens import AccessTokens
 from modelway.providers.copilot.device import begin_at_github, token_of_github
 from modelway.providers.copilot.profiles import PROFILES, Authority
 from modelway.providers.copilot.sign_ins import SignIn, SignIns
-from modelway.providers.copilot.vault import VaultError
+from modelway.providers.copilot.vault import VaultError, system_vault
 from modelway.providers.http import HTTPClient
+from tests.canary import key
 from tests.fake_m365 import ACCOUNT, CLIENT_ID, GITHUB_TOKEN, TENANT, FakeM365, access, refresh
 
 pytestmark = pytest.mark.anyio
@@ -242,6 +246,14 @@ class TestKeyring:
         assert sign_ins.remove("workiq")
         assert vault.secrets == {}
 
+    async def test_two_data_directories_do_not_share_a_secret(
+        self, tmp_path: Path, vault: FakeVault, sign_ins: SignIns, sign_in: SignIn
+    ) -> None:
+        first = sign_ins.save(sign_in)
+        others = SignIns(tmp_path / "others", lambda: vault)
+        second = others.save(replace(sign_in, refresh_token=refresh("theirs")))
+        assert (sign_ins.secret_of(first), others.secret_of(second)) == (refresh(0), refresh("theirs"))
+
     @pytest.mark.parametrize("trouble", ["too long", "locked", "none"])
     async def test_what_the_keyring_does_not_take_is_in_the_file(
         self, tmp_path: Path, vault: FakeVault, sign_in: SignIn, trouble: str
@@ -273,9 +285,9 @@ class TestKeyring:
         tokens = AccessTokens(WORKIQ, authority(m365), http=http, sign_ins=sign_ins)
         assert list(await asyncio.gather(tokens.token(), tokens.token())) == [access(1), access(1)]
         assert m365.issued == 1
-        assert vault.secrets == {"copilot-workiq": refresh(1)}
+        assert list(vault.secrets.values()) == [refresh(1)]
         assert await tokens.token(refused=access(1)) == access(2)
-        assert vault.secrets == {"copilot-workiq": refresh(2)}
+        assert list(vault.secrets.values()) == [refresh(2)]
 
     async def test_a_refresh_by_another_process_is_followed(
         self, m365: FakeM365, http: HTTPClient, vault: FakeVault, sign_ins: SignIns, sign_in: SignIn
@@ -300,3 +312,57 @@ class TestKeyring:
         with pytest.raises(SignInRequired, match="has ended"):
             await tokens.token()
         assert vault.secrets == {}
+
+
+class Memory(KeyringBackend):
+    """A keyring of the package's own kind. With this priority nobody gets it who does not ask for it."""
+
+    priority = -2
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.secrets: dict[tuple[str, str], str] = {}
+        self.locked = False
+
+    def get_password(self, service: str, username: str) -> str | None:
+        self._check()
+        return self.secrets.get((service, username))
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        self._check()
+        self.secrets[service, username] = password
+
+    def delete_password(self, service: str, username: str) -> None:
+        self._check()
+        if self.secrets.pop((service, username), None) is None:
+            raise PasswordDeleteError("not there")
+
+    def _check(self) -> None:
+        if self.locked:
+            raise KeyringLocked("locked")
+
+
+@pytest.fixture
+def memory() -> Iterator[Memory]:
+    before, memory = keyring.get_keyring(), Memory()
+    keyring.set_keyring(memory)
+    yield memory
+    keyring.set_keyring(before)
+
+
+async def test_the_systems_keyring_keeps_gives_and_forgets(memory: Memory) -> None:
+    vault = system_vault()
+    assert vault is not None
+    vault.put("name", key("secret"))
+    assert vault.get("name") == key("secret")
+    vault.remove("name")
+    vault.remove("name")
+    assert vault.get("name") == ""
+    memory.locked = True
+    for use in (lambda: vault.get("name"), lambda: vault.put("name", "x"), lambda: vault.remove("name")):
+        with pytest.raises(VaultError, match="KeyringLocked"):
+            use()
+
+
+async def test_a_keyring_that_keeps_nothing_is_none() -> None:
+    assert system_vault() is None

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -77,7 +78,7 @@ class SignIns:
         if sign_in.kept != "keyring":
             return sign_in.refresh_token
         try:
-            secret = self._vault.get(_name(sign_in.transport)) if self._vault else ""
+            secret = self._vault.get(self._name(sign_in.transport)) if self._vault else ""
         except VaultError as error:
             raise sign_in_required(f"the system's keyring does not open ({error})") from error
         if not secret:
@@ -118,7 +119,7 @@ class SignIns:
         """The sign-in with its secret in the vault, if that takes it."""
         if self._vault is not None and sign_in.refresh_token:
             with suppress(VaultError):
-                self._vault.put(_name(sign_in.transport), sign_in.refresh_token)
+                self._vault.put(self._name(sign_in.transport), sign_in.refresh_token)
                 return replace(sign_in, refresh_token="", kept="keyring")
         self._forget(sign_in.transport)
         return replace(sign_in, kept="file")
@@ -126,18 +127,19 @@ class SignIns:
     def _forget(self, transport: Transport) -> None:
         with suppress(VaultError):
             if self._vault is not None:
-                self._vault.remove(_name(transport))
+                self._vault.remove(self._name(transport))
 
     @cached_property
     def _vault(self) -> Vault | None:
         return self._open_vault()
 
+    def _name(self, transport: Transport) -> str:
+        # The keyring is one for all data directories.
+        where = sha256(str(self._directory.resolve()).encode()).hexdigest()[:16]
+        return f"copilot-{transport}-{where}"
+
     def _path(self, transport: Transport) -> Path:
         return self._directory / f"copilot-{transport}.json"
-
-
-def _name(transport: Transport) -> str:
-    return f"copilot-{transport}"
 
 
 def _read(path: Path) -> SignIn:
