@@ -94,7 +94,8 @@ class Offering:
         try:
             async with asyncio.timeout(ASK_TIMEOUT_S):
                 listed = await self._providers[name].models()
-            models, fresh_for = tuple(listed[:MAX_MODELS]), FRESH_FOR_S
+            named = [model for model in listed if model.id]
+            models, fresh_for = tuple(named[:MAX_MODELS]), FRESH_FOR_S
         except (GatewayError, TimeoutError) as error:
             _log.debug("%s did not list its models: %s", name, error)
         # A stranger's code may fail in any way, and the other providers must still be listed.

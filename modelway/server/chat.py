@@ -40,17 +40,20 @@ class ChatEndpoint:
         request = _with_address(self._dialect.decode_request(body), exchange)
         record = exchange.record
         exchange.telemetry.asked(record, request)
-        async with (
-            until_client_is_gone(exchange),
-            aclosing(await self._gateway.answer(request, exchange.caller, record.attempts)) as answer,
-        ):
-            record.first_ms = milliseconds_since(record.time)
-            record.provider, record.model = answer.provider, answer.model
-            if request.stream:
-                await self._stream(exchange, request, answer)
-            else:
-                await self._whole(exchange, request, answer)
-            exchange.telemetry.answered(record, answer.completion)
+        with until_client_is_gone(exchange):
+            answer = await self._gateway.answer(request, exchange.caller, record.attempts)
+            async with aclosing(answer):
+                await self._reply(exchange, request, answer)
+
+    async def _reply(self, exchange: Exchange, request: ChatRequest, answer: Answer) -> None:
+        record = exchange.record
+        record.first_ms = milliseconds_since(record.time)
+        record.provider, record.model = answer.provider, answer.model
+        if request.stream:
+            await self._stream(exchange, request, answer)
+        else:
+            await self._whole(exchange, request, answer)
+        exchange.telemetry.answered(record, answer.completion)
 
     async def _whole(self, exchange: Exchange, request: ChatRequest, answer: Answer) -> None:
         completion = await answer.collect()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qs, quote
 
@@ -26,6 +25,10 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+
+# Under these names of the scope the protocol says, and is asked to say, that the connection is lost.
+IS_GONE = "modelway.is_gone"
+ON_GONE = "modelway.on_gone"
 
 
 class ClientGone(Exception):
@@ -177,30 +180,34 @@ def addressed(exchange: Exchange, name: str, header: bytes, in_body: str) -> str
     return values.pop() if values else ""
 
 
-@asynccontextmanager
-async def until_client_is_gone(exchange: Exchange) -> AsyncIterator[None]:
-    """Cancel what is inside when the client closes its connection; ClientGone is raised then."""
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("an endpoint runs inside a task")
-    gone = False
+class until_client_is_gone:  # noqa: N801
+    """Cancel what is inside when the client closes its connection; ClientGone is raised then.
 
-    async def watch() -> None:
-        nonlocal gone
-        while (await exchange.receive())["type"] != "http.disconnect":
-            pass
-        # A complete reply is reported as a disconnect too; cancelling then would only hurt the clean-up.
-        if not exchange.complete:
-            gone = True
-            task.cancel()
+    The server's protocol calls `ON_GONE` of the scope: a task that waits for the news would cost every
+    request more than its whole reply. A connection that ends after the reply harms nobody.
+    """
 
-    watcher = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not gone:
-            raise
-        task.uncancel()
-        raise ClientGone from None
-    finally:
-        watcher.cancel()
+    __slots__ = ("_exchange", "_gone", "_task")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._gone = False
+        self._task: asyncio.Task[object] | None = None
+
+    def __enter__(self) -> None:
+        scope = self._exchange.scope
+        if IS_GONE in scope:
+            raise ClientGone
+        self._task = asyncio.current_task()
+        scope[ON_GONE] = self._cancel
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._exchange.scope.pop(ON_GONE, None)
+        if self._gone and kind is asyncio.CancelledError and self._task is not None:
+            self._task.uncancel()
+            raise ClientGone from None
+
+    def _cancel(self) -> None:
+        if not self._exchange.complete and self._task is not None:
+            self._gone = True
+            self._task.cancel()

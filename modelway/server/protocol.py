@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelway.dialects import openai_chat
 from modelway.errors import GatewayError, InvalidRequest, RequestTooLarge
+from modelway.server.exchange import IS_GONE, ON_GONE
 
 log = logging.getLogger("modelway.server")
 
@@ -82,6 +83,9 @@ class Protocol(HttpToolsProtocol):
         if running is not None and not running.response_complete:
             running.disconnected = True
             running.message_event.set()
+            running.scope[IS_GONE] = True
+            if on_gone := running.scope.get(ON_GONE):
+                on_gone()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

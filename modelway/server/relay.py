@@ -64,15 +64,14 @@ class RelayEndpoint:
             headers=_headers_to_upstream(exchange),
             body=body.addressed_to(model),
         )
-        async with (
-            until_client_is_gone(exchange),
-            aclosing(await self._gateway.relay(provider, model, request, record.attempts)) as reply,
-        ):
-            record.first_ms = milliseconds_since(record.time)
-            named: Headers = [(b"x-modelway-provider", header_value(provider.info.name))]
-            if model:
-                named.append((b"x-modelway-model", header_value(model)))
-            await _pass_back(exchange, reply, named)
+        with until_client_is_gone(exchange):
+            reply = await self._gateway.relay(provider, model, request, record.attempts)
+            async with aclosing(reply):
+                record.first_ms = milliseconds_since(record.time)
+                named: Headers = [(b"x-modelway-provider", header_value(provider.info.name))]
+                if model:
+                    named.append((b"x-modelway-model", header_value(model)))
+                await _pass_back(exchange, reply, named)
 
     def _checked_path(self, exchange: Exchange) -> str:
         """What follows /v1/. Nothing is decoded or resolved in it, so that it cannot lead elsewhere."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import signal
 import socket
@@ -21,6 +22,7 @@ from modelway.telemetry import Telemetry
 from modelway.wiring import build
 
 BACKLOG = 2048
+GARBAGE_THRESHOLD = 20_000
 
 
 class PortInUse(OSError):
@@ -90,6 +92,10 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to take requests."""
         await super().startup(sockets)
+        # What has been made until now stays; what a request makes, its end frees without the collector,
+        # which otherwise takes a twentieth of the processor's time.
+        gc.freeze()
+        gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
         port = sockets[0].getsockname()[1] if sockets else self.config.port
         self._on_ready(f"http://{self._host}:{port}")
 
