@@ -197,6 +197,9 @@ def _printed(completion: Completion, provider: str, conversation_id: str) -> Pri
 
 
 def _remark(completion: Completion, provider: str, style: Style, seconds: float) -> None:
+    if not style.json:
+        for source in completion.message.annotations:
+            warn(f"source: {source.title} {source.url}" if source.title else f"source: {source.url}")
     if completion.finish_reason == "length":
         warn("the answer was cut off at the limit of tokens")
     if completion.finish_reason == "content_filter":

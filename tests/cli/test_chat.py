@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ from modelway.cli.prompt import Dialogue
 from modelway.errors import UpstreamTimeout
 from modelway.gateway import Gateway
 from modelway.testing.fake_upstream import FakeUpstream
-from modelway.types import Completion, Finish, FinishReason, RefusalDelta, TextDelta, Usage, collect
+from modelway.types import Citation, Completion, Finish, FinishReason, RefusalDelta, TextDelta, Usage, collect
 from tests.cli.conftest import Home
 from tests.scripted import Scripted, says
 from tests.serving import gateway_of, serving
@@ -253,9 +253,14 @@ class Said:
     provider, conversation_id = "Fake", "mine"
 
     def __init__(
-        self, *pieces: str | BaseException, reason: FinishReason = "stop", refusal: str = ""
+        self,
+        *pieces: str | BaseException,
+        reason: FinishReason = "stop",
+        refusal: str = "",
+        sources: Sequence[Citation] = (),
     ) -> None:
         self.closed = 0
+        self._sources = sources
         self._pieces = pieces
         self._reason: FinishReason = reason
         self._refusal = refusal
@@ -264,7 +269,8 @@ class Said:
     def completion(self) -> Completion:
         texts = [TextDelta(text=piece) for piece in self._pieces if isinstance(piece, str)]
         refused = [RefusalDelta(text=self._refusal)] if self._refusal else []
-        return collect([*texts, *refused, Finish(reasons=(self._reason,), usage=Usage(1, 2), model="m")])
+        finish = Finish(reasons=(self._reason,), usage=Usage(1, 2), model="m")
+        return collect([*texts, *refused, *self._sources, finish])
 
     def __iter__(self) -> Iterator[str]:
         for piece in self._pieces:
@@ -307,6 +313,18 @@ def test_markdown_that_breaks_off_is_shown_as_far_as_it_came(capsys: pytest.Capt
 def test_an_early_end_is_told(capsys: pytest.CaptureFixture[str], reason: FinishReason, told: str) -> None:
     tell(Said("a", reason=reason), Style())
     assert told in capsys.readouterr().err
+
+
+def test_sources_are_told_after_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    sources = [Citation(url="https://a.example", title="A\x1b[31m"), Citation(url="https://b.example")]
+    tell(Said("a", sources=sources), Style())
+    told = capsys.readouterr()
+    assert told.out == "a\n"
+    assert "source: A" in told.err
+    assert "https://a.example\nsource: https://b.example\n" in told.err
+    assert "\x1b" not in told.err
+    tell(Said("a", sources=sources), Style(json=True))
+    assert capsys.readouterr().err == ""
 
 
 def test_a_refusal_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

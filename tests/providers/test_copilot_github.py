@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -506,6 +508,21 @@ class TestRuntime:
         assert (raised.value.status, raised.value.code) == (503, "copilot_runtime_missing")
         assert "pip install" in raised.value.hint
         assert raised.value.failover
+
+    def test_without_the_extras_there_is_no_runtime_and_no_keyring(self) -> None:
+        program = """
+import sys
+sys.modules["copilot"] = sys.modules["keyring"] = None
+from modelway.errors import ProviderNotConfigured
+from modelway.providers.copilot.launching import require_sdk
+from modelway.providers.copilot.vault import system_vault
+try:
+    require_sdk()
+except ProviderNotConfigured as error:
+    print(error.code, system_vault())
+"""
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert done.stdout == "copilot_runtime_missing None\n"
 
 
 class TestAccounts:
