@@ -41,38 +41,41 @@ class ChatEndpoint:
         record = exchange.record
         exchange.telemetry.asked(record, request)
         with until_client_is_gone(exchange):
-            answer = await self._gateway.answer(request, exchange.caller, record.attempts)
-            async with aclosing(answer):
-                await self._reply(exchange, request, answer)
+            if request.stream:
+                await self._stream(exchange, request)
+            else:
+                await self._whole(exchange, request)
 
-    async def _reply(self, exchange: Exchange, request: ChatRequest, answer: Answer) -> None:
+    async def _answer(self, exchange: Exchange, request: ChatRequest) -> Answer:
         record = exchange.record
+        answer = await self._gateway.answer(request, exchange.caller, record.attempts)
         record.first_ms = milliseconds_since(record.time)
         record.provider, record.model = answer.provider, answer.model
-        if request.stream:
-            await self._stream(exchange, request, answer)
-        else:
-            await self._whole(exchange, request, answer)
-        exchange.telemetry.answered(record, answer.completion)
+        return answer
 
-    async def _whole(self, exchange: Exchange, request: ChatRequest, answer: Answer) -> None:
-        completion = await answer.collect()
-        envelope = self._envelope(request, answer, completion.model)
-        body = self._dialect.encode_completion(completion, envelope)
-        await exchange.reply(200, body, _answer_headers(answer))
+    async def _whole(self, exchange: Exchange, request: ChatRequest) -> None:
+        async with aclosing(await self._answer(exchange, request)) as answer:
+            completion = await answer.collect()
+            envelope = self._envelope(request, answer, completion.model)
+            body = self._dialect.encode_completion(completion, envelope)
+            await exchange.reply(200, body, _answer_headers(answer))
+            exchange.telemetry.answered(exchange.record, completion)
 
-    async def _stream(self, exchange: Exchange, request: ChatRequest, answer: Answer) -> None:
-        encoder = self._dialect.EventEncoder(self._envelope(request, answer, ""))
-        exchange.encode_error_event = encoder.error
-        await exchange.start(200, self._stream_headers + _answer_headers(answer))
-        with _KeepAlive(exchange, self._dialect.KEEP_ALIVE, self._keep_alive_s) as line:
-            async for event in answer:
-                encoded = encoder.encode(event)
-                if isinstance(event, Finish):
-                    await exchange.write(encoded + encoder.end(), last=True)
-                elif encoded:
-                    await exchange.write(encoded)
-                    line.used()
+    async def _stream(self, exchange: Exchange, request: ChatRequest) -> None:
+        with _KeepAlive(exchange, self._dialect, self._stream_headers, self._keep_alive_s) as silence:
+            async with aclosing(await self._answer(exchange, request)) as answer:
+                encoder = self._dialect.EventEncoder(self._envelope(request, answer, ""))
+                exchange.encode_error_event = encoder.error
+                if not exchange.started:
+                    await exchange.start(200, self._stream_headers + _answer_headers(answer))
+                async for event in answer:
+                    encoded = encoder.encode(event)
+                    if isinstance(event, Finish):
+                        await exchange.write(encoded + encoder.end(), last=True)
+                    elif encoded:
+                        await exchange.write(encoded)
+                        silence.broken()
+                exchange.telemetry.answered(exchange.record, answer.completion)
 
     def _envelope(self, request: ChatRequest, answer: Answer, model: str) -> Envelope:
         return Envelope(
@@ -86,11 +89,16 @@ class ChatEndpoint:
 
 
 class _KeepAlive:
-    """Sends `line`, which says nothing, whenever a stream has been silent for a while."""
+    """Sends what says nothing whenever a stream has been silent for a while.
 
-    def __init__(self, exchange: Exchange, line: bytes, period_s: float) -> None:
+    Before the first event that begins the reply: from then on nobody in between hangs up, and an error is an
+    event of the stream.
+    """
+
+    def __init__(self, exchange: Exchange, dialect: Dialect, headers: Headers, period_s: float) -> None:
         self._exchange = exchange
-        self._line = line
+        self._dialect = dialect
+        self._headers = headers
         self._period_s = period_s
         self._loop = asyncio.get_running_loop()
         self._last = self._loop.time()
@@ -98,7 +106,7 @@ class _KeepAlive:
         self._task: asyncio.Task[None] | None = None
 
     def __enter__(self) -> _KeepAlive:
-        if self._line:
+        if self._dialect.KEEP_ALIVE:
             self._timer = self._loop.call_later(self._period_s, self._tick)
         return self
 
@@ -108,17 +116,25 @@ class _KeepAlive:
         if self._task is not None:
             self._task.cancel()
 
-    def used(self) -> None:
+    def broken(self) -> None:
         """Note that something was sent."""
         self._last = self._loop.time()
 
     def _tick(self) -> None:
         silent = self._loop.time() - self._last
         if silent >= self._period_s and (self._task is None or self._task.done()):
-            self._task = self._loop.create_task(self._exchange.write(self._line))
-            self.used()
+            self._task = self._loop.create_task(self._say_nothing())
+            self.broken()
             silent = 0
         self._timer = self._loop.call_later(self._period_s - silent, self._tick)
+
+    async def _say_nothing(self) -> None:
+        exchange = self._exchange
+        if not exchange.started:
+            nobody = Envelope(id="", created=0, model="", provider="")
+            exchange.encode_error_event = self._dialect.EventEncoder(nobody).error
+            await exchange.start(200, self._headers)
+        await exchange.write(self._dialect.KEEP_ALIVE)
 
 
 def _with_address(request: ChatRequest, exchange: Exchange) -> ChatRequest:

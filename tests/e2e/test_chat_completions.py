@@ -252,6 +252,30 @@ async def test_a_silent_upstream_is_bridged_by_comments(tmp_path: Path) -> None:
     assert [chunk["choices"][0]["delta"].get("content") for chunk in parse(stream)[:-1]] == ["a", "b", None]
 
 
+@pytest.mark.parametrize("end", [TextDelta(text="a"), UpstreamTimeout("gave up")])
+async def test_an_upstream_that_thinks_long_before_its_first_word_is_bridged_too(
+    tmp_path: Path, end: TextDelta | UpstreamTimeout
+) -> None:
+    go_on = asyncio.Event()
+    slow = Scripted("Slow", [go_on, end, Finish(usage=Usage(1, 1))])
+    settings = ServerSettings(port=0, keep_alive_s=0.02)
+    async with calling(gateway_of([slow], tmp_path), settings=settings) as caller:
+        response = await caller.post(asking(stream=True))
+        async with aclosing(response):
+            assert response.status == 200
+            assert response.headers["content-type"].startswith("text/event-stream")
+            stream = b""
+            while stream.count(b": keep-alive\n\n") < 2:
+                stream += await response.read()
+            go_on.set()
+            stream += await response.body()
+    first = parse(stream)[0]
+    if isinstance(end, TextDelta):
+        assert (first["choices"][0]["delta"]["content"], first["provider"]) == ("a", "Slow")
+    else:
+        assert first["error"]["code"] == "upstream_timeout"
+
+
 async def test_a_second_turn_at_the_same_time_is_told_busy(tmp_path: Path) -> None:
     forever = asyncio.Event()
     slow = Scripted("Slow", [TextDelta(text="a"), forever])
