@@ -166,6 +166,7 @@ def _snapshot(data: bytes, token: str) -> Snapshot:
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise UpstreamProtocolError(f"{NAME} sent an event that cannot be read") from None
     if item.error is not None:
-        message, code = openai_chat.decode_error(200, data.replace(token.encode(), b"***"))
+        known = data.replace(token.encode(), b"***") if token else data
+        message, code = openai_chat.decode_error(200, known)
         raise UpstreamFailed(f"{NAME} failed inside its answer: {message}" + (f" ({code})" if code else ""))
     return item
