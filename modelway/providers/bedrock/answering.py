@@ -151,6 +151,7 @@ class _Content:
     def __init__(self) -> None:
         self._blocks: dict[int, Block] = {}
         self._calls: dict[int, int] = {}
+        self._arguments: dict[int, str] = {}
         self._thinks = False
 
     def start(self, index: int, piece: _Piece) -> list[Event]:
@@ -160,7 +161,8 @@ class _Content:
         if use is None:
             return []
         call = self._calls.setdefault(index, len(self._calls))
-        self._blocks[index] = {"toolUse": {"toolUseId": use.toolUseId, "name": use.name, "input": ""}}
+        self._blocks[index] = {"toolUse": {"toolUseId": use.toolUseId, "name": use.name, "input": {}}}
+        self._arguments[index] = ""
         return [ToolCallDelta(index=call, id=use.toolUseId, name=use.name)]
 
     def add(self, index: int, piece: _Piece) -> list[Event]:
@@ -170,18 +172,18 @@ class _Content:
             return [TextDelta(text=piece.text)] if piece.text else []
         if piece.reasoningContent is not None:
             return self._reason(index, piece.reasoningContent)
-        if piece.toolUse is not None and index in self._calls:
+        if piece.toolUse is not None and index in self._arguments:
             arguments = piece.toolUse.input if isinstance(piece.toolUse.input, str) else ""
-            self._blocks[index]["toolUse"]["input"] += arguments
+            self._arguments[index] += arguments
             return [ToolCallDelta(index=self._calls[index], arguments=arguments)] if arguments else []
         return list(_citations([piece.citation])) if piece.citation else []
 
     def stop(self, index: int) -> list[Event]:
-        use = self._blocks.get(index, {}).get("toolUse")
-        if use is None:
+        arguments = self._arguments.pop(index, None)
+        if arguments is None:
             return []
-        written, use["input"] = use["input"], _object(use["input"])
-        return [] if written else [ToolCallDelta(index=self._calls[index], arguments="{}")]
+        self._blocks[index]["toolUse"]["input"] = _object(arguments)
+        return [] if arguments else [ToolCallDelta(index=self._calls[index], arguments="{}")]
 
     def whole(self, index: int, block: Block) -> list[Event]:
         """A block that came in one piece."""
