@@ -15,7 +15,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Where the server listens and what it takes.
 
     `host` "localhost" means both loopback addresses, 127.0.0.1 and ::1. `allow_remote` permits another
-    address without an API key. `allowed_hosts` and `allowed_origins` add to the loopback names.
+    address without an API key. `allowed_hosts` and `allowed_origins` add to the loopback names. A client
+    has `head_timeout_s` for the head of its request, then `body_timeout_s` for its body.
     """
 
     host: str = "localhost"
@@ -24,6 +25,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     max_body_bytes: int = 32 * 1024 * 1024
+    head_timeout_s: float = 10.0
+    body_timeout_s: float = 30.0
     keep_alive_s: float = 15.0
     shutdown_grace_s: float = 10.0
 
@@ -130,7 +133,8 @@ class ProviderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A provider of the user's own, or changes to a preset of the same name.
 
     The key comes from the environment variable `api_key_env` or the file `api_key_file`; it is never
-    written here. None leaves the preset's value.
+    written here. None leaves the preset's value. `any_llm` is the id of an upstream that is asked through
+    any-llm, and by nothing else.
     """
 
     label: str | None = None
@@ -142,6 +146,7 @@ class ProviderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     models: tuple[str, ...] | None = None
     headers: dict[str, str] | None = None
     supports: tuple[str, ...] | None = None
+    any_llm: str | None = None
 
 
 class RouteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

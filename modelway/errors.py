@@ -9,6 +9,7 @@
     ├─ PermissionDenied                  403  permission_denied
     │  └─ NotEntitled                    403  copilot_not_entitled       next candidate
     ├─ MethodNotAllowed                  405  method_not_allowed
+    ├─ RequestTimeout                    408  request_timeout
     ├─ UnsupportedMediaType              415  unsupported_media_type
     ├─ WrongHost                         421  invalid_host
     ├─ NotFound                          404  not_found
@@ -142,6 +143,14 @@ class MethodNotAllowed(GatewayError):
     status = 405
     type = "invalid_request_error"
     code = "method_not_allowed"
+
+
+class RequestTimeout(GatewayError):
+    """The client was too slow to send its request."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
 
 
 class UnsupportedMediaType(GatewayError):

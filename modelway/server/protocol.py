@@ -11,13 +11,14 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelway.dialects import openai_chat
-from modelway.errors import GatewayError, InvalidRequest, RequestTooLarge
+from modelway.errors import GatewayError, InvalidRequest, RequestTimeout, RequestTooLarge
 from modelway.server.exchange import IS_GONE, ON_GONE
 
 log = logging.getLogger("modelway.server")
 
 MAX_HEAD_BYTES = 64 * 1024
 LINGER_S = 1.0
+MIN_BYTES_S = 1024
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
@@ -63,8 +64,18 @@ class Protocol(HttpToolsProtocol):
 
     What is not HTTP is answered in OpenAI's shape, and never into the middle of another answer. Heads are
     bounded, trailers ignored, offers to upgrade declined without losing the body. When the connection is
-    lost the request that is being answered is told, also where another one waits behind it.
+    lost the request that is being answered is told, also where another one waits behind it. A client that is
+    too slow to send its request gets 408.
     """
+
+    head_timeout_s = 10.0
+    body_timeout_s = 30.0
+
+    @classmethod
+    def waiting(cls, head_timeout_s: float, body_timeout_s: float) -> type[Protocol]:
+        """This protocol with other limits; uvicorn makes the instances."""
+        limits = {"head_timeout_s": head_timeout_s, "body_timeout_s": body_timeout_s}
+        return type("Protocol", (cls,), limits)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -72,13 +83,19 @@ class Protocol(HttpToolsProtocol):
         self._head_is_open = False
         self._head_bytes = 0
         self._is_deaf = False
+        # What is being received ("head", "body" or ""), how much of it has come, and when it is too late.
+        self._receiving = ""
+        self._received = 0
+        self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection."""
         super().connection_made(CorkedTransport(transport))  # type: ignore[arg-type]
+        self._watch("head")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request that is being answered; uvicorn tells only the one that came last."""
+        self._watch("")
         running = self._running
         if running is not None and not running.response_complete:
             running.disconnected = True
@@ -105,6 +122,16 @@ class Protocol(HttpToolsProtocol):
                 )
             else:
                 self._check_head(size)
+        self._received += size
+        receiving = "head" if self._head_is_open else "body" if self._lacks_body() else ""
+        if receiving != self._receiving:
+            self._watch(receiving)
+
+    def on_response_complete(self) -> None:
+        """A reply is complete; a request that has waited behind it has all of its time from now on."""
+        super().on_response_complete()
+        if self._receiving:
+            self._watch(self._receiving)
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -120,6 +147,38 @@ class Protocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
+
+    def _lacks_body(self) -> bool:
+        return self.cycle is not None and self.cycle.more_body
+
+    def _watch(self, receiving: str) -> None:
+        """From now on this is received, and may not take for ever."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        self._receiving, self._received = receiving, 0
+        if receiving:
+            limit_s = self.head_timeout_s if receiving == "head" else self.body_timeout_s
+            self._deadline = self.loop.call_later(limit_s, self._is_late)
+
+    def _is_late(self) -> None:
+        running = self._running
+        is_answering = running is not None and not running.response_complete
+        if is_answering and (self._receiving == "head" or self.cycle is not running):
+            # What waits behind an answer may not be read at all meanwhile.
+            self._watch(self._receiving)
+        elif self._receiving == "head":
+            if self._received or running is not None:
+                self._refuse(RequestTimeout("the head of the request did not come in time"))
+            else:
+                self.transport.close()
+        elif self._received >= MIN_BYTES_S * self.body_timeout_s:
+            self._watch("body")
+        elif is_answering:
+            self._refuse(RequestTimeout("the body of the request did not come in time"))
+        else:
+            # It has been answered without its body.
+            self.transport.close()
 
     def _check_head(self, size: int) -> None:
         if not self._head_is_open:

@@ -75,7 +75,7 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             application,
             loop="uvloop" if find_spec("uvloop") else "asyncio",
-            http=Protocol,
+            http=Protocol.waiting(settings.head_timeout_s, settings.body_timeout_s),
             ws="none",
             lifespan="on",
             access_log=False,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from modelway.config import ServerSettings
-from modelway.types import TextDelta
+from modelway.types import Finish, TextDelta
 from tests.scripted import Scripted, says
 from tests.serving import gateway_of, serving
 
@@ -259,3 +259,56 @@ async def test_models_without_a_name_are_not_listed(tmp_path: Path) -> None:
     ):
         listed = json.loads((await connection.reply())[2])["data"]
     assert [model["id"] for model in listed] == ["local-1", "Local/local-1"]
+
+
+HASTY = ServerSettings(port=0, head_timeout_s=0.2, body_timeout_s=0.4)
+
+
+@pytest.mark.parametrize("sent", [b"POST /v1/chat/compl", post()[:-10]])
+async def test_a_client_that_is_too_slow_to_send_its_request_is_told(tmp_path: Path, sent: bytes) -> None:
+    async with serving(gateway_of([Scripted("Local")], tmp_path), settings=HASTY) as address:
+        async with wire(address, sent) as connection:
+            assert await connection.error() == (408, "request_timeout")
+            assert await connection.closed()
+        async with wire(address, get(b"/healthz")) as connection:
+            assert (await connection.reply())[0] == 200
+
+
+async def test_drops_of_a_body_do_not_buy_time(tmp_path: Path) -> None:
+    async with (
+        serving(gateway_of([Scripted("Local")], tmp_path), settings=HASTY) as address,
+        wire(address, post()[:-30]) as connection,
+    ):
+        dripping = asyncio.create_task(drip(connection))
+        assert await connection.error() == (408, "request_timeout")
+        dripping.cancel()
+
+
+async def drip(connection: Wire) -> None:
+    while True:
+        await asyncio.sleep(0.05)
+        connection.writer.write(b" ")
+
+
+async def test_a_client_that_says_nothing_is_hung_up_on(tmp_path: Path) -> None:
+    async with (
+        serving(gateway_of([Scripted("Local")], tmp_path), settings=HASTY) as address,
+        wire(address, b"") as connection,
+    ):
+        assert await connection.closed()
+
+
+async def test_a_long_answer_is_no_slow_request(tmp_path: Path) -> None:
+    go_on = asyncio.Event()
+    slow = Scripted("Slow", [TextDelta(text="a"), go_on, Finish()])
+    async with (
+        serving(gateway_of([slow], tmp_path), settings=HASTY) as address,
+        wire(address, post(body=BODY[:-1] + b',"stream":true}')) as connection,
+    ):
+        # A second request, half of it, waits behind the answer.
+        connection.writer.write(b"GET /healthz HTT")
+        asyncio.get_running_loop().call_later(0.6, go_on.set)
+        status, _, stream = await connection.reply()
+        assert (status, stream.endswith(b"data: [DONE]\n\n")) == (200, True)
+        connection.writer.write(get(b"/healthz")[len(b"GET /healthz HTT") :])
+        assert (await connection.reply())[0] == 200
