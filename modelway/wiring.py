@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -15,6 +16,7 @@ from modelway.models import resolve
 from modelway.plugins import installed, load_plugins
 from modelway.provider import Provider, ProviderInfo
 from modelway.providers.anthropic import Anthropic
+from modelway.providers.any_llm import AnyLLM
 from modelway.providers.bedrock import Bedrock
 from modelway.providers.copilot import Copilot, SignIns
 from modelway.providers.copilot.door import Door
@@ -86,6 +88,7 @@ def build_providers(
         lockchat,
         *build_native(settings, http),
     ]
+    providers += build_any_llm(settings, taken=[provider.info.name for provider in providers])
     presets = load_presets()
     names = [provider.info.name for provider in providers]
     providers += load_plugins(
@@ -119,6 +122,21 @@ def build_native(settings: Settings, http: HTTPClient) -> list[Provider]:
         Gemini(chosen("Gemini"), http=http, key_lookup=credential),
         Ollama(chosen("Ollama"), http=http, key_lookup=credential),
         Vertex(chosen("Vertex"), settings.vertex, http=http, key_lookup=credential),
+    ]
+
+
+def build_any_llm(settings: Settings, taken: Collection[str]) -> list[Provider]:
+    """The upstreams that the user's settings leave to any-llm, presets among them."""
+    known = {name.casefold() for name in taken}
+    return [
+        AnyLLM(
+            name,
+            chosen,
+            key=partial(credential, chosen.api_key_env or "", chosen.api_key_file or ""),
+            timeout_s=settings.upstream.first_byte_timeout_s,
+        )
+        for name, chosen in settings.providers.items()
+        if chosen.any_llm and name.casefold() not in known
     ]
 
 
