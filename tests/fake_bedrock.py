@@ -22,9 +22,9 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
+from modelway.testing.fake_upstream import END_OF_CHUNKS, FakeUpstream, Received, Step
 from modelway.types import ToolCall
 from tests.canary import key
-from tests.fake_upstream import END_OF_CHUNKS, FakeUpstream, Received, Step
 
 KEY = key("bedrock")
 ACCESS_KEY, SECRET_KEY, TOKEN = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG", key("session")

@@ -22,9 +22,9 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from modelway.testing.fake_upstream import END_OF_CHUNKS, USAGE, FakeUpstream, Received, Step
 from modelway.types import FinishReason, ToolCall, Usage
 from tests.canary import key
-from tests.fake_upstream import END_OF_CHUNKS, USAGE, FakeUpstream, Received, Step
 
 KEY = key("AIza")
 NO_SIGNATURE = "skip_thought_signature_validator"

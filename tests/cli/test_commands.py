@@ -243,3 +243,33 @@ def test_text_of_others_cannot_drive_the_terminal() -> None:
 def test_json_keeps_what_a_model_wrote(asking_home: Home, upstream: FakeUpstream) -> None:
     upstream.reply("\x1b[31mred")
     assert json.loads(asking_home.run("chat", "--json", "hi").out)["text"] == "\x1b[31mred"
+
+
+def test_a_provider_is_timed_with_one_question(asking_home: Home, upstream: FakeUpstream) -> None:
+    done = asking_home.run("providers", "test", "fake", "--json")
+    assert (done.code, done.json["ok"], done.json["provider"]) == (0, True, "Fake")
+    assert done.json["total_s"] >= done.json["first_text_s"] > 0
+    assert (done.json["text"], done.json["output_tokens"]) == ("Hello", 3)
+    assert upstream.requests[-1].json["model"] == "model-a"
+    told = asking_home.run("providers", "test", "Fake", "-m", "other").out
+    assert told.startswith("Fake/model-a: Hello\n")
+    assert "7 tokens in, 3 out" in told
+
+
+def test_a_provider_that_fails_its_test_has_the_code_of_the_failure(
+    asking_home: Home, upstream: FakeUpstream
+) -> None:
+    upstream.fail(500, "out of order")
+    done = asking_home.run("providers", "test", "Fake", "--json")
+    assert (done.code, done.json["ok"]) == (ExitCode.UPSTREAM, False)
+    assert "out of order" in done.json["error"]
+    assert asking_home.run("providers", "test", "Fake").code == ExitCode.UPSTREAM
+    assert asking_home.run("providers", "test", "nobody").code == ExitCode.ERROR
+    assert asking_home.run("providers", "a", "b").code == ExitCode.USAGE
+
+
+def test_a_provider_is_shown_with_the_models_of_its_upstream(asking_home: Home) -> None:
+    shown = asking_home.run("providers", "fake").out
+    assert "model-a, model-b" in shown
+    assert "temperature: number" in shown
+    assert asking_home.run("providers", "fake", "--json").json["params"]["seed"] == "integer"

@@ -17,10 +17,10 @@ import pytest
 
 from modelway.config import UpstreamSettings
 from modelway.providers.http import HTTPClient
+from modelway.testing.fake_upstream import FakeUpstream
 from tests.canary import CANARY, key, lines_that_tell
 from tests.e2e.running import Running
 from tests.fake_m365 import CLIENT_ID, TENANT, FakeM365, access, frame, refresh
-from tests.fake_upstream import FakeUpstream
 
 pytestmark = pytest.mark.anyio
 

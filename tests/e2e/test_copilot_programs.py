@@ -20,10 +20,10 @@ from msgspec import Struct
 
 from modelway.config import UpstreamSettings
 from modelway.providers.http import HTTPClient
+from modelway.testing.fake_upstream import FakeUpstream
 from tests.e2e.running import Running
 from tests.e2e.test_chat_completions import Caller
 from tests.fake_m365 import CLIENT_ID, TENANT, FakeM365
-from tests.fake_upstream import FakeUpstream
 from tests.providers.test_copilot_runtime import RUNTIME
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "requests_iter_lines.py"

@@ -24,6 +24,7 @@ from modelway.config import CopilotGitHubSettings, CopilotSettings
 from modelway.errors import ModelNotFound, SignInRequired, UpstreamTimeout, UpstreamUnreachable
 from modelway.providers.copilot import SignIns
 from modelway.providers.copilot.github import GitHubDoor
+from modelway.testing.fake_upstream import FakeUpstream
 from modelway.types import (
     ChatRequest,
     Event,
@@ -36,7 +37,6 @@ from modelway.types import (
     Usage,
     collect,
 )
-from tests.fake_upstream import FakeUpstream
 
 RUNTIME = os.environ.get("MODELWAY_TEST_COPILOT_RUNTIME") or shutil.which("copilot-runtime") or ""
 PIXEL = (

@@ -18,9 +18,9 @@ from modelway.errors import (
 )
 from modelway.providers.http import HTTPClient
 from modelway.providers.vertex import Vertex, _address
+from modelway.testing.fake_upstream import closed_port
 from modelway.types import ChatRequest, Event, Message, collect
 from tests.fake_gemini import FakeVertex, service_account
-from tests.fake_upstream import closed_port
 
 pytestmark = pytest.mark.anyio
 
