@@ -6,12 +6,16 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --require-hashes --only-binary=:all:
 
+# Where Python may not keep its bytecode, every process that a test starts compiles every module anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test .check .tests fix bench lock clean
 
 run: .venv/.run .venv/.model
 	$(BIN)/python examples/python_client.py
 	$(BIN)/modelway serve
 
+# `make test THOROUGH=1`, which CI runs, tries four times as many random inputs and prints the coverage.
 # The checks wait for nothing, the tests for processes: side by side they fill the machine.
 test: .venv/.dev .venv/.model
 	@$(MAKE) --no-print-directory --jobs=2 .check .tests
@@ -25,7 +29,7 @@ test: .venv/.dev .venv/.model
 
 .tests:
 	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder \
-		--cov --cov-report=term:skip-covered
+		$(if $(THOROUGH),--hypothesis-profile=thorough --cov --cov-report=term:skip-covered)
 
 fix: .venv/.dev
 	$(BIN)/ruff format .

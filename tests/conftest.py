@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.canary import Listener, files_that_tell
 
@@ -17,6 +18,11 @@ SLOW = (
     "tests/test_plugins.py",
 )
 
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("quick", max_examples=25, deadline=None)
+settings.register_profile("thorough", max_examples=100, deadline=None)
+settings.load_profile("quick")
 
 # No test may reach the keyring of whoever runs it, nor any process that a test starts.
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"

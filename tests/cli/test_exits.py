@@ -16,6 +16,7 @@ from tests.cli.conftest import Home
 EXPECTED = {
     "AuthenticationError": ExitCode.AUTH,
     "SignInRequired": ExitCode.AUTH,
+    "NotEntitled": ExitCode.AUTH,
     "PermissionDenied": ExitCode.AUTH,
     "UpstreamRefusedCredential": ExitCode.AUTH,
     "InvalidRequest": ExitCode.USAGE,
