@@ -307,6 +307,8 @@ _FURTHER_CODES: dict[str, type[GatewayError]] = {
     "copilot_runtime_missing": ProviderNotConfigured,
     "invalid_json": InvalidRequest,
     "origin_not_allowed": PermissionDenied,
+    "previous_response_not_found": InvalidRequest,
+    "response_not_found": NotFound,
     "upstream_dns": UpstreamUnreachable,
     "upstream_redirect": UpstreamProtocolError,
     "upstream_reset": UpstreamProtocolError,

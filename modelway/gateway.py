@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 from msgspec.structs import replace
 
 from modelway.conversations import Conversations, Ephemeral, Turn
-from modelway.errors import GatewayError, InternalError, NotFound, UpstreamProtocolError
+from modelway.errors import GatewayError, InternalError, InvalidRequest, NotFound, UpstreamProtocolError
 from modelway.offering import Offering
 from modelway.provider import Provider, RelayReply, RelayRequest, Relays
 from modelway.routing import Candidate, RetryPolicy, Router
@@ -137,9 +137,12 @@ class Gateway:
         return NotFound(f"{name} has no /v1/{path}, it answers chats only", hint=hint, param="provider")
 
     async def _open_turn(self, request: ChatRequest, caller: Caller) -> Turn | Ephemeral:
-        if not request.conversation_id:
-            return Ephemeral(request)
-        return await self.conversations.open_turn(caller.name, request)
+        _refuse_contradictions(request)
+        if request.conversation_id or request.store:
+            return await self.conversations.open_turn(caller.name, request)
+        if request.after_turn:
+            request = await self.conversations.after(caller.name, request)
+        return Ephemeral(request)
 
     async def _first_to_answer(
         self, candidates: list[Candidate], turn: Turn | Ephemeral, attempts: list[Attempt]
@@ -222,6 +225,7 @@ class Answer:
         self.model = candidate.model or candidate.provider.info.default_model
         self.conversation_id = turn.conversation_id
         self.turn_id = turn.id
+        self.created_at = turn.opened_at
         self.attempts = tuple(attempts)
         self._turn = turn
         self._stream = stream
@@ -247,7 +251,7 @@ class Answer:
                     raise _no_finish(self.provider) from None
                 yield await self._take(event)
         except GatewayError as error:
-            await self._turn.fail(error)
+            await self._turn.fail(error, self.provider, self.model)
             raise
         except BaseException:
             self._turn.interrupt(self.provider, self.model)
@@ -272,6 +276,21 @@ class Answer:
                 completion, provider=self.provider, conversation_id=self.conversation_id
             )
         return event
+
+
+def _refuse_contradictions(request: ChatRequest) -> None:
+    if request.conversation_id and request.after_turn:
+        raise InvalidRequest(
+            "`previous_response_id` and a conversation cannot both be continued",
+            param="previous_response_id",
+            hint="send one of them",
+        )
+    if request.conversation_id and request.store is False:
+        raise InvalidRequest(
+            "a conversation keeps its turns, so `store` cannot be false",
+            param="store",
+            hint="leave out `store`, or continue with `previous_response_id`",
+        )
 
 
 def _no_finish(provider: str) -> UpstreamProtocolError:

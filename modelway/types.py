@@ -15,6 +15,9 @@ from msgspec.structs import replace
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
+# In `extra` of instructions: the next turn does not inherit them.
+THIS_TURN_ONLY = "this_turn_only"
+
 
 class TextPart(Struct, frozen=True, tag="text", omit_defaults=True):
     """Text inside a message. `extra`: see Message."""
@@ -161,6 +164,11 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     conversation did not know yet: a stateful upstream is sent only `messages[new_from:]`.
     `upstream_state` is what this provider yielded as UpstreamState in an earlier turn, if that is
     still the newest turn; `turn_id` names the turn in the store.
+
+    `after_turn` names the turn that the messages follow, instead of a conversation. `store`: whether to keep
+    the turn; None: where there is a `conversation_id`. One that is kept without is in a conversation of its
+    own that no list shows. `echo` is what the dialect's answer repeats of the request; it is kept with the
+    turn and makes it one that can be asked for by its id.
     """
 
     messages: tuple[Message, ...]
@@ -175,6 +183,9 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     new_from: int = 0
     turn_id: str = ""
     upstream_state: dict[str, Any] | None = None
+    after_turn: str = ""
+    store: bool | None = None
+    echo: dict[str, Any] | None = None
 
 
 class Caller(Struct, frozen=True):

@@ -2,7 +2,15 @@
 
 from modelway.conversations.ephemeral import Ephemeral
 from modelway.conversations.export import export_json, export_markdown
-from modelway.conversations.records import Branch, Conversation, Match, StoredMessage, Summary, TurnRecord
+from modelway.conversations.records import (
+    Branch,
+    Conversation,
+    Kept,
+    Match,
+    StoredMessage,
+    Summary,
+    TurnRecord,
+)
 from modelway.conversations.store import Conversations
 from modelway.conversations.turn import Turn
 
@@ -11,6 +19,7 @@ __all__ = [
     "Conversation",
     "Conversations",
     "Ephemeral",
+    "Kept",
     "Match",
     "StoredMessage",
     "Summary",

@@ -15,6 +15,7 @@ from modelway.conversations.ledger import Ledger
 from modelway.conversations.matching import Path
 from modelway.conversations.paths import Paths, branch
 from modelway.conversations.records import TurnStatus
+from modelway.conversations.upkeep import remove
 from modelway.errors import ConversationBusy
 from modelway.types import Usage, collect
 
@@ -38,6 +39,7 @@ class Ending(Struct, frozen=True, kw_only=True):
     error_code: str = ""
     error: str = ""
     has_checkpoints: bool = False
+    hidden: bool = False
 
 
 class Checkpoint(Struct, frozen=True):
@@ -88,9 +90,16 @@ def finish_turn(ledger: Ledger, paths: Paths, ending: Ending) -> None:
 
 
 def fail_turn(ledger: Ledger, ending: Ending, *, drop_state: bool) -> None:
-    """Note the error; the conversation stays as it was before the turn."""
+    """Note the error; the conversation stays as it was before the turn.
+
+    A hidden one exists for this turn only, whose id nobody has been told.
+    """
     values = {"conversation": ending.conversation, "turn": ending.turn, "drop_state": drop_state}
-    if ledger.run(ledger.sql.free_lease, values):
+    if not ledger.run(ledger.sql.free_lease, values):
+        return
+    if ending.hidden:
+        remove(ledger, ending.conversation, ending.tree)
+    else:
         _close(ledger, ending, None)
 
 

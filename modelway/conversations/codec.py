@@ -120,6 +120,19 @@ def decode_state(body: bytes | None) -> SavedState | None:
     return _state_decoder.decode(body) if body else None
 
 
+def encode_asked(asked: dict[str, Any] | None) -> bytes | None:
+    """What an answer repeats of its request, as it is stored."""
+    try:
+        return None if asked is None else _encoder.encode(asked)
+    except (ValueError, OverflowError, TypeError, RecursionError) as exc:
+        raise InvalidRequest("a field holds something that JSON in UTF-8 cannot carry") from exc
+
+
+def decode_asked(body: bytes | None) -> dict[str, Any]:
+    """What an answer repeats of its request, as it was stored."""
+    return msgspec.json.decode(body, type=dict[str, Any]) if body else {}
+
+
 def encode_usage(usage: Usage | None) -> bytes | None:
     """Usage as it is stored."""
     return None if usage is None else _encoder.encode(usage)

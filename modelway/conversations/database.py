@@ -21,6 +21,15 @@ from modelway.conversations.search import SEARCH_SCHEMA
 from modelway.conversations.statements import Statements, compose
 from modelway.errors import StoreUnavailable
 
+# For each version what makes the next one of it.
+_UPGRADES = {
+    1: (
+        "ALTER TABLE conversations ADD COLUMN hidden BOOLEAN NOT NULL DEFAULT 0",
+        "ALTER TABLE turns ADD COLUMN asked BLOB",
+        "DROP INDEX conversations_by_time",
+        "CREATE INDEX conversations_by_time ON conversations (caller, hidden, updated_at, id)",
+    )
+}
 _MAGIC = b"SQLite format 3\x00"
 _BUSY_TIMEOUT_S = 5.0
 
@@ -71,9 +80,10 @@ class Database:
         with closing(self._connect()) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("BEGIN IMMEDIATE")
-            if connection.execute("PRAGMA user_version").fetchone() == (0,):
-                for statement in self._schema:
-                    connection.execute(statement)
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            for statement in self._schema if version == 0 else _upgrade(version):
+                connection.execute(statement)
+            if version != VERSION:
                 connection.execute(f"PRAGMA user_version={VERSION}")
             connection.execute("COMMIT")
 
@@ -87,6 +97,10 @@ def _in_words_of_sqlite() -> tuple[Statements, tuple[str, ...]]:
         schema.append(str(CreateTable(table).compile(dialect=dialect)))
         schema.extend(str(CreateIndex(index).compile(dialect=dialect)) for index in table.indexes)
     return compose(dialect), (*schema, *SEARCH_SCHEMA)
+
+
+def _upgrade(version: int) -> list[str]:
+    return [statement for step in range(version, VERSION) for statement in _UPGRADES[step]]
 
 
 def _prepare_file(path: Path) -> None:

@@ -23,6 +23,7 @@ class Ephemeral:
     def __init__(self, request: ChatRequest) -> None:
         self.id = new_turn_id()
         self.conversation_id = ""
+        self.opened_at = time.time()
         self.request = request
         self._collector = Collector()
 
@@ -41,5 +42,5 @@ class Ephemeral:
     def interrupt(self, provider: str = "", model: str = "") -> None:
         """Nothing is kept."""
 
-    async def fail(self, error: GatewayError) -> None:
+    async def fail(self, error: GatewayError, provider: str = "", model: str = "") -> None:
         """Nothing is kept."""

@@ -14,8 +14,6 @@ from modelway.conversations import codec
 from modelway.conversations.codec import Row
 from modelway.types import Message
 
-_INSTRUCTING = ("system", "developer")
-
 
 class Node(Struct, frozen=True):
     """A stored message on a path. `hash` covers it and everything before it."""
@@ -33,14 +31,6 @@ class Placement(Struct, frozen=True):
 
     base: Path
     known: int
-
-
-def split_instructions(messages: tuple[Message, ...]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
-    """Part the leading system messages from the chain that follows."""
-    for index, message in enumerate(messages):
-        if message.role not in _INSTRUCTING:
-            return messages[:index], messages[index:]
-    return messages, ()
 
 
 def place(

@@ -7,21 +7,28 @@ from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from modelway.conversations import codec
 from modelway.conversations.closing import end_lost_turn
 from modelway.conversations.codec import Row, SavedState
+from modelway.conversations.instructing import in_force, is_passing
 from modelway.conversations.ledger import Ledger
 from modelway.conversations.lines import busy
 from modelway.conversations.matching import Path, Placement, place
 from modelway.conversations.paths import Paths, append
+from modelway.conversations.recalling import Found, find_turn, own_name, refuse_failed
 from modelway.types import Message
 
 _TITLE_LENGTH = 60
 
 
 class Asked(Struct, frozen=True, kw_only=True):
-    """A request as the store takes it. `instructions` is empty where the request had none."""
+    """A request as the store takes it.
+
+    It goes on after the turn `after`, or else in the conversation `name`, or else in one of its own.
+    `instructions` is empty where the request had none; `asked`: see ChatRequest.echo.
+    """
 
     turn: str
     caller: str
@@ -30,16 +37,22 @@ class Asked(Struct, frozen=True, kw_only=True):
     rows: list[Row]
     now: float
     lease_s: float
+    after: str = ""
+    asked: bytes | None = None
 
 
 class Opened(Struct, frozen=True, kw_only=True):
     """A turn that is open. `path` ends with its new messages, of which the first is `path[new_from]`.
 
-    `state` is the upstream state that is still current; `in_force` the row of the instructions.
+    `state` is the upstream state that is still current; `in_force` the row of the instructions. No list
+    shows a conversation that is `hidden`.
     """
 
     turn: str
     conversation: int
+    opened_at: float
+    name: str
+    hidden: bool
     tree: int
     path: Path
     new_from: int
@@ -49,8 +62,9 @@ class Opened(Struct, frozen=True, kw_only=True):
 
 
 class _Standing(Struct, frozen=True):
-    """Where the conversation stands before the turn; the columns of `find_conversation`."""
+    """Where the conversation stands before the turn; the name, then the columns of `find_conversation`."""
 
+    name: str
     id: int
     tree: int
     head: int | None = None
@@ -61,6 +75,8 @@ class _Standing(Struct, frozen=True):
     lease_owner: str | None = None
     lease_until: float | None = None
     lease_turn: str | None = None
+    title: str = ""
+    hidden: bool = False
 
 
 class Opener:
@@ -73,14 +89,62 @@ class Opener:
 
     def open(self, ledger: Ledger, asked: Asked) -> Opened:
         """Open a turn; raises ConversationBusy where another one holds the conversation."""
-        standing = self._find(ledger, asked)
+        if asked.after:
+            return self._record(ledger, asked, self._stand_after(ledger, asked))
+        standing = self._find(ledger, asked.caller, asked.name) if asked.name else None
         if standing is None:
             return self._record(ledger, asked, self._create(ledger, asked))
         if standing.lease_turn is not None:
             if not self._has_lapsed(standing):
                 raise busy()
             end_lost_turn(ledger, self._paths, standing.id, standing.lease_turn, asked.now)
-            standing = self._find(ledger, asked) or standing
+            standing = self._find(ledger, asked.caller, asked.name) or standing
+        self._take_lease(ledger, asked, standing)
+        return self._record(ledger, asked, standing)
+
+    def _stand_after(self, ledger: Ledger, asked: Asked) -> _Standing:
+        """Where a turn stands that goes on after another: where that is the newest, in its conversation."""
+        found = find_turn(ledger, asked.caller, asked.after, param="previous_response_id")
+        standing = self._find(ledger, asked.caller, found.name) or _Standing(found.name, 0, found.tree)
+        if found.turn.status == "open":
+            if not self._has_lapsed(standing):
+                raise busy()
+            end_lost_turn(ledger, self._paths, standing.id, found.turn.id, asked.now)
+            return self._stand_after(ledger, asked)
+        refuse_failed(found.turn)
+        if not standing.hidden and standing.head == found.turn.end and standing.lease_turn is None:
+            self._take_lease(ledger, asked, standing)
+            return standing
+        return self._branch_off(ledger, asked, standing, found)
+
+    def _branch_off(self, ledger: Ledger, asked: Asked, standing: _Standing, found: Found) -> _Standing:
+        """A hidden conversation that begins with the history up to the turn that was found.
+
+        Nothing goes on in a hidden one: so that each response can be deleted by itself. What an upstream
+        keeps goes on once only, so its state moves.
+        """
+        state = standing.state if standing.hidden and standing.head == found.turn.end else None
+        if state is not None:
+            ledger.run(ledger.sql.drop_state, {"conversation": standing.id})
+        branch = replace(
+            standing,
+            id=ledger.new_id(),
+            name=own_name(asked.turn),
+            head=found.turn.end,
+            instructions=found.turn.instructions,
+            instructions_hash=found.instructions_hash,
+            instructions_body=found.instructions_body,
+            state=state,
+            hidden=True,
+        )
+        self._insert(ledger, asked, branch)
+        return branch
+
+    def _find(self, ledger: Ledger, caller: str, name: str) -> _Standing | None:
+        row = ledger.one(ledger.sql.find_conversation, {"caller": caller, "name": name})
+        return None if row is None else _Standing(name, *row)
+
+    def _take_lease(self, ledger: Ledger, asked: Asked, standing: _Standing) -> None:
         ledger.run(
             ledger.sql.take_lease,
             {
@@ -90,11 +154,6 @@ class Opener:
                 "turn": asked.turn,
             },
         )
-        return self._record(ledger, asked, standing)
-
-    def _find(self, ledger: Ledger, asked: Asked) -> _Standing | None:
-        row = ledger.one(ledger.sql.find_conversation, {"caller": asked.caller, "name": asked.name})
-        return None if row is None else _Standing(*row)
 
     def _has_lapsed(self, standing: _Standing) -> bool:
         owner, turn = standing.lease_owner or "", standing.lease_turn or ""
@@ -102,25 +161,31 @@ class Opener:
 
     def _create(self, ledger: Ledger, asked: Asked) -> _Standing:
         id = ledger.new_id()
+        name = asked.name or own_name(asked.turn)
+        created = _Standing(name, id, id, title=_title(asked.rows), hidden=not asked.name)
+        self._insert(ledger, asked, created)
+        return created
+
+    def _insert(self, ledger: Ledger, asked: Asked, standing: _Standing) -> None:
         ledger.run(
             ledger.sql.insert_conversation,
             {
-                "id": id,
-                "tree": id,
+                "id": standing.id,
+                "tree": standing.tree,
                 "caller": asked.caller,
-                "name": asked.name,
-                "title": _title(asked.rows),
-                "head": None,
-                "instructions": None,
-                "state": None,
+                "name": standing.name,
+                "title": standing.title,
+                "head": standing.head,
+                "instructions": standing.instructions,
+                "state": standing.state,
                 "created_at": asked.now,
                 "updated_at": asked.now,
                 "lease_owner": self._owner,
                 "lease_until": time.time() + asked.lease_s,
                 "lease_turn": asked.turn,
+                "hidden": standing.hidden,
             },
         )
-        return _Standing(id, id)
 
     def _record(self, ledger: Ledger, asked: Asked, standing: _Standing) -> Opened:
         placement = self._place(ledger, asked, standing)
@@ -132,6 +197,9 @@ class Opener:
         return Opened(
             turn=asked.turn,
             conversation=standing.id,
+            opened_at=asked.now,
+            name=standing.name,
+            hidden=standing.hidden,
             tree=standing.tree,
             path=path,
             new_from=_first_unanswered(path, len(placement.base)),
@@ -146,27 +214,25 @@ class Opener:
             return None if found is None else int(found)
 
         path = () if standing.head is None else self._paths.read(ledger, standing.head)
+        if asked.after:
+            return Placement(path, 0)
         return place(path, asked.rows, find, lambda head: self._paths.read(ledger, head))
 
 
 def _instruct(ledger: Ledger, asked: Asked, standing: _Standing) -> tuple[tuple[Message, ...], int | None]:
-    """The instructions from this turn on, and their row."""
-    if asked.instructions:
-        hash = codec.hashes(asked.instructions)[-1]
-        if hash != standing.instructions_hash:
-            id = ledger.new_id()
-            instructions = tuple(row.message for row in asked.instructions)
-            ledger.run(
-                ledger.sql.insert_instructions,
-                {
-                    "id": id,
-                    "tree": standing.tree,
-                    "hash": hash,
-                    "body": codec.encode_messages(instructions),
-                },
-            )
-            return instructions, id
-    return codec.decode_messages(standing.instructions_body), standing.instructions
+    """The instructions of this turn, and their row."""
+    stood = codec.decode_messages(standing.instructions_body)
+    wanted = in_force(tuple(row.message for row in asked.instructions), stood)
+    if not wanted:
+        return (), None
+    rows = asked.instructions if len(wanted) == len(asked.instructions) else codec.rows(wanted)
+    hash = codec.hashes(rows)[-1]
+    if hash == standing.instructions_hash and list(map(is_passing, wanted)) == list(map(is_passing, stood)):
+        return stood, standing.instructions
+    id = ledger.new_id()
+    body = codec.encode_messages(wanted)
+    ledger.run(ledger.sql.insert_instructions, {"id": id, "tree": standing.tree, "hash": hash, "body": body})
+    return wanted, id
 
 
 def _current_state(standing: _Standing, base: Path, in_force: int | None) -> SavedState | None:
@@ -198,6 +264,7 @@ def _insert_turn(
             "error": "",
             "created_at": asked.now,
             "finished_at": None,
+            "asked": asked.asked,
         },
     )
 

@@ -103,7 +103,7 @@ def _records(
     for turn in turns:
         answer = messages[turn.answer] if turn.answer in shown and turn.answer is not None else None
         if turn.status == "open":
-            answer = _text_so_far(ledger, turn.id)
+            answer = text_so_far(ledger, turn.id)
         yield TurnRecord(
             id=turn.id,
             status=cast(TurnStatus, turn.status),
@@ -125,7 +125,8 @@ def _records(
         before = turn.instructions
 
 
-def _text_so_far(ledger: Ledger, turn: str) -> Message | None:
+def text_so_far(ledger: Ledger, turn: str) -> Message | None:
+    """What has come of an answer that is under way; None: nothing yet."""
     checkpoints = ledger.all(ledger.sql.read_checkpoints, {"turn": turn})
     if not checkpoints:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -57,6 +57,17 @@ class TurnRecord(Struct, frozen=True, kw_only=True):
     error: str
     created_at: float
     finished_at: float | None
+
+
+class Kept(Struct, frozen=True, kw_only=True):
+    """A turn that can be asked for by its id.
+
+    `conversation_id` is "" where no list shows the conversation. `asked`: see ChatRequest.echo.
+    """
+
+    turn: TurnRecord
+    conversation_id: str
+    asked: dict[str, Any]
 
 
 class Branch(Struct, frozen=True, kw_only=True):

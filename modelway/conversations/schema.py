@@ -2,8 +2,9 @@
 
 Messages form trees: `parent` leads to the message before, and `hash` covers everything from the root, so
 that equal beginnings are one row. Conversations that were forked from each other share a `tree`; each has
-its own `head`. Only the references that deleting walks along are declared as foreign keys, because every
-declared one needs an index of its own, which each turn would pay for.
+its own `head`. Lists leave out a conversation that is `hidden`; a turn that was `asked` for as a response
+has there what the response repeats. Only the references that deleting walks along are declared as foreign
+keys, because every declared one needs an index of its own, which each turn would pay for.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 
-VERSION = 1
+VERSION = 2
 
 # SQLite makes only a column of exactly this type the key of the table itself.
 _Id = BigInteger().with_variant(Integer(), "sqlite")
@@ -47,9 +48,16 @@ conversations = Table(
     Column("lease_owner", Text),
     Column("lease_until", Float),
     Column("lease_turn", Text),
+    Column("hidden", Boolean, nullable=False),
     UniqueConstraint("caller", "name"),
 )
-Index("conversations_by_time", conversations.c.caller, conversations.c.updated_at, conversations.c.id)
+Index(
+    "conversations_by_time",
+    conversations.c.caller,
+    conversations.c.hidden,
+    conversations.c.updated_at,
+    conversations.c.id,
+)
 # Most conversations are not forks: the key of their tree is their own.
 Index(
     "conversations_forked",
@@ -119,6 +127,7 @@ turns = Table(
     Column("error", Text, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("finished_at", Float),
+    Column("asked", LargeBinary),
     sqlite_with_rowid=False,
 )
 

@@ -36,7 +36,7 @@ _FIND = """SELECT c.name, c.title, m.turn, m.role, t.created_at,
     JOIN messages m ON m.id = message_search.rowid
     JOIN turns t ON t.id = m.turn
     JOIN conversations c ON c.id = t.conversation
-    WHERE message_search MATCH :query AND c.caller = :caller
+    WHERE message_search MATCH :query AND c.caller = :caller AND NOT c.hidden
     ORDER BY m.id DESC LIMIT :limit"""
 
 

@@ -52,6 +52,9 @@ class Statements(Struct, frozen=True, kw_only=True):
     drop_checkpoints: str
     list_conversations: str
     show_conversation: str
+    find_turn: str
+    forget_turn: str
+    drop_state: str
     read_tree: str
     read_messages: str
     read_turns: str
@@ -141,9 +144,12 @@ def compose(dialect: Dialect) -> Statements:
         list_conversations=text(_list_conversations()),
         show_conversation=text(
             select(c.id, c.tree, c.head, c.title, c.created_at, c.updated_at, c.instructions).where(
-                c.caller == bindparam("caller"), c.name == bindparam("name")
+                c.caller == bindparam("caller"), c.name == bindparam("name"), ~c.hidden
             )
         ),
+        find_turn=text(_find_turn()),
+        forget_turn=text(update(turns).where(t.id == bindparam("turn")).values(asked=null())),
+        drop_state=text(update(conversations).where(c.id == bindparam("conversation")).values(state=null())),
         read_tree=text(
             select(m.id, m.parent, m.turn).where(m.tree == bindparam("tree")).order_by(m.depth, m.id)
         ),
@@ -188,9 +194,23 @@ def _find_conversation() -> Select[tuple[object, ...]]:
             c.lease_owner,
             c.lease_until,
             c.lease_turn,
+            c.title,
+            c.hidden,
         )
         .select_from(conversations.outerjoin(instructions, instructions.c.id == c.instructions))
         .where(c.caller == bindparam("caller"), c.name == bindparam("name"))
+    )
+
+
+def _find_turn() -> ClauseElement:
+    """A turn that can be asked for by its id, where it is, and its instructions."""
+    c, t, i = conversations.c, turns.c, instructions.c
+    return (
+        select(turns, c.name, c.tree, c.hidden, i.hash, i.body)
+        .select_from(
+            turns.join(conversations, c.id == t.conversation).outerjoin(instructions, i.id == t.instructions)
+        )
+        .where(c.caller == bindparam("caller"), t.id == bindparam("turn"), t.asked.is_not(None))
     )
 
 
@@ -220,7 +240,11 @@ def _list_conversations() -> ClauseElement:
     )
     return (
         select(c.name, c.title, c.created_at, c.updated_at)
-        .where(c.caller == bindparam("caller"), or_(bindparam("before") == literal_column("''"), is_after))
+        .where(
+            c.caller == bindparam("caller"),
+            ~c.hidden,
+            or_(bindparam("before") == literal_column("''"), is_after),
+        )
         .order_by(c.updated_at.desc(), c.id.desc())
         .limit(bindparam("limit"))
         # Without one, the dialect of SQLite adds a parameter of its own.

@@ -11,21 +11,24 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from msgspec.structs import replace
+
 from modelway.config import ConversationSettings
 from modelway.conversations import codec
 from modelway.conversations.closing import end_lost_turn
 from modelway.conversations.ephemeral import new_turn_id
 from modelway.conversations.failures import unavailable
 from modelway.conversations.groups import Job
+from modelway.conversations.instructing import in_force, split_instructions
 from modelway.conversations.leases import Leases
 from modelway.conversations.ledger import Ledger
 from modelway.conversations.lines import Lines
-from modelway.conversations.matching import split_instructions
 from modelway.conversations.opening import Asked, Opened, Opener
 from modelway.conversations.paths import Paths
 from modelway.conversations.reading import list_conversations, show_conversation
+from modelway.conversations.recalling import forget_turn, history_after, show_turn
 from modelway.conversations.recorder import Recorder
-from modelway.conversations.records import Conversation, Match, Summary
+from modelway.conversations.records import Conversation, Kept, Match, Summary
 from modelway.conversations.search import find, index_some
 from modelway.conversations.turn import Turn
 from modelway.conversations.upkeep import delete, fork, try_to_write
@@ -62,7 +65,7 @@ class Conversations:
             self._paths,
             checkpoint_s=settings.checkpoint_s,
             lease_s=settings.lease_s,
-            released=lambda turn: self._lines.leave((turn.caller, turn.conversation_id)),
+            released=lambda turn: self._lines.leave(turn.line),
         )
         self._is_closed = False
         self._opener = Opener(leases.owner, self._paths, self._is_gone)
@@ -87,10 +90,12 @@ class Conversations:
     async def open_turn(self, caller: str, request: ChatRequest) -> Turn:
         """Store the new messages, read the history and hold the conversation until the turn ends.
 
-        Raises ConversationBusy where another turn holds it for longer than `wait_s`, InvalidRequest where
-        the conversation's id or a message cannot be stored.
+        One that is to be stored without a conversation's id goes on after its `after_turn`, or else begins a
+        conversation that no list shows. Raises ConversationBusy where another turn holds it for longer than
+        `wait_s`, InvalidRequest where the conversation's id or a message cannot be stored.
         """
-        check_conversation_id(request.conversation_id)
+        if request.conversation_id or not request.store:
+            check_conversation_id(request.conversation_id)
         instructions, chain = split_instructions(request.messages)
         until = time.monotonic() + self._settings.wait_s
         now = time.time()
@@ -102,15 +107,17 @@ class Conversations:
             rows=codec.rows(chain),
             now=now,
             lease_s=self._settings.lease_s,
+            after=request.after_turn,
+            asked=codec.encode_asked(request.echo),
         )
-        line = (caller, request.conversation_id)
+        line = (caller, request.conversation_id or asked.turn)
         await self._lines.enter(line, self._settings.wait_s)
         try:
             opened = await self._hold(asked, until)
         except BaseException:
             self._lines.leave(line)
             raise
-        turn = Turn(opened, caller, request, self._recorder)
+        turn = Turn(opened, line, request, self._recorder)
         self._recorder.add(turn)
         return turn
 
@@ -122,6 +129,24 @@ class Conversations:
     async def show(self, caller: str, conversation_id: str) -> Conversation:
         """Everything about a conversation; raises ConversationNotFound."""
         return await self._read(lambda ledger: show_conversation(ledger, caller, conversation_id))
+
+    async def after(self, caller: str, request: ChatRequest) -> ChatRequest:
+        """The request with everything said up to the end of its `after_turn`; nothing is stored."""
+        before = await self._read(lambda ledger: history_after(ledger, caller, request.after_turn))
+        instructions, chain = split_instructions(request.messages)
+        known = in_force(instructions, before.instructions) + before.messages
+        return replace(request, messages=known + chain, new_from=len(known))
+
+    async def turn(self, caller: str, turn: str) -> Kept:
+        """One turn that can be asked for by its id; raises NotFound."""
+        return await self._read(lambda ledger: show_turn(ledger, caller, turn))
+
+    async def forget_turn(self, caller: str, turn: str) -> None:
+        """Let a turn no longer be asked for, and delete it where no conversation shows it.
+
+        Raises NotFound, and ConversationBusy while it is being answered.
+        """
+        await self._writer.submit(lambda ledger: forget_turn(ledger, caller, turn), is_quick=False)
 
     async def search(self, caller: str, text: str, *, limit: int = 20) -> Sequence[Match]:
         """Messages that hold all words of `text`, the last word as a beginning; newest first.

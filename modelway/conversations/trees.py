@@ -26,6 +26,7 @@ class TurnRow(NamedTuple):
     error: str
     created_at: float
     finished_at: float | None
+    asked: bytes | None
 
     @property
     def end(self) -> int | None:

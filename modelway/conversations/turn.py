@@ -34,22 +34,26 @@ class Turn:
     """An open turn. It holds the conversation until finish(), fail() or interrupt().
 
     `request` is what the provider is to answer: the instructions, the history and the new messages, which
-    begin at `new_from`.
+    begin at `new_from`. `conversation_id` is "" where no caller may see the conversation; `line` is where
+    the next turn waits.
     """
 
-    def __init__(self, opened: Opened, caller: str, request: ChatRequest, recorder: Recorder) -> None:
+    def __init__(
+        self, opened: Opened, line: tuple[str, str], request: ChatRequest, recorder: Recorder
+    ) -> None:
         self.id = opened.turn
-        self.caller = caller
-        self.conversation_id = request.conversation_id
+        self.line = line
+        self.conversation_id = "" if opened.hidden else opened.name
         self.request = replace(
             request,
+            conversation_id=opened.name,
             messages=opened.instructions + tuple([node.message for node in opened.path]),
             new_from=len(opened.instructions) + opened.new_from,
             turn_id=opened.turn,
             upstream_state=None,
         )
         self.opened = opened
-        self.opened_at = time.time()
+        self.opened_at = opened.opened_at
         self._recorder = recorder
         self._collector = Collector()
         self._state: dict[str, Any] | None = None
@@ -105,12 +109,12 @@ class Turn:
             ending = self._end("interrupted", self._collector.completion(), provider, model)
             self._recorder.interrupt(self, ending)
 
-    async def fail(self, error: GatewayError) -> None:
+    async def fail(self, error: GatewayError, provider: str = "", model: str = "") -> None:
         """Keep the error, and the text so far if there is any; without text the history stays as it was."""
         if self._has_ended:
             return
         status: TurnStatus = "interrupted" if self._has_begun else "failed"
-        ending = self._end(status, self._collector.completion(), "", "", error)
+        ending = self._end(status, self._collector.completion(), provider, model, error)
         if self._has_begun:
             await self._recorder.cut(self, ending)
         else:
@@ -153,6 +157,7 @@ class Turn:
             error_code=error.code if error else "",
             error=error.explanation if error else "",
             has_checkpoints=self._checkpoints > 0,
+            hidden=opened.hidden,
         )
 
 

@@ -36,6 +36,7 @@ def fork(ledger: Ledger, caller: str, name: str, new_name: str, at_turn: str, no
             "lease_owner": None,
             "lease_until": None,
             "lease_turn": None,
+            "hidden": False,
         },
     )
     return Summary(conversation_id=new_name, title=title, created_at=now, updated_at=now)
@@ -47,6 +48,11 @@ def delete(ledger: Ledger, caller: str, name: str) -> None:
     if row is None:
         raise not_found(name)
     id, tree, *_ = row
+    remove(ledger, id, tree)
+
+
+def remove(ledger: Ledger, id: int, tree: int) -> None:
+    """Delete the conversation of this row."""
     others = ledger.all(ledger.sql.sharing_conversations, {"tree": tree, "conversation": id})
     if others:
         _drop_what_nobody_needs(ledger, id, Tree(ledger, tree), others)

@@ -11,8 +11,9 @@ from msgspec import Struct
 class Envelope(Struct, frozen=True, kw_only=True):
     """Who gave an answer, under which id, for which conversation.
 
-    `id` has the dialect's prefix already. `created` is in seconds. `include_usage`: the caller wants a
-    stream to tell its usage, where the dialect leaves the choice.
+    `id` has the dialect's prefix already. `created` and `completed` are in seconds, 0: not yet.
+    `include_usage`: the caller wants a stream to tell its usage, where the dialect leaves the choice. `echo`:
+    see ChatRequest.
     """
 
     id: str
@@ -21,6 +22,8 @@ class Envelope(Struct, frozen=True, kw_only=True):
     provider: str
     conversation_id: str = ""
     include_usage: bool = False
+    completed: int = 0
+    echo: dict[str, Any] = {}
 
     def fields(self) -> bytes:
         """Our own fields as members of a JSON object, without the braces."""

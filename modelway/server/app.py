@@ -12,7 +12,7 @@ from starlette.routing import Route, Router
 
 from modelway.auth import Auth
 from modelway.config import ServerSettings
-from modelway.dialects import anthropic_messages, ollama_chat, openai_chat
+from modelway.dialects import anthropic_messages, ollama_chat, openai_chat, openai_responses
 from modelway.dialects.ollama_chat import generate as ollama_generate
 from modelway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound, ShuttingDown
 from modelway.gateway import Gateway
@@ -25,6 +25,7 @@ from modelway.server.guard import Guard
 from modelway.server.ollama import OllamaEndpoints
 from modelway.server.openapi import openapi_endpoint
 from modelway.server.relay import RELAYED_METHODS, RelayEndpoint
+from modelway.server.responses import ResponseEndpoints
 from modelway.telemetry import Telemetry
 
 log = logging.getLogger("modelway.server")
@@ -32,6 +33,7 @@ log = logging.getLogger("modelway.server")
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 # Where callers speak another format than OpenAI's, errors are written in it from the first check on.
 DIALECTS: dict[str, Dialect] = {
+    "/v1/responses": openai_responses,
     "/v1/messages": anthropic_messages,
     "/api/chat": ollama_chat,
     "/api/generate": ollama_generate,
@@ -55,6 +57,7 @@ def routes(
     others: Mapping[str, ChatEndpoint],
     catalogue: Catalogue,
     conversations: ConversationEndpoints,
+    responses: ResponseEndpoints,
     ollama: OllamaEndpoints,
 ) -> list[Route]:
     """Every address that the server answers by itself; `others` answer chats in other formats."""
@@ -64,6 +67,10 @@ def routes(
         Route("/api/{provider}/chat/completions", completions, methods=["POST"]),
         Route("/api/{provider}/{conversation_id}/chat/completions", completions, methods=["POST"]),
         *(Route(path, _FromExchange(other), methods=["POST"]) for path, other in others.items()),
+        Route("/v1/responses/{id}", responses.show),
+        Route("/v1/responses/{id}", responses.delete, methods=["DELETE"]),
+        Route("/v1/responses/{id}/cancel", responses.cancel, methods=["POST"]),
+        Route("/v1/responses/{id}/input_items", responses.input_items),
         Route("/api/tags", ollama.tags),
         Route("/api/show", ollama.show, methods=["POST"]),
         Route("/api/version", ollama.version),
@@ -107,7 +114,9 @@ class Application:
         self._chat = chat(openai_chat)
         others = {path: chat(dialect) for path, dialect in DIALECTS.items()}
         endpoints = ConversationEndpoints(gateway.conversations, max_body_bytes=settings.max_body_bytes)
-        own = routes(self._chat, others, Catalogue(gateway), endpoints, OllamaEndpoints(gateway))
+        responses = ResponseEndpoints(gateway.conversations)
+        ollama = OllamaEndpoints(gateway)
+        own = routes(self._chat, others, Catalogue(gateway), endpoints, responses, ollama)
         relay = RelayEndpoint(gateway, own, max_body_bytes=settings.max_body_bytes)
         self.routes = [*own, Route("/v1/{path:path}", _FromExchange(relay), methods=RELAYED_METHODS)]
         self._guard = Guard(settings, relay.has)

@@ -80,11 +80,13 @@ class ChatEndpoint:
     def _envelope(self, request: ChatRequest, answer: Answer, model: str) -> Envelope:
         return Envelope(
             id=self._dialect.ID_PREFIX + (answer.turn_id.removeprefix("turn_") or secrets.token_hex(12)),
-            created=int(time.time()),
+            created=int(answer.created_at),
+            completed=int(time.time()),
             model=model or answer.model,
             provider=answer.provider,
             conversation_id=answer.conversation_id,
             include_usage=request.include_usage,
+            echo=request.echo or {},
         )
 
 

@@ -57,6 +57,12 @@ def _chat(*path_params: str) -> dict[str, Any]:
     return {"post": operation}
 
 
+def _responses() -> dict[str, Any]:
+    operation = _operation("Answer a turn as OpenAI's Responses API does", body="ResponseRequest")
+    operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": _STRING}
+    return {"post": operation}
+
+
 def _in_format_of(vendor: str) -> dict[str, Any]:
     return {"post": _operation(f"Answer a chat in {vendor}'s format, streamed or whole")}
 
@@ -65,6 +71,25 @@ _PATHS: dict[str, Any] = {
     "/v1/chat/completions": _chat(),
     "/api/{provider}/chat/completions": _chat("provider"),
     "/api/{provider}/{conversation_id}/chat/completions": _chat("provider", "conversation_id"),
+    "/v1/responses": _responses(),
+    "/v1/responses/{id}": {
+        "get": _operation("A response that was kept", params=(_path("id"),)),
+        "delete": _operation("Forget a response", params=(_path("id"),)),
+    },
+    "/v1/responses/{id}/cancel": {
+        "post": _operation("Refused: there are no responses in the background", params=(_path("id"),))
+    },
+    "/v1/responses/{id}/input_items": {
+        "get": _operation(
+            "What a response answers",
+            params=(
+                _path("id"),
+                _query("limit", "how many, 1 to 100"),
+                _query("order", "asc or desc"),
+                _query("after", "the last id of the page before"),
+            ),
+        )
+    },
     "/v1/messages": _in_format_of("Anthropic"),
     "/api/chat": _in_format_of("Ollama"),
     "/api/generate": _in_format_of("Ollama"),
@@ -121,6 +146,20 @@ _SCHEMAS: dict[str, Any] = {
                 "pattern": "^[A-Za-z0-9._:-]{1,128}$",
                 "description": "what was said under this id before is remembered",
             },
+            "stream": {"type": "boolean", "default": False},
+        },
+    },
+    "ResponseRequest": {
+        "type": "object",
+        "description": "OpenAI's request for a response, with `provider` besides.",
+        "required": ["input"],
+        "properties": {
+            "input": {"oneOf": [_STRING, {"type": "array", "minItems": 1, "items": {"type": "object"}}]},
+            "model": {**_STRING, "description": "may be empty: the provider's default"},
+            "provider": {**_STRING, "description": "a provider's name, in any case"},
+            "conversation": {**_STRING, "description": 'the `conversation_id` of chats; or `{"id": …}`'},
+            "previous_response_id": {**_STRING, "description": "go on after exactly this response"},
+            "store": {"type": "boolean", "default": True},
             "stream": {"type": "boolean", "default": False},
         },
     },

@@ -1,0 +1,47 @@
+"""OpenAI's Responses API (POST /v1/responses): the half that answers callers.
+
+Sources: the types of OpenAI's published SDK 3.52, and the Open Responses specification for the fields that
+a response always has.
+"""
+
+from modelway.dialects.openai_responses.body import (
+    encode_completion,
+    encode_deleted,
+    encode_error,
+    encode_items,
+    encode_response,
+)
+from modelway.dialects.openai_responses.items import input_items
+from modelway.dialects.openai_responses.read_request import decode_request
+from modelway.dialects.openai_responses.stream import EventEncoder
+from modelway.dialects.openai_responses.wire import (
+    ID_PREFIX,
+    KEEP_ALIVE,
+    NAME,
+    STREAM_TYPE,
+    Status,
+    response_error,
+    response_id,
+    status_of,
+    turn_id,
+)
+
+__all__ = [
+    "ID_PREFIX",
+    "KEEP_ALIVE",
+    "NAME",
+    "STREAM_TYPE",
+    "EventEncoder",
+    "Status",
+    "decode_request",
+    "encode_completion",
+    "encode_deleted",
+    "encode_error",
+    "encode_items",
+    "encode_response",
+    "input_items",
+    "response_error",
+    "response_id",
+    "status_of",
+    "turn_id",
+]

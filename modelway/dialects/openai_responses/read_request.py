@@ -1,0 +1,304 @@
+"""Reads a caller's request; every mistake in it becomes an InvalidRequest that names the field."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from modelway.dialects.openai_responses.read_input import read_input
+from modelway.dialects.openai_responses.wire import NAME, turn_id
+from modelway.dialects.reading import (
+    Fields,
+    check,
+    items,
+    read_object,
+    take,
+    take_integer,
+    take_number,
+    wrong,
+)
+from modelway.errors import InvalidRequest
+from modelway.types import (
+    THIS_TURN_ONLY,
+    ChatRequest,
+    Message,
+    Params,
+    ResponseFormat,
+    Tool,
+    ToolChoice,
+)
+
+MAX_NAME = 512
+MAX_TOKENS = 100_000_000
+MAX_METADATA, MAX_KEY, MAX_VALUE = 16, 64, 512
+
+# What a response repeats as it was said.
+_REPEATED = (
+    "frequency_penalty",
+    "instructions",
+    "max_output_tokens",
+    "max_tool_calls",
+    "parallel_tool_calls",
+    "presence_penalty",
+    "previous_response_id",
+    "prompt_cache_key",
+    "safety_identifier",
+    "store",
+    "temperature",
+    "tool_choice",
+    "top_p",
+    "user",
+)
+# Bookkeeping that changes no answer; the number of calls is that of OpenAI's own tools.
+_SILENT: dict[str, type[object]] = {
+    "image": dict,
+    "max_tool_calls": int,
+    "prompt_cache_key": str,
+    "prompt_cache_options": dict,
+    "prompt_cache_retention": str,
+    "safety_identifier": str,
+    "service_tier": str,
+    "stream_options": dict,
+    "user": str,
+}
+# What answers could carry beside the text, and whether nothing is lost where they do not: reasoning is told
+# in the clear, and what belongs to OpenAI's own tools cannot come up.
+_INCLUDABLE = {
+    "code_interpreter_call.outputs": True,
+    "computer_call_output.output.image_url": True,
+    "file_search_call.results": True,
+    "message.input_image.image_url": True,
+    "message.output_text.logprobs": False,
+    "reasoning.encrypted_content": True,
+    "web_search_call.action.sources": True,
+    "web_search_call.results": True,
+}
+
+T = TypeVar("T")
+
+
+def decode_request(body: bytes) -> ChatRequest:
+    """A request out of the body of POST /v1/responses.
+
+    `echo` holds what the response repeats. Instructions hold for this turn only, as the format has it.
+    """
+    fields = read_object(body)
+    echo: Fields = {name: fields[name] for name in _REPEATED if fields.get(name) is not None}
+    _refuse(fields)
+    instructions = take(fields, "instructions", str, "")
+    messages = read_input(fields.pop("input", None))
+    if instructions:
+        own = Message(role="system", content=instructions, extra={THIS_TURN_ONLY: True})
+        messages = (own, *messages)
+    echo["metadata"] = _metadata(fields)
+    params = _params(fields, echo)
+    for name, kind in _SILENT.items():
+        _optional(fields, name, kind)
+    return ChatRequest(
+        messages=messages,
+        model=_model(fields),
+        provider=take(fields, "provider", str, ""),
+        conversation_id=_conversation(fields),
+        after_turn=_previous(fields),
+        store=take(fields, "store", bool, True),
+        stream=take(fields, "stream", bool, False),
+        include_usage=True,
+        params=params,
+        dialect=NAME,
+        extra=fields,
+        echo=echo,
+    )
+
+
+def _refuse(fields: Fields) -> None:
+    """Remove what cannot be done, after the check that it is not asked for."""
+    if take(fields, "background", bool, False):
+        raise _cannot("background", "responses in the background", "leave it out and read the stream")
+    if fields.pop("prompt", None):
+        raise _cannot("prompt", "templates of prompts that OpenAI keeps", "send `instructions` and `input`")
+    if fields.pop("context_management", None):
+        raise _cannot("context_management", "compaction", "leave it out")
+    if fields.pop("moderation", None):
+        raise _cannot("moderation", "moderation", "leave it out")
+    if take_integer(fields, "top_logprobs", 0, 20):
+        raise _cannot("top_logprobs", "the probabilities of tokens", "leave it out")
+    truncation = fields.pop("truncation", None)
+    if truncation == "auto":
+        raise _cannot("truncation", "leaving out what is too long", 'send "disabled" or leave it out')
+    if truncation not in (None, "disabled"):
+        raise wrong("truncation", '"disabled"')
+    include = fields.pop("include", None)
+    if include is not None:
+        items(include, "include", _includable)
+
+
+def _includable(value: Any, path: str) -> None:
+    if check(value, str, path) not in _INCLUDABLE:
+        raise wrong(path, "one of " + ", ".join(_INCLUDABLE))
+    if not _INCLUDABLE[value]:
+        raise _cannot(path, "the probabilities of tokens", "leave it out")
+
+
+def _cannot(param: str, what: str, hint: str) -> InvalidRequest:
+    return InvalidRequest(f"`{param}`: Modelway does not have {what}", param=param, hint=hint)
+
+
+def _model(fields: Fields) -> str:
+    value = take(fields, "model", str, "")
+    if len(value) > MAX_NAME:
+        raise wrong("model", f"a string of at most {MAX_NAME} characters")
+    return value
+
+
+def _conversation(fields: Fields) -> str:
+    """The conversation by the format's own name for it, or by ours."""
+    ours = take(fields, "conversation_id", str, "")
+    value = fields.pop("conversation", None)
+    if value is None:
+        return ours
+    id = value if isinstance(value, str) else check(value, dict, "conversation").get("id")
+    if not isinstance(id, str) or not id:
+        raise wrong(
+            "conversation" if isinstance(value, str) else "conversation.id", "the id of a conversation"
+        )
+    if ours not in ("", id):
+        raise InvalidRequest("`conversation` and `conversation_id` differ", param="conversation")
+    return id
+
+
+def _previous(fields: Fields) -> str:
+    """The turn that this one follows."""
+    value = take(fields, "previous_response_id", str, "")
+    if value and not turn_id(value):
+        raise InvalidRequest(
+            f"there is no response {value[:80]!r}",
+            param="previous_response_id",
+            code="previous_response_not_found",
+        )
+    return turn_id(value)
+
+
+def _metadata(fields: Fields) -> dict[str, str]:
+    metadata = take(fields, "metadata", dict, {})
+    if len(metadata) > MAX_METADATA:
+        raise wrong("metadata", f"an object of at most {MAX_METADATA} fields")
+    for key, value in metadata.items():
+        if len(key) > MAX_KEY:
+            raise wrong("metadata", f"an object whose keys have at most {MAX_KEY} characters")
+        if len(check(value, str, f"metadata.{key}")) > MAX_VALUE:
+            raise wrong(f"metadata.{key}", f"a string of at most {MAX_VALUE} characters")
+    return metadata
+
+
+def _params(fields: Fields, echo: Fields) -> Params:
+    tools = _tools(fields)
+    if tools:
+        echo["tools"] = [_tool_object(tool) for tool in tools]
+    choice, tools = _tool_choice(fields, tools)
+    return Params(
+        temperature=take_number(fields, "temperature", 0, 2),
+        top_p=take_number(fields, "top_p", 0, 1),
+        max_tokens=take_integer(fields, "max_output_tokens", 1, MAX_TOKENS),
+        presence_penalty=take_number(fields, "presence_penalty", -2, 2),
+        frequency_penalty=take_number(fields, "frequency_penalty", -2, 2),
+        reasoning_effort=_effort(fields, echo),
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=_optional(fields, "parallel_tool_calls", bool),
+        response_format=_text(fields, echo),
+    )
+
+
+def _effort(fields: Fields, echo: Fields) -> str | None:
+    """How much to think. A summary of the thoughts cannot be had; they are told as they are."""
+    reasoning = dict(take(fields, "reasoning", dict, {}))
+    echo["reasoning"] = {"effort": None, "summary": None, **reasoning}
+    if reasoning.get("mode") not in (None, "standard"):
+        raise _cannot("reasoning.mode", "other modes of reasoning", "leave it out")
+    return _optional(reasoning, "effort", str, "reasoning.")
+
+
+def _text(fields: Fields, echo: Fields) -> ResponseFormat | None:
+    """The shape of the text. Its verbosity goes on as the field of chats that it is there."""
+    config = dict(take(fields, "text", dict, {}))
+    echo["text"] = {"format": {"type": "text"}, **config}
+    verbosity = _optional(config, "verbosity", str, "text.")
+    if verbosity is not None:
+        fields["verbosity"] = verbosity
+    value = config.get("format")
+    if value is None:
+        return None
+    kind = check(value, dict, "text.format").get("type")
+    if kind in ("text", "json_object"):
+        return ResponseFormat(kind)
+    if kind != "json_schema":
+        raise wrong("text.format.type", '"text", "json_object" or "json_schema"')
+    return ResponseFormat(
+        "json_schema",
+        name=check(value.get("name") or "answer", str, "text.format.name"),
+        json_schema=check(value.get("schema"), dict, "text.format.schema"),
+        strict=_optional(dict(value), "strict", bool, "text.format."),
+    )
+
+
+def _tools(fields: Fields) -> tuple[Tool, ...] | None:
+    value = fields.pop("tools", None)
+    return None if value is None else items(value, "tools", _tool)
+
+
+def _tool(value: Any, path: str) -> Tool:
+    fields = dict(check(value, dict, path))
+    kind = check(fields.get("type"), str, f"{path}.type")
+    if kind != "function":
+        raise _cannot(f"{path}.type", f"the tool {kind[:40]!r}, only functions of yours", "leave it out")
+    return Tool(
+        name=check(fields.get("name"), str, f"{path}.name"),
+        description=take(fields, "description", str, "", f"{path}."),
+        parameters=take(fields, "parameters", dict, {}, f"{path}."),
+        strict=_optional(fields, "strict", bool, f"{path}."),
+    )
+
+
+def _tool_object(tool: Tool) -> Fields:
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description or None,
+        "parameters": tool.parameters,
+        "strict": tool.strict,
+    }
+
+
+def _tool_choice(
+    fields: Fields, tools: tuple[Tool, ...] | None
+) -> tuple[ToolChoice | None, tuple[Tool, ...] | None]:
+    """The choice, and the tools that it leaves."""
+    value = fields.pop("tool_choice", None)
+    if value is None:
+        return None, tools
+    if value in ("auto", "none", "required"):
+        return ToolChoice(mode=value), tools
+    if not isinstance(value, dict):
+        raise wrong("tool_choice", '"auto", "none", "required" or an object')
+    match value.get("type"):
+        case "function":
+            return ToolChoice("named", check(value.get("name"), str, "tool_choice.name")), tools
+        case "allowed_tools":
+            return _allowed(value, tools or ())
+    raise wrong("tool_choice.type", '"function" or "allowed_tools"')
+
+
+def _allowed(value: Fields, tools: tuple[Tool, ...]) -> tuple[ToolChoice, tuple[Tool, ...]]:
+    mode = value.get("mode")
+    if mode not in ("auto", "required"):
+        raise wrong("tool_choice.mode", '"auto" or "required"')
+    names = items(
+        value.get("tools"),
+        "tool_choice.tools",
+        lambda tool, path: check(check(tool, dict, path).get("name"), str, f"{path}.name"),
+    )
+    return ToolChoice(mode=mode), tuple(tool for tool in tools if tool.name in names)
+
+
+def _optional(fields: Fields, name: str, kind: type[T], prefix: str = "") -> T | None:
+    value = fields.pop(name, None)
+    return None if value is None else check(value, kind, prefix + name)

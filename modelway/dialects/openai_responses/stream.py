@@ -1,0 +1,271 @@
+"""Writes a streamed answer for a caller."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, assert_never
+
+import msgspec
+
+from modelway.dialects import sse
+from modelway.dialects.envelope import Envelope
+from modelway.dialects.openai_responses.items import (
+    Names,
+    call_item,
+    citation_object,
+    message_item,
+    reasoning_item,
+    reasoning_part,
+    refusal_part,
+    text_part,
+)
+from modelway.dialects.openai_responses.wire import (
+    Fields,
+    Status,
+    error_object,
+    response_error,
+    response_object,
+    status_of,
+)
+from modelway.errors import GatewayError
+from modelway.types import (
+    Citation,
+    Event,
+    Finish,
+    Opaque,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    UpstreamState,
+    Usage,
+)
+
+_encode = msgspec.json.Encoder().encode
+# For each kind of part: its item, what its events are called, and the field that holds the whole of it.
+_ITEM_OF = {"output_text": "message", "refusal": "message", "reasoning_text": "reasoning"}
+_WHOLE = {"output_text": "text", "refusal": "refusal", "reasoning_text": "text"}
+
+
+class _Item:
+    """An output item under way. A message has parts, of which the last may be open."""
+
+    def __init__(self, kind: str, id: str, index: int) -> None:
+        self.kind, self.id, self.index = kind, id, index
+        self.parts: list[Fields] = []
+        self.part = ""
+        self.pieces: list[str] = []
+        self.annotations: list[Fields] = []
+        self.call_id, self.name = "", ""
+        self.status = "in_progress"
+
+    @property
+    def whole(self) -> str:
+        """All text of the open part, or all arguments."""
+        return "".join(self.pieces)
+
+    def object(self) -> Fields:
+        """The item as it stands."""
+        match self.kind:
+            case "message":
+                return message_item(self.id, self.status, self.parts)
+            case "reasoning":
+                return reasoning_item(self.id, self.status, self.parts)
+            case _:
+                return call_item(self.id, self.status, ToolCall(self.call_id, self.name, self.whole))
+
+    def part_object(self) -> Fields:
+        """The open part as it stands."""
+        match self.part:
+            case "output_text":
+                return text_part(self.whole, self.annotations)
+            case "refusal":
+                return refusal_part(self.whole)
+            case _:
+                return reasoning_part(self.whole)
+
+
+class EventEncoder:
+    """Writes one streamed answer for a caller. `now` tells the time in seconds."""
+
+    def __init__(self, envelope: Envelope, now: Callable[[], float] = time.time) -> None:
+        self._envelope = envelope
+        self._now = now
+        self._names = Names(envelope.id)
+        self._sequence = 0
+        self._items: list[_Item] = []
+        self._open: _Item | None = None
+        self._calls: dict[int, _Item] = {}
+
+    def encode(self, event: Event) -> bytes:
+        """The bytes for one event; b"" where the caller sees nothing of it."""
+        match event:
+            case UpstreamState() | Opaque():
+                return b""
+            case Finish():
+                return self._begin() + self._finish(event)
+            case TextDelta() | ReasoningDelta() | RefusalDelta() | ToolCallDelta() | Citation():
+                # The format has one answer.
+                return b"" if event.choice else self._begin() + self._delta(event)
+            case _:
+                assert_never(event)
+
+    def end(self) -> bytes:
+        """Nothing: the last event says that it is the last."""
+        return b""
+
+    def error(self, error: GatewayError) -> bytes:
+        """An error in the middle of the stream: the response as it failed, and what SDKs raise."""
+        begun = self._begin() + self._close_all("incomplete")
+        failed = self._ended("failed", error=response_error(error.status, error.explanation))
+        told = self._event(
+            "error",
+            code=error.code,
+            message=error.explanation,
+            param=error.param,
+            error=error_object(error),
+        )
+        return begun + failed + told
+
+    def _begin(self) -> bytes:
+        if self._sequence:
+            return b""
+        response = response_object(self._envelope, "in_progress", [])
+        created = self._event("response.created", response=response)
+        return created + self._event("response.in_progress", response=response)
+
+    def _delta(self, event: TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | Citation) -> bytes:
+        match event:
+            case TextDelta():
+                return self._piece("output_text", event.text)
+            case ReasoningDelta():
+                return self._piece("reasoning_text", event.text)
+            case RefusalDelta():
+                return self._piece("refusal", event.text)
+            case Citation():
+                return self._citation(event)
+            case ToolCallDelta():
+                return self._call(event)
+
+    def _piece(self, part: str, text: str) -> bytes:
+        written, item = self._within(part)
+        item.pieces.append(text)
+        more: Fields = {"logprobs": []} if part == "output_text" else {}
+        return written + self._of_part(item, f"response.{part}.delta", delta=text, **more)
+
+    def _citation(self, event: Citation) -> bytes:
+        written, item = self._within("output_text")
+        annotation = citation_object(event)
+        item.annotations.append(annotation)
+        return written + self._of_part(
+            item,
+            "response.output_text.annotation.added",
+            annotation_index=len(item.annotations) - 1,
+            annotation=annotation,
+        )
+
+    def _call(self, event: ToolCallDelta) -> bytes:
+        item = self._calls.get(event.index)
+        written = b""
+        if item is None:
+            written = self._close_open("completed")
+            item = self._calls[event.index] = self._new("function_call", "fc")
+            item.call_id, item.name = event.id, event.name
+            written += self._added(item)
+        if not event.arguments:
+            return written
+        item.pieces.append(event.arguments)
+        return written + self._of_item(item, "response.function_call_arguments.delta", delta=event.arguments)
+
+    def _within(self, part: str) -> tuple[bytes, _Item]:
+        """The item with an open part of this kind, and what must be written to have it."""
+        kind, item, written = _ITEM_OF[part], self._open, b""
+        if item is None or item.kind != kind:
+            written = self._close_open("completed")
+            item = self._open = self._new(kind, "msg" if kind == "message" else "rs")
+            written += self._added(item)
+        if item.part != part:
+            written += self._close_part(item)
+            item.part = part
+            written += self._of_part(item, "response.content_part.added", part=item.part_object())
+        return written, item
+
+    def _new(self, kind: str, prefix: str) -> _Item:
+        item = _Item(kind, self._names.new(prefix), len(self._items))
+        self._items.append(item)
+        return item
+
+    def _added(self, item: _Item) -> bytes:
+        return self._event("response.output_item.added", output_index=item.index, item=item.object())
+
+    def _close_part(self, item: _Item) -> bytes:
+        if not item.part:
+            return b""
+        more: Fields = {"logprobs": []} if item.part == "output_text" else {}
+        done = self._of_part(
+            item, f"response.{item.part}.done", **{_WHOLE[item.part]: item.whole}, **more
+        ) + self._of_part(item, "response.content_part.done", part=item.part_object())
+        item.parts.append(item.part_object())
+        item.part, item.pieces, item.annotations = "", [], []
+        return done
+
+    def _close_open(self, status: str) -> bytes:
+        """End the message or the thoughts that are under way."""
+        item, self._open = self._open, None
+        if item is None:
+            return b""
+        written = self._close_part(item)
+        return written + self._done(item, status)
+
+    def _close_all(self, status: str) -> bytes:
+        """End everything. Calls end only now: an upstream may write several of them at once."""
+        written = self._close_open(status)
+        for item in self._calls.values():
+            written += self._of_item(item, "response.function_call_arguments.done", arguments=item.whole)
+            written += self._done(item, status)
+        self._calls.clear()
+        return written
+
+    def _done(self, item: _Item, status: str) -> bytes:
+        item.status = status
+        return self._event("response.output_item.done", output_index=item.index, item=item.object())
+
+    def _finish(self, finish: Finish) -> bytes:
+        status, incomplete = status_of(finish.reason)
+        written = b""
+        if not self._items:
+            written, _ = self._within("output_text")
+        written += self._close_all(status)
+        return written + self._ended(status, usage=finish.usage, incomplete=incomplete)
+
+    def _ended(
+        self,
+        status: Status,
+        *,
+        usage: Usage | None = None,
+        incomplete: str | None = None,
+        error: Fields | None = None,
+    ) -> bytes:
+        response = response_object(
+            self._envelope,
+            status,
+            [item.object() for item in self._items],
+            usage=usage,
+            incomplete=incomplete,
+            error=error,
+            completed_at=int(self._now()) if status == "completed" else None,
+        )
+        return self._event(f"response.{status}", response=response)
+
+    def _of_part(self, item: _Item, kind: str, **fields: Any) -> bytes:
+        return self._of_item(item, kind, content_index=len(item.parts), **fields)
+
+    def _of_item(self, item: _Item, kind: str, **fields: Any) -> bytes:
+        return self._event(kind, item_id=item.id, output_index=item.index, **fields)
+
+    def _event(self, kind: str, **fields: Any) -> bytes:
+        body = _encode({"type": kind, "sequence_number": self._sequence, **fields})
+        self._sequence += 1
+        return sse.encode(body, event=kind)

@@ -1,0 +1,128 @@
+"""Endpoints for responses that were kept: shown, listed item by item, deleted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from modelway.conversations import Conversations, Kept
+from modelway.conversations.instructing import is_passing
+from modelway.dialects import openai_responses
+from modelway.dialects.envelope import Envelope
+from modelway.dialects.openai_responses import Status
+from modelway.errors import InvalidRequest, error_class
+from modelway.server.exchange import Exchange
+from modelway.types import FinishReason
+
+MAX_PAGE = 100
+DEFAULT_PAGE = "20"
+
+
+class ResponseEndpoints:
+    """Shows each caller its own responses; those of others do not exist for it."""
+
+    def __init__(self, conversations: Conversations) -> None:
+        self._conversations = conversations
+
+    async def show(self, request: Request) -> Response:
+        """One response as it stands."""
+        if request.query_params.get("stream", "false") != "false":
+            raise InvalidRequest(
+                "a response that was kept comes whole, not as a stream", param="stream", hint="leave it out"
+            )
+        return _json(_written(await self._find(request)))
+
+    async def delete(self, request: Request) -> Response:
+        """Forget a response."""
+        id = request.path_params["id"]
+        await self._conversations.forget_turn(_caller(request), openai_responses.turn_id(id))
+        return _json(openai_responses.encode_deleted(id))
+
+    async def cancel(self, request: Request) -> Response:
+        """Refuse: only what runs in the background could be cancelled so."""
+        await self._find(request)
+        raise InvalidRequest(
+            "only a response in the background can be cancelled",
+            param="id",
+            hint="close the connection on which it comes",
+        )
+
+    async def input_items(self, request: Request) -> Response:
+        """What the caller had sent, newest first unless `order` is "asc"."""
+        kept = await self._find(request)
+        order = request.query_params.get("order", "desc")
+        if order not in ("asc", "desc"):
+            raise InvalidRequest('`order` must be "asc" or "desc"', param="order")
+        items = openai_responses.input_items(_sent(kept), request.path_params["id"])
+        if order == "desc":
+            items.reverse()
+        page, has_more = _page(items, request)
+        return _json(openai_responses.encode_items(page, has_more=has_more))
+
+    async def _find(self, request: Request) -> Kept:
+        turn = openai_responses.turn_id(request.path_params["id"])
+        return await self._conversations.turn(_caller(request), turn)
+
+
+def _written(kept: Kept) -> bytes:
+    turn = kept.turn
+    envelope = Envelope(
+        id=openai_responses.response_id(turn.id),
+        created=int(turn.created_at),
+        completed=int(turn.finished_at or 0),
+        model=turn.model,
+        provider=turn.provider,
+        conversation_id=kept.conversation_id,
+        echo=kept.asked,
+    )
+    failure = None
+    if turn.error_code:
+        failure = openai_responses.response_error(error_class(turn.error_code).status, turn.error)
+    status, incomplete = _status(kept)
+    return openai_responses.encode_response(
+        envelope, status, turn.answer, usage=turn.usage, incomplete=incomplete, error=failure
+    )
+
+
+def _status(kept: Kept) -> tuple[Status, str | None]:
+    """What the state of a turn is called here; one that was cut off by nobody's error is incomplete."""
+    turn = kept.turn
+    if turn.error_code:
+        return "failed", None
+    if turn.status == "open":
+        return "in_progress", None
+    if turn.status == "interrupted":
+        return "incomplete", None
+    reason: FinishReason = turn.finish_reason or "stop"  # type: ignore[assignment]
+    return openai_responses.status_of(reason)
+
+
+def _sent(kept: Kept) -> list[Any]:
+    """The messages of the request; instructions in its input count with the first turn, which set them."""
+    turn = kept.turn
+    lasting = [message for message in turn.instructions if not is_passing(message)]
+    return [*([] if turn.parent else lasting), *turn.messages]
+
+
+def _page(items: list[dict[str, Any]], request: Request) -> tuple[list[dict[str, Any]], bool]:
+    text = request.query_params.get("limit", DEFAULT_PAGE)
+    if not text.isdecimal() or len(text) > len(str(MAX_PAGE)) or not 1 <= int(text) <= MAX_PAGE:
+        raise InvalidRequest(f"`limit` must be an integer from 1 to {MAX_PAGE}", param="limit")
+    after = request.query_params.get("after", "")
+    ids = [item["id"] for item in items]
+    if after and after not in ids:
+        raise InvalidRequest("there is no such item", param="after")
+    begin = ids.index(after) + 1 if after else 0
+    end = begin + int(text)
+    return items[begin:end], end < len(items)
+
+
+def _caller(request: Request) -> str:
+    exchange: Exchange = request.scope["modelway.exchange"]
+    return exchange.caller.name
+
+
+def _json(body: bytes) -> Response:
+    return Response(body, media_type="application/json")
