@@ -29,6 +29,19 @@ def test_every_error_is_in_the_table_as_it_is() -> None:
         assert f"`{code}`" in text
 
 
+def test_every_code_that_is_raised_is_known_to_the_client() -> None:
+    known = {*_FURTHER_CODES, *(kind.code for kind in all_errors())}
+    for module in (ROOT / "modelway").rglob("*.py"):
+        for code in re.findall(r'\bcode="(\w+)"', module.read_text()):
+            assert code in known, f"{module.name}: {code}"
+
+
+def test_every_body_in_a_curl_line_says_that_it_is_json() -> None:
+    for document in DOCUMENTS:
+        for line in re.findall(r"^curl .*(?:\\\n.*)*", document.read_text(), re.MULTILINE):
+            assert " -d " not in line or "Content-Type: application/json" in line, line
+
+
 def test_the_tree_in_the_code_draws_every_error() -> None:
     import modelway.errors
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from modelway._version import __version__
 from modelway.dialects import ollama_chat
+from modelway.dialects.reading import read_object
 from modelway.errors import InvalidRequest
 from modelway.gateway import Gateway
 from modelway.provider import ProviderInfo
 from modelway.server.catalogue import json_response
+from modelway.server.exchange import Exchange
 from modelway.types import ChatRequest
 
 # The version of Ollama whose interface is spoken; programs refuse what they think is too old.
 SPOKEN_VERSION = "0.12.0"
+MAX_SHOW_BYTES = 64 * 1024
 _CAPABILITIES = {"tools": "tools", "images": "vision", "reasoning": "thinking"}
 
 
@@ -35,10 +37,8 @@ class OllamaEndpoints:
 
     async def show(self, request: Request) -> Response:
         """What a model can do, as far as its provider tells."""
-        try:
-            body = msgspec.json.decode(await request.body(), type=dict[str, Any])
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise InvalidRequest("the body must be a JSON object") from error
+        exchange: Exchange = request.scope["modelway.exchange"]
+        body = read_object(await exchange.body(MAX_SHOW_BYTES))
         # Old clients say `name`.
         name = body.get("model") or body.get("name")
         if not isinstance(name, str) or not name:

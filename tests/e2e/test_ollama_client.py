@@ -1,15 +1,17 @@
 """Ollama's official client, unchanged: any provider, and the same conversations."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import ollama
 import pytest
 
+from modelway.config import UpstreamSettings
 from modelway.errors import UpstreamOverloaded
 from modelway.gateway import Gateway
+from modelway.providers.http import HTTPClient
 from modelway.types import Finish, TextDelta, ToolCallDelta, Usage
 from tests.scripted import Scripted, says
 from tests.serving import gateway_of, serving
@@ -80,3 +82,18 @@ async def test_errors_are_told_before_and_in_the_stream(tmp_path: Path) -> None:
         with pytest.raises(ollama.ResponseError, match="too many") as refused:
             await client.chat(model="Local", messages=HI)
     assert refused.value.status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [(b"{", 400), (b'{"model":"\xff"}', 400), (b"[]", 400), (b" " * 70_000, 413)]
+)
+async def test_a_bad_question_for_a_model_is_refused(tmp_path: Path, body: bytes, status: int) -> None:
+    async with (
+        serving(gateway_of([Scripted("Local")], tmp_path)) as address,
+        aclosing(HTTPClient(UpstreamSettings())) as http,
+    ):
+        headers = {"content-type": "application/json"}
+        response = await http.request("POST", f"{address}/api/show", headers=headers, body=body)
+        async with aclosing(response):
+            await response.body()
+    assert response.status == status
