@@ -29,7 +29,7 @@ def encode_completion(completion: Completion, envelope: Envelope) -> bytes:
     response = response_object(
         envelope,
         status,
-        list(output),
+        output,
         usage=completion.usage,
         incomplete=incomplete,
         completed_at=envelope.completed if status == "completed" else None,
@@ -50,8 +50,8 @@ def encode_response(
     output: list[Fields] = []
     if answer is not None:
         refusal = answer.extra.get("refusal", "")
-        of_message = "completed" if status == "completed" else "incomplete"
-        output = list(output_items(answer, refusal, Names(envelope.id), of_message))
+        of_last = "completed" if status == "completed" else "incomplete"
+        output = output_items(answer, refusal, Names(envelope.id), of_last)
     response = response_object(
         envelope,
         status,

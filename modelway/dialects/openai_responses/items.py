@@ -71,8 +71,14 @@ def citation_object(citation: Citation) -> Fields:
     }
 
 
-def output_items(message: Message, refusal: str, names: Names, status: str = "completed") -> Iterator[Fields]:
-    """An answer; `status` is that of its message, the only item that can have been cut off."""
+def output_items(message: Message, refusal: str, names: Names, status: str = "completed") -> list[Fields]:
+    """An answer; `status` is that of its last item, the only one that can have been cut off."""
+    items = list(_output(message, refusal, names))
+    items[-1]["status"] = status
+    return items
+
+
+def _output(message: Message, refusal: str, names: Names) -> Iterator[Fields]:
     if message.reasoning:
         yield reasoning_item(names.new("rs"), "completed", [reasoning_part(message.reasoning)])
     content: list[Fields] = []
@@ -81,7 +87,7 @@ def output_items(message: Message, refusal: str, names: Names, status: str = "co
     if refusal:
         content.append(refusal_part(refusal))
     if content or not (message.reasoning or message.tool_calls):
-        yield message_item(names.new("msg"), status, content or [text_part("")])
+        yield message_item(names.new("msg"), "completed", content or [text_part("")])
     for call in message.tool_calls:
         yield call_item(names.new("fc"), "completed", call)
 

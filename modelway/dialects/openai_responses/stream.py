@@ -220,13 +220,16 @@ class EventEncoder:
         return written + self._done(item, status)
 
     def _close_all(self, status: str) -> bytes:
-        """End everything. Calls end only now: an upstream may write several of them at once."""
-        written = self._close_open(status)
+        """End everything; `status` is that of the last item.
+
+        Calls end only now: an upstream may write several of them at once.
+        """
+        written = b""
         for item in self._calls.values():
             written += self._of_item(item, "response.function_call_arguments.done", arguments=item.whole)
-            written += self._done(item, status)
+            written += self._done(item, status if item is self._items[-1] else "completed")
         self._calls.clear()
-        return written
+        return written + self._close_open(status)
 
     def _done(self, item: _Item, status: str) -> bytes:
         item.status = status
