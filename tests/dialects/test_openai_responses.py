@@ -151,6 +151,7 @@ def pieces_of(item: Any) -> dict[str, Any]:
         del fields["content"]
     for part in fields.get("content", ()):
         part.pop("annotations", None)
+        part.pop("refusal", None)
     return fields
 
 
