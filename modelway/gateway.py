@@ -160,7 +160,8 @@ class Gateway:
                 return await self._with_retries(candidate, turn, attempts)
             except GatewayError as error:
                 # The caller asked for the first: its error says most, the others only what they lack.
-                first.hint += f"; {candidate.name} could not answer instead: {error.message}"
+                instead = f"{candidate.name} could not answer instead: {error.message}"
+                first.hint = f"{first.hint}; {instead}" if first.hint else instead
                 if not candidate.may_fail_over(error):
                     break
         raise first

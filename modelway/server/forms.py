@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
+from email.message import Message
 
 from modelway.errors import InvalidRequest
 
-_BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
-_NAME = re.compile(
-    rb'^content-disposition:\s*form-data\s*;(?:.*?[;\s])?name="?([^";\r\n]*)"?', re.IGNORECASE | re.MULTILINE
-)
 _MAX_VALUE_BYTES = 1024
 
 
@@ -17,11 +13,11 @@ class Form:
     """A form as it came: files in it are neither decoded nor kept anywhere else."""
 
     def __init__(self, body: bytes, content_type: str) -> None:
-        boundary = _BOUNDARY.search(content_type)
-        if boundary is None:
+        boundary = _header("content-type", content_type).get_boundary()
+        if not boundary:
             raise InvalidRequest("the form has no boundary", hint="let the HTTP library write Content-Type")
         self._body = body
-        self._delimiter = b"\r\n--" + (boundary[1] or boundary[2]).encode("latin-1")
+        self._delimiter = b"\r\n--" + boundary.encode("latin-1")
         self._parts = (b"\r\n" + body).split(self._delimiter)
         if len(self._parts) < 2 or not self._parts[-1].startswith(b"--"):
             raise InvalidRequest("the form is cut off, or its boundary is another one")
@@ -52,12 +48,30 @@ class Form:
                 values.append(value)
         if len(values) > 1:
             raise InvalidRequest(f"`{name.decode()}` stands twice in the form", param=name.decode())
+        if values and len(values[0]) > _MAX_VALUE_BYTES:
+            raise InvalidRequest(
+                f"`{name.decode()}` is longer than {_MAX_VALUE_BYTES} bytes", param=name.decode()
+            )
         try:
-            return values[0][:_MAX_VALUE_BYTES].decode() if values else ""
+            return values[0].decode() if values else ""
         except UnicodeDecodeError:
             raise InvalidRequest(f"`{name.decode()}` is not UTF-8 text", param=name.decode()) from None
 
 
 def _name(head: bytes) -> bytes:
-    found = _NAME.search(head)
-    return found[1] if found else b""
+    """What the field of a part is called; "" where its head does not say."""
+    for line in head.split(b"\r\n"):
+        key, _, value = line.partition(b":")
+        if key.strip().lower() == b"content-disposition":
+            name = _header("content-disposition", value.decode("latin-1")).get_param(
+                "name", header="content-disposition"
+            )
+            return name.encode("latin-1") if isinstance(name, str) else b""
+    return b""
+
+
+def _header(name: str, value: str) -> Message:
+    """One header, which the standard library knows how to take apart."""
+    message = Message()
+    message[name] = " ".join(value.split())
+    return message

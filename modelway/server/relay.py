@@ -81,7 +81,7 @@ class RelayEndpoint:
             exchange.reply_headers.append((b"allow", allowed.encode()))
             raise MethodNotAllowed(f"{exchange.method} is not possible here", hint=f"use {allowed}")
         raw: str = exchange.scope.get("raw_path", b"").partition(b"?")[0].decode("latin-1")
-        if not _PATH(raw) or any(segment in (".", "..") for segment in raw.split("/")):
+        if not _PATH(raw) or any(_climbs(segment) for segment in raw.split("/")):
             raise InvalidRequest(
                 "the address must be plain words between single slashes",
                 hint='leave out "..", "//" and percent signs',
@@ -91,6 +91,11 @@ class RelayEndpoint:
 
     def _owners(self, path: str) -> list[Route]:
         return [route for route in self._own if route.path_regex.match(path)]
+
+
+def _climbs(segment: str) -> bool:
+    """Whether it might lead out of its folder; some servers leave out what follows a semicolon."""
+    return segment.partition(";")[0] in (".", "..")
 
 
 class _Fields(Struct):
@@ -150,7 +155,7 @@ def _headers_to_upstream(exchange: Exchange) -> dict[str, str]:
 
 async def _pass_back(exchange: Exchange, reply: RelayReply, named: Headers) -> None:
     headers = [
-        (name.encode(), header_value(reply.headers[name])) for name in _TO_CALLER if name in reply.headers
+        (name.encode(), reply.headers[name].encode("latin-1")) for name in _TO_CALLER if name in reply.headers
     ]
     if reply.headers.get("content-encoding", "identity") != "identity":
         # What is read has been decoded, and its length is another one.
@@ -165,7 +170,8 @@ async def _pass_back(exchange: Exchange, reply: RelayReply, named: Headers) -> N
             tail = (tail + piece)[-_TAIL_BYTES:]
             await exchange.write(piece)
     except GatewayError:
-        if not is_events:
+        # Inside half an event, another one would only be a part of it.
+        if not is_events or (tail and not tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))):
             exchange.cut()
         raise
     _count(exchange, tail)

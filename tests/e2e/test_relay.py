@@ -137,7 +137,7 @@ def form(*parts: tuple[str, bytes], boundary: str = "b0undary") -> tuple[bytes, 
     return body, {"content-type": f"multipart/form-data; boundary={boundary}"}
 
 
-SOUND = ('name="file"; filename="name=model"\r\nContent-Type: audio/wav', bytes(range(256)) * 50)
+SOUND = ('filename="a name=model"; name="file"\r\nContent-Type: audio/wav', bytes(range(256)) * 50)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +175,7 @@ async def test_a_form_without_our_fields_is_not_touched(upstream: FakeUpstream, 
         (b"x", "multipart/form-data; boundary=b"),
         (b"x", "multipart/form-data"),
         (form(('name="model"', b"a"), ('name="model"', b"b"))[0], "multipart/form-data; boundary=b0undary"),
+        (form(('name="model"', b"m" * 1025))[0], "multipart/form-data; boundary=b0undary"),
         (form(('name="model"', b"\xff"))[0], "multipart/form-data; boundary=b0undary"),
         (b'{"model": 1}', "application/json"),
         (b'{"model": ', "application/json"),
@@ -230,6 +231,8 @@ async def test_files_are_listed_fetched_and_deleted(upstream: FakeUpstream, tmp_
         "/v1/files%2fa",
         "/v1/a%0db",
         "/v1/..",
+        "/v1/..;/admin",
+        "/v1/files/.;a=b/x",
         "/v1/",
     ],
 )
@@ -277,16 +280,27 @@ async def test_a_client_that_goes_away_ends_the_upstream_s_work(
 
 
 async def test_what_breaks_off_has_no_end(upstream: FakeUpstream, tmp_path: Path) -> None:
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r\n"
     async with relaying(upstream, tmp_path) as caller:
-        upstream.play(head % b"audio/mpeg", End.RESET)
-        response = await caller.begin("POST", "/v1/audio/speech", b"{}")
-        async with aclosing(response):
-            with pytest.raises(Exception, match="cut"):
-                await response.body()
-        upstream.play(head % b"text/event-stream", End.RESET)
+        for kind in (b"audio/mpeg", b"text/event-stream"):
+            upstream.play(head % kind + b"5\r\ndata:\r\n", End.RESET)
+            response = await caller.begin("POST", "/v1/audio/speech", b"{}")
+            async with aclosing(response):
+                with pytest.raises(Exception, match="cut"):
+                    await response.body()
+        upstream.play(head % b"text/event-stream" + b"9\r\ndata: 1\n\n\r\n", End.RESET)
         _, events = await caller.ask("POST", "/v1/completions", b"{}")
-    assert b'"code":"upstream_reset"' in events
+    whole, error, rest = events.split(b"\n\n")
+    assert (whole, rest) == (b"data: 1", b"")
+    assert b'"code":"upstream_reset"' in error
+
+
+async def test_the_name_of_a_file_arrives_as_it_was(upstream: FakeUpstream, tmp_path: Path) -> None:
+    name = b"attachment; filename=\"\xe9.txt\"; filename*=UTF-8''%C3%A9.txt"
+    upstream.play(b"HTTP/1.1 200 OK\r\ncontent-disposition: %b\r\ncontent-length: 1\r\n\r\nx" % name)
+    async with relaying(upstream, tmp_path) as caller:
+        response, _ = await caller.ask("GET", "/v1/files/a/content")
+    assert response.headers["content-disposition"].encode("latin-1") == name
 
 
 @pytest.mark.parametrize(
