@@ -7,7 +7,6 @@ import binascii
 import re
 from collections.abc import Collection, Iterable
 from hashlib import blake2b
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -15,36 +14,6 @@ from msgspec import Struct
 
 from modelway.errors import InvalidRequest
 from modelway.types import ChatRequest, Message, OtherPart
-
-# Fields of other dialects that say nothing about the answer: bookkeeping of the caller's or the vendor's,
-# and how much of a machine an answer may use.
-_SILENT = frozenset(
-    {
-        "keep_alive",
-        "metadata",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-        "safety_identifier",
-        "service_tier",
-        "store",
-        "shift",
-        "stream_options",
-        "truncate",
-        "user",
-    }
-)
-_SILENT_OPTIONS = frozenset(
-    {"main_gpu", "num_batch", "num_ctx", "num_gpu", "num_keep", "num_predict", "num_thread", "use_mmap"}
-)
-# Fields that ask for something even where they are empty.
-_MEANT_WHEN_EMPTY = frozenset({"web_search_options"})
-# Fields that have a default which every upstream can keep.
-_DEFAULTS: dict[str, tuple[object, ...]] = {
-    "modalities": (["text"],),
-    "think": (True,),
-    "verbosity": ("medium",),
-}
-
 
 _is_plain_id = re.compile(r"[a-zA-Z0-9_-]{1,64}").fullmatch
 
@@ -73,42 +42,6 @@ def inline(url: str) -> Inline | None:
     except (binascii.Error, ValueError):
         return None
     return Inline(media_type.strip().lower() or "text/plain", content)
-
-
-def refuse_foreign_fields(request: ChatRequest, dialect: str, upstream: str) -> None:
-    """InvalidRequest for a field of the caller's own dialect that this upstream cannot be told."""
-    if request.dialect == dialect:
-        return
-    for name, value in request.extra.items():
-        if _says_nothing(name, value):
-            continue
-        raise InvalidRequest(
-            f"{upstream} cannot be told `{name}`", param=name, hint="leave it out or choose another provider"
-        )
-    for message in request.messages:
-        _refuse_names_and_sounds(message, upstream)
-
-
-def _says_nothing(name: str, value: Any) -> bool:
-    """Whether an answer is the same without this field."""
-    if value is None or value is False:
-        return True
-    if name == "options" and isinstance(value, dict):
-        return value.keys() <= _SILENT_OPTIONS
-    if name in _MEANT_WHEN_EMPTY:
-        return False
-    return not value or name in _SILENT or value in _DEFAULTS.get(name, ())
-
-
-def _refuse_names_and_sounds(message: Message, upstream: str) -> None:
-    foreign = next((fields for fields in message.extra.values() if isinstance(fields, dict)), {})
-    lost = [name for name in ("audio", "function_call") if foreign.get(name)]
-    if message.name and message.role != "tool":
-        lost.append("name")
-    if lost:
-        raise InvalidRequest(
-            f"{upstream} cannot be told `{lost[0]}` of a message", param="messages", hint="leave it out"
-        )
 
 
 def refuse_params(request: ChatRequest, names: Collection[str], upstream: str) -> None:

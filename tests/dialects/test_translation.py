@@ -8,15 +8,9 @@ from modelway.dialects.translation import (
     Inline,
     called_names,
     inline,
-    refuse_foreign_fields,
     text_with_refusal,
 )
-from modelway.errors import InvalidRequest
-from modelway.types import ChatRequest, Message, ToolCall
-
-
-def ask(dialect: str = "openai_chat", **extra: Any) -> ChatRequest:
-    return ChatRequest(messages=(Message(role="user", content="Hi"),), dialect=dialect, extra=extra)
+from modelway.types import Message, ToolCall
 
 
 @pytest.mark.parametrize(
@@ -33,51 +27,6 @@ def ask(dialect: str = "openai_chat", **extra: Any) -> ChatRequest:
 )
 def test_a_data_url_is_taken_apart(url: str, found: Inline | None) -> None:
     assert inline(url) == found
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("user", "ada"),
-        ("logprobs", False),
-        ("logit_bias", {}),
-        ("modalities", ["text"]),
-        ("keep_alive", "5m"),
-        ("think", True),
-        ("options", {"num_ctx": 9000}),
-        ("anything", None),
-    ],
-)
-def test_what_says_nothing_about_the_answer_passes(name: str, value: Any) -> None:
-    refuse_foreign_fields(ask(**{name: value}), "gemini", "Gemini")
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("logprobs", True),
-        ("logit_bias", {"1": 2}),
-        ("modalities", ["text", "audio"]),
-        ("web_search_options", {}),
-        ("options", {"num_ctx": 9000, "mirostat": 1}),
-        ("tools", [{"type": "web_search"}]),
-    ],
-)
-def test_what_would_change_the_answer_is_refused_by_its_name(name: str, value: Any) -> None:
-    with pytest.raises(InvalidRequest, match=name) as caught:
-        refuse_foreign_fields(ask(**{name: value}), "gemini", "Gemini")
-    assert caught.value.param == name
-
-
-def test_an_upstream_of_the_same_dialect_is_told_everything() -> None:
-    refuse_foreign_fields(ask("gemini", logprobs=True), "gemini", "Gemini")
-
-
-@pytest.mark.parametrize("field", ["audio", "function_call"])
-def test_what_a_message_says_in_its_own_dialect_only_is_refused(field: str) -> None:
-    message = Message(role="assistant", extra={"openai_chat": {field: {"id": "1"}}})
-    with pytest.raises(InvalidRequest, match=field):
-        refuse_foreign_fields(ChatRequest(messages=(message,), dialect="openai_chat"), "gemini", "Gemini")
 
 
 @pytest.mark.parametrize("extra", [{"refusal": "No."}, {"openai_chat": {"refusal": "No."}}])

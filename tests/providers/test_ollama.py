@@ -205,7 +205,7 @@ async def test_parameters_are_said_in_ollamas_words(
         ({"params": Params(tools=(LOOK,), tool_choice=ToolChoice("required"))}, "tool_choice"),
         ({"params": Params(tools=(LOOK,), tool_choice=ToolChoice("named", "look"))}, "tool_choice"),
         ({"extra": {"logit_bias": {"1": 2}}}, "logit_bias"),
-        ({"extra": {"tools": [{"type": "web_search"}]}}, "tools"),
+        ({"extra": {"tools": [{"type": "web_search"}]}}, "tools[0].type"),
     ],
 )
 async def test_what_it_cannot_be_told_is_refused_by_name(

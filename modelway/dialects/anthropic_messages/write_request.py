@@ -9,7 +9,8 @@ import msgspec
 from modelway.dialects.anthropic_messages.thinking import thinking_fields
 from modelway.dialects.anthropic_messages.wire import NAME
 from modelway.dialects.anthropic_messages.write_content import UPSTREAM, system_content, turns
-from modelway.dialects.translation import refuse_foreign_fields, refuse_params
+from modelway.dialects.foreign import refuse_foreign_fields, refuse_foreign_messages
+from modelway.dialects.translation import refuse_params
 from modelway.errors import InvalidRequest
 from modelway.types import ChatRequest, Params, ResponseFormat, Tool
 
@@ -34,6 +35,7 @@ PARAMS = (
 def encode_request(request: ChatRequest) -> bytes:
     """The JSON body for the upstream; InvalidRequest for what it cannot be told."""
     refuse_foreign_fields(request, NAME, UPSTREAM)
+    refuse_foreign_messages(request, NAME, UPSTREAM)
     _refuse_params(request)
     own = dict(request.extra) if request.dialect == NAME else {}
     body: dict[str, Any] = {

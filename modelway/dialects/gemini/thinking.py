@@ -13,7 +13,7 @@ LEVELS = ("minimal", "low", "medium", "high", "xhigh")
 
 def thinking_config(model: str, effort: str) -> dict[str, Any]:
     """`thinkingConfig` for a model's bare name. InvalidRequest for a word that it cannot obey."""
-    if model.startswith("gemini-2"):
+    if not must_think(model):
         if effort not in BUDGETS:
             raise _unknown(effort, tuple(BUDGETS))
         budget = BUDGETS[effort]
@@ -27,6 +27,11 @@ def thinking_config(model: str, effort: str) -> dict[str, Any]:
     if effort not in LEVELS:
         raise _unknown(effort, LEVELS)
     return {"thinkingLevel": effort.upper(), "includeThoughts": True}
+
+
+def must_think(model: str) -> bool:
+    """Whether a model, by its bare name, cannot be kept from thinking."""
+    return not model.startswith("gemini-2")
 
 
 def _unknown(effort: str, known: tuple[str, ...]) -> InvalidRequest:

@@ -8,12 +8,16 @@ from typing import Any
 
 import msgspec
 
-from modelway.dialects.gemini.thinking import thinking_config
+from modelway.dialects.foreign import (
+    is_off_by_habit,
+    refuse_foreign_fields,
+    refuse_foreign_messages,
+)
+from modelway.dialects.gemini.thinking import must_think, thinking_config
 from modelway.dialects.translation import (
     arguments_object,
     called_names,
     inline,
-    refuse_foreign_fields,
     refuse_other_part,
     refuse_params,
     refuse_part,
@@ -52,6 +56,7 @@ def encode_request(request: ChatRequest, signatures: Mapping[str, str] = {}) -> 
     """
     refuse_params(request, ("parallel_tool_calls",), UPSTREAM)
     refuse_foreign_fields(request, NAME, UPSTREAM)
+    refuse_foreign_messages(request, NAME, UPSTREAM)
     contents = _Contents(request, signatures).written()
     if not contents:
         raise InvalidRequest(
@@ -61,7 +66,7 @@ def encode_request(request: ChatRequest, signatures: Mapping[str, str] = {}) -> 
     if instructions := [part for message in request.messages for part in _instructions(message)]:
         body["systemInstruction"] = {"parts": instructions}
     body |= _tools(request.params)
-    if config := _config(request.params, request.model):
+    if config := _config(request):
         body["generationConfig"] = config
     return msgspec.json.encode(body)
 
@@ -196,11 +201,12 @@ def _tool(tool: Tool) -> Fields:
     return declaration
 
 
-def _config(params: Params, model: str) -> Fields:
+def _config(request: ChatRequest) -> Fields:
+    params, model = request.params, _bare(request.model)
     asked = {key: getattr(params, name) for name, key in CONFIG.items()}
     config: Fields = {key: value for key, value in asked.items() if value is not None}
-    if params.reasoning_effort is not None:
-        config["thinkingConfig"] = thinking_config(_bare(model), params.reasoning_effort)
+    if params.reasoning_effort is not None and not (is_off_by_habit(request) and must_think(model)):
+        config["thinkingConfig"] = thinking_config(model, params.reasoning_effort)
     wanted = params.response_format
     if wanted is not None and wanted.kind != "text":
         config["responseMimeType"] = "application/json"

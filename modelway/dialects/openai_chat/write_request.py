@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from modelway.dialects.foreign import is_off_by_habit, refuse_foreign_fields
 from modelway.dialects.openai_chat.wire import NAME
 from modelway.errors import InvalidRequest
 from modelway.types import (
@@ -23,6 +24,9 @@ from modelway.types import (
     ToolChoice,
 )
 
+# What OpenAI's other format says with the same word.
+_SHARED = ("verbosity",)
+
 
 def encode_request(
     request: ChatRequest,
@@ -34,7 +38,7 @@ def encode_request(
     """The JSON body for the upstream.
 
     `include_usage` asks the upstream to count tokens in a stream, whether the caller did or not.
-    `drop` names fields that this upstream refuses.
+    `drop` names fields that this upstream refuses. InvalidRequest for what it cannot be told.
     """
     body: dict[str, Any] = {
         "model": request.model,
@@ -42,8 +46,10 @@ def encode_request(
         "stream": request.stream,
     }
     body |= _params(request.params, max_tokens_field)
-    if request.dialect == NAME:
-        body |= request.extra
+    body |= _own_fields(request)
+    if is_off_by_habit(request):
+        # Models that never think refuse the very word.
+        del body["reasoning_effort"]
     if not request.stream:
         body.pop("stream_options", None)
     elif include_usage:
@@ -51,6 +57,13 @@ def encode_request(
     for name in drop:
         body.pop(name, None)
     return msgspec.json.encode(body)
+
+
+def _own_fields(request: ChatRequest) -> dict[str, Any]:
+    if request.dialect == NAME:
+        return request.extra
+    refuse_foreign_fields(request, NAME, request.provider or "this provider", told=_SHARED)
+    return {name: request.extra[name] for name in _SHARED if name in request.extra}
 
 
 def _message(message: Message) -> dict[str, Any]:

@@ -9,12 +9,16 @@ from typing import Any
 import msgspec
 
 from modelway.dialects.anthropic_messages.thinking import EFFORTS, thinking_fields
+from modelway.dialects.foreign import (
+    is_off_by_habit,
+    refuse_foreign_fields,
+    refuse_foreign_messages,
+)
 from modelway.dialects.replay import Block, replayed
 from modelway.dialects.translation import (
     arguments_object,
     inline,
     plain_id,
-    refuse_foreign_fields,
     refuse_other_part,
     refuse_params,
     refuse_part,
@@ -67,6 +71,7 @@ _DOCUMENTS = {
 def encode_request(request: ChatRequest) -> bytes:
     """The JSON body; InvalidRequest for what the upstream cannot be told."""
     refuse_foreign_fields(request, UPSTREAM, UPSTREAM)
+    refuse_foreign_messages(request, UPSTREAM, UPSTREAM)
     _refuse_params(request.params)
     body: dict[str, Any] = {"messages": _Turns(request).written()}
     said = (message for message in request.messages if message.role in _INSTRUCTIONS)
@@ -112,7 +117,7 @@ def _limits(params: Params) -> dict[str, Any]:
 def _thinking(request: ChatRequest, body: dict[str, Any]) -> dict[str, Any]:
     """Claude is told in its own words; other models know at most an effort."""
     effort = request.params.reasoning_effort
-    if effort is None:
+    if effort is None or ("claude" not in request.model and is_off_by_habit(request)):
         return {}
     if "claude" in request.model:
         limit = request.params.max_tokens or MAX_TOKENS_TO_THINK
