@@ -1,5 +1,6 @@
 """Durable memory: turns, history, forks, and the lease that lets one turn at a time in."""
 
+from modelway.conversations.calls import refuse_nameless_results
 from modelway.conversations.ephemeral import Ephemeral
 from modelway.conversations.export import export_json, export_markdown
 from modelway.conversations.records import (
@@ -27,4 +28,5 @@ __all__ = [
     "TurnRecord",
     "export_json",
     "export_markdown",
+    "refuse_nameless_results",
 ]

@@ -29,6 +29,7 @@ from modelway.types import (
 Recorded = Union[TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta, Citation]
 
 _encoder = msgspec.json.Encoder()
+_sorted_encoder = msgspec.json.Encoder(order="sorted")
 _message_decoder = msgspec.json.Decoder(Message)
 _messages_decoder = msgspec.json.Decoder(tuple[Message, ...])
 _deltas_decoder = msgspec.json.Decoder(tuple[Recorded, ...])
@@ -221,7 +222,18 @@ def _key(message: Message) -> bytes:
                 content = ""
             case (TextPart(text=only),):
                 content = only
-    return _encoder.encode((message.role, content, message.name, message.tool_calls, message.tool_call_id))
+    # Ids of calls say nothing, and some clients make up their own whenever they send the history.
+    name = "" if message.role == "tool" else message.name
+    calls = [(call.name, _arguments(call.arguments)) for call in message.tool_calls]
+    return _encoder.encode((message.role, content, name, calls))
+
+
+def _arguments(text: str) -> Any:
+    """What arguments say, however they are spaced and escaped: a client may write them anew."""
+    try:
+        return _sorted_encoder.encode(msgspec.json.decode(text))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+        return text
 
 
 def _rest(message: Message) -> bytes | None:

@@ -25,6 +25,7 @@ from modelway.errors import StoreUnavailable
 _UPGRADES = {
     1: (
         "ALTER TABLE conversations ADD COLUMN hidden BOOLEAN NOT NULL DEFAULT 0",
+        "ALTER TABLE conversations ADD COLUMN metadata BLOB",
         "ALTER TABLE turns ADD COLUMN asked BLOB",
         "DROP INDEX conversations_by_time",
         "CREATE INDEX conversations_by_time ON conversations (caller, hidden, updated_at, id)",

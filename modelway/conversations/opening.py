@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from modelway.conversations import codec
+from modelway.conversations.calls import with_stored_ids
 from modelway.conversations.closing import end_lost_turn
 from modelway.conversations.codec import Row, SavedState
 from modelway.conversations.instructing import in_force, is_passing
@@ -17,6 +18,7 @@ from modelway.conversations.ledger import Ledger
 from modelway.conversations.lines import busy
 from modelway.conversations.matching import Path, Placement, place
 from modelway.conversations.paths import Paths, append
+from modelway.conversations.reading import not_found
 from modelway.conversations.recalling import Found, find_turn, own_name, refuse_failed
 from modelway.types import Message
 
@@ -27,7 +29,8 @@ class Asked(Struct, frozen=True, kw_only=True):
     """A request as the store takes it.
 
     It goes on after the turn `after`, or else in the conversation `name`, or else in one of its own.
-    `instructions` is empty where the request had none; `asked`: see ChatRequest.echo.
+    `instructions` is empty where the request had none; `asked`: see ChatRequest.echo. `is_new`: the rows
+    are not compared with what is stored, and the conversation is there.
     """
 
     turn: str
@@ -39,6 +42,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     lease_s: float
     after: str = ""
     asked: bytes | None = None
+    is_new: bool = False
 
 
 class Opened(Struct, frozen=True, kw_only=True):
@@ -79,6 +83,10 @@ class _Standing(Struct, frozen=True):
     hidden: bool = False
 
 
+# The stored path that the turn goes on from, and what it adds.
+_Placed = tuple[Path, list[Row]]
+
+
 class Opener:
     """Opens turns for one holder. `is_gone` tells whether a turn's holder has ended."""
 
@@ -90,17 +98,24 @@ class Opener:
     def open(self, ledger: Ledger, asked: Asked) -> Opened:
         """Open a turn; raises ConversationBusy where another one holds the conversation."""
         if asked.after:
-            return self._record(ledger, asked, self._stand_after(ledger, asked))
+            standing = self._stand_after(ledger, asked)
+            return self._record(ledger, asked, standing, self._place(ledger, asked, standing))
         standing = self._find(ledger, asked.caller, asked.name) if asked.name else None
+        if standing is None and asked.is_new:
+            raise not_found(asked.name)
         if standing is None:
-            return self._record(ledger, asked, self._create(ledger, asked))
+            placed: _Placed = ((), with_stored_ids((), (), asked.rows))
+            return self._record(ledger, asked, self._create(ledger, asked), placed)
         if standing.lease_turn is not None:
             if not self._has_lapsed(standing):
                 raise busy()
             end_lost_turn(ledger, self._paths, standing.id, standing.lease_turn, asked.now)
             standing = self._find(ledger, asked.caller, asked.name) or standing
+        placed = self._place(ledger, asked, standing)
         self._take_lease(ledger, asked, standing)
-        return self._record(ledger, asked, standing)
+        if not standing.title:
+            ledger.run(ledger.sql.set_title, {"conversation": standing.id, "title": _title(asked.rows)})
+        return self._record(ledger, asked, standing, placed)
 
     def _stand_after(self, ledger: Ledger, asked: Asked) -> _Standing:
         """Where a turn stands that goes on after another: where that is the newest, in its conversation."""
@@ -184,16 +199,16 @@ class Opener:
                 "lease_until": time.time() + asked.lease_s,
                 "lease_turn": asked.turn,
                 "hidden": standing.hidden,
+                "metadata": None,
             },
         )
 
-    def _record(self, ledger: Ledger, asked: Asked, standing: _Standing) -> Opened:
-        placement = self._place(ledger, asked, standing)
-        new = asked.rows[placement.known :]
-        path = placement.base + append(ledger, new, placement.base, tree=standing.tree, turn=asked.turn)
+    def _record(self, ledger: Ledger, asked: Asked, standing: _Standing, placed: _Placed) -> Opened:
+        base, new = placed
+        path = base + append(ledger, new, base, tree=standing.tree, turn=asked.turn)
         instructions, in_force = _instruct(ledger, asked, standing)
-        _insert_turn(ledger, asked, standing.id, placement.base, path, in_force)
-        self._paths.keep(path, instead_of=placement.base)
+        _insert_turn(ledger, asked, standing.id, base, path, in_force)
+        self._paths.keep(path, instead_of=base)
         return Opened(
             turn=asked.turn,
             conversation=standing.id,
@@ -202,19 +217,24 @@ class Opener:
             hidden=standing.hidden,
             tree=standing.tree,
             path=path,
-            new_from=_first_unanswered(path, len(placement.base)),
+            new_from=_first_unanswered(path, len(base)),
             instructions=instructions,
             in_force=in_force,
-            state=_current_state(standing, placement.base, in_force),
+            state=_current_state(standing, base, in_force),
         )
 
-    def _place(self, ledger: Ledger, asked: Asked, standing: _Standing) -> Placement:
+    def _place(self, ledger: Ledger, asked: Asked, standing: _Standing) -> _Placed:
+        placement = self._placement(ledger, asked, standing)
+        known, new = asked.rows[: placement.known], asked.rows[placement.known :]
+        return placement.base, with_stored_ids(known, placement.base, new)
+
+    def _placement(self, ledger: Ledger, asked: Asked, standing: _Standing) -> Placement:
         def find(hash: bytes) -> int | None:
             found: Any = ledger.one(ledger.sql.find_message, {"tree": standing.tree, "hash": hash})[0]
             return None if found is None else int(found)
 
         path = () if standing.head is None else self._paths.read(ledger, standing.head)
-        if asked.after:
+        if asked.after or asked.is_new:
             return Placement(path, 0)
         return place(path, asked.rows, find, lambda head: self._paths.read(ledger, head))
 

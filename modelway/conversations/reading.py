@@ -34,7 +34,7 @@ def show_conversation(ledger: Ledger, caller: str, name: str) -> Conversation:
     row = ledger.one(ledger.sql.show_conversation, {"caller": caller, "name": name})
     if row is None:
         raise not_found(name)
-    id, tree_id, head, title, created_at, updated_at, in_force = row
+    id, tree_id, head, title, created_at, updated_at, in_force, metadata = row
     tree = Tree(ledger, tree_id)
     shown = tree.messages_of(id, head)
     turns = tree.turns_of(id, shown)
@@ -45,6 +45,7 @@ def show_conversation(ledger: Ledger, caller: str, name: str) -> Conversation:
         title=title,
         created_at=created_at,
         updated_at=updated_at,
+        metadata=codec.decode_asked(metadata),
         instructions=instructions.get(in_force, ()),
         messages=tuple(messages[one] for one in sorted_path(tree, head)),
         turns=tuple(_records(ledger, tree, turns, shown, messages, instructions)),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple, cast
 
 from modelway.conversations import codec
+from modelway.conversations.instructing import is_passing
 from modelway.conversations.ledger import Ledger
 from modelway.conversations.lines import busy
-from modelway.conversations.reading import message_name, text_so_far
+from modelway.conversations.reading import message_name, not_found, text_so_far
 from modelway.conversations.records import Kept, TurnRecord, TurnStatus
 from modelway.conversations.trees import TurnRow
 from modelway.conversations.upkeep import remove
@@ -94,6 +95,28 @@ def show_turn(ledger: Ledger, caller: str, id: str) -> Kept:
     )
     name = "" if found.hidden else found.name
     return Kept(turn=record, conversation_id=name, asked=codec.decode_asked(turn.asked))
+
+
+def show_messages(ledger: Ledger, caller: str, name: str) -> list[tuple[str, Message]]:
+    """The instructions and the current path of a conversation with their ids; raises ConversationNotFound."""
+    row = ledger.one(ledger.sql.show_conversation, {"caller": caller, "name": name})
+    if row is None:
+        raise not_found(name)
+    _, tree, head, _, _, _, in_force, _ = row
+    instructing = dict(ledger.all(ledger.sql.read_instructions, {"tree": tree}))
+    told = codec.decode_messages(instructing.get(in_force))
+    path = ledger.all(ledger.sql.read_path, {"head": head})
+    written = [(f"{id:x}", codec.message_of(role, text, rest)) for id, _, role, text, rest in path]
+    return lasting(told, in_force) + written
+
+
+def lasting(instructions: tuple[Message, ...], row: int | None) -> list[tuple[str, Message]]:
+    """The instructions of a row that the next turn inherits, with their names."""
+    return [
+        (f"{row:x}-{number}", message)
+        for number, message in enumerate(instructions)
+        if not is_passing(message)
+    ]
 
 
 def forget_turn(ledger: Ledger, caller: str, id: str) -> None:

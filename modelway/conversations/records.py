@@ -81,7 +81,7 @@ class Conversation(Struct, frozen=True, kw_only=True):
     """Everything about one conversation.
 
     `messages` is the current path without the instructions; `tree` holds the messages of all branches
-    and of failed turns, parents first.
+    and of failed turns, parents first. `metadata` is what the caller has noted about it.
     """
 
     conversation_id: str
@@ -93,6 +93,7 @@ class Conversation(Struct, frozen=True, kw_only=True):
     turns: tuple[TurnRecord, ...]
     branches: tuple[Branch, ...]
     tree: tuple[StoredMessage, ...]
+    metadata: dict[str, str] = {}
 
 
 class Match(Struct, frozen=True, kw_only=True):

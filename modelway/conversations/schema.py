@@ -49,6 +49,7 @@ conversations = Table(
     Column("lease_until", Float),
     Column("lease_turn", Text),
     Column("hidden", Boolean, nullable=False),
+    Column("metadata", LargeBinary),
     UniqueConstraint("caller", "name"),
 )
 Index(

@@ -52,6 +52,8 @@ class Statements(Struct, frozen=True, kw_only=True):
     drop_checkpoints: str
     list_conversations: str
     show_conversation: str
+    set_metadata: str
+    set_title: str
     find_turn: str
     forget_turn: str
     drop_state: str
@@ -143,9 +145,17 @@ def compose(dialect: Dialect) -> Statements:
         drop_checkpoints=text(delete(checkpoints).where(checkpoints.c.turn == bindparam("turn"))),
         list_conversations=text(_list_conversations()),
         show_conversation=text(
-            select(c.id, c.tree, c.head, c.title, c.created_at, c.updated_at, c.instructions).where(
-                c.caller == bindparam("caller"), c.name == bindparam("name"), ~c.hidden
-            )
+            select(
+                c.id, c.tree, c.head, c.title, c.created_at, c.updated_at, c.instructions, c.metadata
+            ).where(c.caller == bindparam("caller"), c.name == bindparam("name"), ~c.hidden)
+        ),
+        set_metadata=text(
+            update(conversations)
+            .where(c.caller == bindparam("of"), c.name == bindparam("called"), ~c.hidden)
+            .values(metadata=bindparam("metadata"))
+        ),
+        set_title=text(
+            update(conversations).where(c.id == bindparam("conversation")).values(title=bindparam("title"))
         ),
         find_turn=text(_find_turn()),
         forget_turn=text(update(turns).where(t.id == bindparam("turn")).values(asked=null())),

@@ -26,15 +26,21 @@ from modelway.conversations.lines import Lines
 from modelway.conversations.opening import Asked, Opened, Opener
 from modelway.conversations.paths import Paths
 from modelway.conversations.reading import list_conversations, show_conversation
-from modelway.conversations.recalling import forget_turn, history_after, show_turn
+from modelway.conversations.recalling import (
+    forget_turn,
+    history_after,
+    lasting,
+    show_messages,
+    show_turn,
+)
 from modelway.conversations.recorder import Recorder
 from modelway.conversations.records import Conversation, Kept, Match, Summary
 from modelway.conversations.search import find, index_some
 from modelway.conversations.turn import Turn
-from modelway.conversations.upkeep import delete, fork, try_to_write
+from modelway.conversations.upkeep import create, delete, fork, set_metadata, try_to_write
 from modelway.conversations.writer import Writer
 from modelway.errors import ConversationBusy, InvalidRequest, StoreUnavailable
-from modelway.types import ChatRequest
+from modelway.types import ChatRequest, Message
 
 if TYPE_CHECKING:
     from modelway.conversations.database import Database
@@ -94,6 +100,38 @@ class Conversations:
         conversation that no list shows. Raises ConversationBusy where another turn holds it for longer than
         `wait_s`, InvalidRequest where the conversation's id or a message cannot be stored.
         """
+        return await self._open(caller, request, is_new=False)
+
+    async def create(self, caller: str, name: str, metadata: dict[str, str]) -> None:
+        """Begin an empty conversation under a name that is not taken."""
+        noted = codec.encode_asked(metadata or None)
+        await self._writer.submit(lambda ledger: create(ledger, caller, name, noted, time.time()))
+
+    async def annotate(self, caller: str, conversation_id: str, metadata: dict[str, str]) -> None:
+        """Replace what the caller has noted about a conversation; raises ConversationNotFound."""
+        noted = codec.encode_asked(metadata or None)
+        await self._writer.submit(lambda ledger: set_metadata(ledger, caller, conversation_id, noted))
+
+    async def add(
+        self, caller: str, conversation_id: str, messages: tuple[Message, ...]
+    ) -> Sequence[tuple[str, Message]]:
+        """Put messages at the end of a conversation without an answer; gives each with its name.
+
+        Raises ConversationNotFound, and what open_turn raises.
+        """
+        request = ChatRequest(messages=messages, conversation_id=conversation_id)
+        turn = await self._open(caller, request, is_new=True)
+        await turn.finish("", "")
+        instructions, chain = split_instructions(messages)
+        told = lasting(turn.opened.instructions, turn.opened.in_force) if instructions else []
+        added = turn.opened.path[len(turn.opened.path) - len(chain) :]
+        return [*told, *((f"{node.id:x}", node.message) for node in added)]
+
+    async def messages(self, caller: str, conversation_id: str) -> Sequence[tuple[str, Message]]:
+        """The instructions and the current path, each message with a name; raises ConversationNotFound."""
+        return await self._read(lambda ledger: show_messages(ledger, caller, conversation_id))
+
+    async def _open(self, caller: str, request: ChatRequest, *, is_new: bool) -> Turn:
         if request.conversation_id or not request.store:
             check_conversation_id(request.conversation_id)
         instructions, chain = split_instructions(request.messages)
@@ -109,6 +147,7 @@ class Conversations:
             lease_s=self._settings.lease_s,
             after=request.after_turn,
             asked=codec.encode_asked(request.echo),
+            is_new=is_new,
         )
         line = (caller, request.conversation_id or asked.turn)
         await self._lines.enter(line, self._settings.wait_s)

@@ -16,7 +16,7 @@ def fork(ledger: Ledger, caller: str, name: str, new_name: str, at_turn: str, no
         raise not_found(name)
     if ledger.one(ledger.sql.show_conversation, {"caller": caller, "name": new_name}) is not None:
         raise InvalidRequest(f'there is a conversation "{new_name}" already', param="conversation_id")
-    id, tree, head, title, _, _, instructions = row
+    id, tree, head, title, _, _, instructions, _ = row
     if at_turn:
         turn = _turn(Tree(ledger, tree), id, head, at_turn)
         head, instructions = turn.end, turn.instructions
@@ -37,9 +37,41 @@ def fork(ledger: Ledger, caller: str, name: str, new_name: str, at_turn: str, no
             "lease_until": None,
             "lease_turn": None,
             "hidden": False,
+            "metadata": None,
         },
     )
     return Summary(conversation_id=new_name, title=title, created_at=now, updated_at=now)
+
+
+def create(ledger: Ledger, caller: str, name: str, metadata: bytes | None, now: float) -> None:
+    """An empty conversation; its first turn gives it a title."""
+    id = ledger.new_id()
+    ledger.run(
+        ledger.sql.insert_conversation,
+        {
+            "id": id,
+            "tree": id,
+            "caller": caller,
+            "name": name,
+            "title": "",
+            "head": None,
+            "instructions": None,
+            "state": None,
+            "created_at": now,
+            "updated_at": now,
+            "lease_owner": None,
+            "lease_until": None,
+            "lease_turn": None,
+            "hidden": False,
+            "metadata": metadata,
+        },
+    )
+
+
+def set_metadata(ledger: Ledger, caller: str, name: str, metadata: bytes | None) -> None:
+    """Replace what a caller has noted about a conversation; raises ConversationNotFound."""
+    if not ledger.run(ledger.sql.set_metadata, {"of": caller, "called": name, "metadata": metadata}):
+        raise not_found(name)
 
 
 def delete(ledger: Ledger, caller: str, name: str) -> None:

@@ -18,6 +18,7 @@ from modelway.errors import GatewayError, InternalError, MethodNotAllowed, NotFo
 from modelway.gateway import Gateway
 from modelway.server.catalogue import Catalogue
 from modelway.server.chat import ChatEndpoint
+from modelway.server.conversation_items import ItemEndpoints
 from modelway.server.conversations import ConversationEndpoints
 from modelway.server.dialect import Dialect
 from modelway.server.exchange import ClientGone, Exchange, Receive, Scope, Send
@@ -57,6 +58,7 @@ def routes(
     others: Mapping[str, ChatEndpoint],
     catalogue: Catalogue,
     conversations: ConversationEndpoints,
+    items: ItemEndpoints,
     responses: ResponseEndpoints,
     ollama: OllamaEndpoints,
 ) -> list[Route]:
@@ -79,10 +81,15 @@ def routes(
         Route("/v1/providers", catalogue.providers),
         Route("/v1/providers/{name}", catalogue.provider),
         Route("/v1/conversations", conversations.list),
+        Route("/v1/conversations", items.create, methods=["POST"]),
         Route("/v1/conversations/{id}", conversations.show),
+        Route("/v1/conversations/{id}", items.update, methods=["POST"]),
         Route("/v1/conversations/{id}", conversations.delete, methods=["DELETE"]),
         Route("/v1/conversations/{id}/export", conversations.export),
         Route("/v1/conversations/{id}/fork", conversations.fork, methods=["POST"]),
+        Route("/v1/conversations/{id}/items", items.page),
+        Route("/v1/conversations/{id}/items", items.add, methods=["POST"]),
+        Route("/v1/conversations/{id}/items/{item_id}", items.item),
         Route("/openapi.json", openapi_endpoint),
         Route("/healthz", catalogue.health),
         Route("/readyz", catalogue.ready),
@@ -114,9 +121,10 @@ class Application:
         self._chat = chat(openai_chat)
         others = {path: chat(dialect) for path, dialect in DIALECTS.items()}
         endpoints = ConversationEndpoints(gateway.conversations, max_body_bytes=settings.max_body_bytes)
+        items = ItemEndpoints(gateway.conversations, max_body_bytes=settings.max_body_bytes)
         responses = ResponseEndpoints(gateway.conversations)
         ollama = OllamaEndpoints(gateway)
-        own = routes(self._chat, others, Catalogue(gateway), endpoints, responses, ollama)
+        own = routes(self._chat, others, Catalogue(gateway), endpoints, items, responses, ollama)
         relay = RelayEndpoint(gateway, own, max_body_bytes=settings.max_body_bytes)
         self.routes = [*own, Route("/v1/{path:path}", _FromExchange(relay), methods=RELAYED_METHODS)]
         self._guard = Guard(settings, relay.has)

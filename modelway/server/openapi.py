@@ -44,6 +44,11 @@ def _query(name: str, description: str) -> dict[str, Any]:
     return {"name": name, "in": "query", "description": description, "schema": _STRING}
 
 
+_PAGE = (
+    _query("limit", "how many, 1 to 100"),
+    _query("order", "asc or desc"),
+    _query("after", "the last id of the page before"),
+)
 _REFRESH = _query("refresh", "true: ask the upstreams anew for their models")
 
 
@@ -80,15 +85,7 @@ _PATHS: dict[str, Any] = {
         "post": _operation("Refused: there are no responses in the background", params=(_path("id"),))
     },
     "/v1/responses/{id}/input_items": {
-        "get": _operation(
-            "What a response answers",
-            params=(
-                _path("id"),
-                _query("limit", "how many, 1 to 100"),
-                _query("order", "asc or desc"),
-                _query("after", "the last id of the page before"),
-            ),
-        )
+        "get": _operation("What a response answers", params=(_path("id"), *_PAGE))
     },
     "/v1/messages": _in_format_of("Anthropic"),
     "/api/chat": _in_format_of("Ollama"),
@@ -108,11 +105,20 @@ _PATHS: dict[str, Any] = {
                 _query("before", "the last id of the page before"),
                 _query("q", "a text to search for"),
             ),
-        )
+        ),
+        "post": _operation("A conversation with a new id, as OpenAI's Conversations API has it"),
     },
     "/v1/conversations/{id}": {
         "get": _operation("One conversation, its messages and turns", params=(_path("id"),)),
+        "post": _operation("Replace the metadata", params=(_path("id"),)),
         "delete": _operation("Forget a conversation", params=(_path("id"),)),
+    },
+    "/v1/conversations/{id}/items": {
+        "get": _operation("Items of the current branch", params=(_path("id"), *_PAGE)),
+        "post": _operation("Put items at the end, without an answer", params=(_path("id"),)),
+    },
+    "/v1/conversations/{id}/items/{item_id}": {
+        "get": _operation("One item", params=(_path("id"), _path("item_id")))
     },
     "/v1/conversations/{id}/export": {
         "get": _operation("One conversation as a file", params=(_path("id"), _query("format", "json or md")))

@@ -14,10 +14,8 @@ from modelway.dialects.envelope import Envelope
 from modelway.dialects.openai_responses import Status
 from modelway.errors import InvalidRequest, error_class
 from modelway.server.exchange import Exchange
+from modelway.server.pages import page_of
 from modelway.types import FinishReason
-
-MAX_PAGE = 100
-DEFAULT_PAGE = "20"
 
 
 class ResponseEndpoints:
@@ -52,14 +50,8 @@ class ResponseEndpoints:
     async def input_items(self, request: Request) -> Response:
         """What the caller had sent, newest first unless `order` is "asc"."""
         kept = await self._find(request)
-        order = request.query_params.get("order", "desc")
-        if order not in ("asc", "desc"):
-            raise InvalidRequest('`order` must be "asc" or "desc"', param="order")
         items = openai_responses.input_items(_sent(kept), request.path_params["id"])
-        if order == "desc":
-            items.reverse()
-        page, has_more = _page(items, request)
-        return _json(openai_responses.encode_items(page, has_more=has_more))
+        return page_of(items, request)
 
     async def _find(self, request: Request) -> Kept:
         turn = openai_responses.turn_id(request.path_params["id"])
@@ -104,19 +96,6 @@ def _sent(kept: Kept) -> list[Any]:
     turn = kept.turn
     lasting = [message for message in turn.instructions if not is_passing(message)]
     return [*([] if turn.parent else lasting), *turn.messages]
-
-
-def _page(items: list[dict[str, Any]], request: Request) -> tuple[list[dict[str, Any]], bool]:
-    text = request.query_params.get("limit", DEFAULT_PAGE)
-    if not text.isdecimal() or len(text) > len(str(MAX_PAGE)) or not 1 <= int(text) <= MAX_PAGE:
-        raise InvalidRequest(f"`limit` must be an integer from 1 to {MAX_PAGE}", param="limit")
-    after = request.query_params.get("after", "")
-    ids = [item["id"] for item in items]
-    if after and after not in ids:
-        raise InvalidRequest("there is no such item", param="after")
-    begin = ids.index(after) + 1 if after else 0
-    end = begin + int(text)
-    return items[begin:end], end < len(items)
 
 
 def _caller(request: Request) -> str:

@@ -293,6 +293,7 @@ async def test_a_database_of_the_first_version_is_upgraded(tmp_path: Path) -> No
     with closing(sqlite3.connect(tmp_path / "kept" / "conversations.sqlite3")) as database, database:
         database.execute("DROP INDEX conversations_by_time")
         database.execute("ALTER TABLE conversations DROP COLUMN hidden")
+        database.execute("ALTER TABLE conversations DROP COLUMN metadata")
         database.execute("ALTER TABLE turns DROP COLUMN asked")
         database.execute("CREATE INDEX conversations_by_time ON conversations (caller, updated_at, id)")
         database.execute("PRAGMA user_version=1")

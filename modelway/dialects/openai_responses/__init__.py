@@ -11,14 +11,15 @@ from modelway.dialects.openai_responses.body import (
     encode_items,
     encode_response,
 )
-from modelway.dialects.openai_responses.items import input_items
-from modelway.dialects.openai_responses.read_request import decode_request
+from modelway.dialects.openai_responses.items import conversation_items, input_items
+from modelway.dialects.openai_responses.read_request import Noted, decode_conversation, decode_request
 from modelway.dialects.openai_responses.stream import EventEncoder
 from modelway.dialects.openai_responses.wire import (
     ID_PREFIX,
     KEEP_ALIVE,
     NAME,
     STREAM_TYPE,
+    Fields,
     Status,
     response_error,
     response_id,
@@ -32,7 +33,11 @@ __all__ = [
     "NAME",
     "STREAM_TYPE",
     "EventEncoder",
+    "Fields",
+    "Noted",
     "Status",
+    "conversation_items",
+    "decode_conversation",
     "decode_request",
     "encode_completion",
     "encode_deleted",

@@ -98,6 +98,11 @@ def input_items(messages: Iterable[Message], response_id: str) -> list[Fields]:
     return [item for message in messages for item in _input(message, names)]
 
 
+def conversation_items(messages: Iterable[tuple[str, Message]]) -> list[Fields]:
+    """What a conversation holds, as it is listed; each message with its name."""
+    return [item for name, message in messages for item in _input(message, Names(name))]
+
+
 def _input(message: Message, names: Names) -> Iterator[Fields]:
     match message.role:
         case "assistant":

@@ -27,10 +27,15 @@ def read_input(value: Any) -> tuple[Message, ...]:
         return (Message(role="user", content=value),)
     if not isinstance(value, list):
         raise wrong("input", "a string or an array of items")
+    return read_items(value, "input")
+
+
+def read_items(value: list[Any], path: str) -> tuple[Message, ...]:
+    """The messages of an array of items."""
     if len(value) > MAX_ITEMS:
-        raise wrong("input", f"an array of at most {MAX_ITEMS} items")
+        raise wrong(path, f"an array of at most {MAX_ITEMS} items")
     gathered = _Gathered()
-    items(value, "input", gathered.add)
+    items(value, path, gathered.add)
     return gathered.close()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from modelway.dialects.openai_responses.read_input import read_input
+from modelway.dialects.openai_responses.read_input import read_input, read_items
 from modelway.dialects.openai_responses.wire import NAME, turn_id
 from modelway.dialects.reading import (
     Fields,
@@ -74,6 +74,7 @@ _INCLUDABLE = {
 }
 
 T = TypeVar("T")
+Noted = tuple[tuple[Message, ...], dict[str, str] | None]
 
 
 def decode_request(body: bytes) -> ChatRequest:
@@ -107,6 +108,14 @@ def decode_request(body: bytes) -> ChatRequest:
         extra=fields,
         echo=echo,
     )
+
+
+def decode_conversation(body: bytes) -> Noted:
+    """Messages and metadata out of the body of a request about a conversation; None: it names none."""
+    fields = read_object(body or b"{}")
+    is_named = fields.get("metadata") is not None
+    metadata = _metadata(fields)
+    return read_items(take(fields, "items", list, []), "items"), metadata if is_named else None
 
 
 def _refuse(fields: Fields) -> None:
