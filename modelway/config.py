@@ -6,6 +6,7 @@ Every setting can be written in TOML under its section, or in the environment as
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import Struct, field
@@ -147,6 +148,12 @@ class ProviderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     headers: dict[str, str] | None = None
     supports: tuple[str, ...] | None = None
     any_llm: str | None = None
+
+
+def settings_of(name: str, providers: Mapping[str, ProviderSettings]) -> ProviderSettings:
+    """The settings under [providers.NAME], whose name may be written in any case."""
+    named = (settings for known, settings in providers.items() if known.casefold() == name.casefold())
+    return next(named, ProviderSettings())
 
 
 class RouteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

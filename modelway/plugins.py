@@ -8,11 +8,11 @@ from importlib.metadata import EntryPoint, entry_points
 
 from msgspec import Struct
 
-from modelway.config import ProviderSettings
+from modelway.config import ProviderSettings, settings_of
 from modelway.errors import GatewayError, ProviderNotConfigured
 from modelway.provider import Provider, ProviderInfo
 from modelway.providers.announced import Announced
-from modelway.providers.http import HTTPClient, redact
+from modelway.providers.http import HTTPClient, Secret
 
 GROUP = "modelway.providers"
 MAX_REASON = 300
@@ -52,7 +52,6 @@ def load_plugins(
     A name that is `taken` (in any case) stays with whom it belongs to. `key_lookup` takes the name of an
     environment variable and the path of a file, "" for none, and gives the key or "".
     """
-    own = {name.casefold(): chosen for name, chosen in settings.items()}
     used = {name.casefold() for name in taken}
     providers: list[Provider] = []
     for entry in entries:
@@ -61,14 +60,15 @@ def load_plugins(
             _log.warning("the plug-in %s is left out: another provider is called %s", entry.value, entry.name)
             continue
         used.add(name)
-        providers.append(_load(entry, _context(entry.name, own.get(name), http, key_lookup)))
+        providers.append(
+            _load(entry, _context(entry.name, settings_of(entry.name, settings), http, key_lookup))
+        )
     return providers
 
 
 def _context(
-    name: str, settings: ProviderSettings | None, http: HTTPClient, key_lookup: Callable[[str, str], str]
+    name: str, chosen: ProviderSettings, http: HTTPClient, key_lookup: Callable[[str, str], str]
 ) -> PluginContext:
-    chosen = settings or ProviderSettings()
 
     def key() -> str:
         return key_lookup(chosen.api_key_env or "", chosen.api_key_file or "")
@@ -103,7 +103,7 @@ def _without_key(reason: str, context: PluginContext) -> str:
         key = context.key()
     except GatewayError:
         key = ""
-    return " ".join(redact(reason, key).split())[:MAX_REASON]
+    return " ".join(Secret(key).out_of_text(reason).split())[:MAX_REASON]
 
 
 def _not_ready(entry: EntryPoint, reason: str) -> Provider:

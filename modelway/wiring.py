@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from modelway.config import ProviderSettings, Settings
+from modelway.config import Settings, settings_of
 from modelway.conversations import Conversations
 from modelway.errors import InvalidRequest, NotFound
 from modelway.gateway import Gateway
@@ -27,7 +26,7 @@ from modelway.providers.copilot.vault import system_vault
 from modelway.providers.gemini import Gemini
 from modelway.providers.http import HTTPClient
 from modelway.providers.local import Local
-from modelway.providers.lockchat import Lockchat, own_settings
+from modelway.providers.lockchat import Lockchat
 from modelway.providers.ollama import Ollama
 from modelway.providers.openai_compatible import OpenAICompatible, build_provider, load_presets
 from modelway.providers.vertex import Vertex
@@ -78,7 +77,7 @@ def build_providers(
         child,
         on_progress=on_progress,
     )
-    chosen = own_settings(settings.providers)
+    chosen = settings_of("Lockchat", settings.providers)
     lockchat = Lockchat(
         chosen, http=http, key=lambda: credential(chosen.api_key_env or "", chosen.api_key_file or "")
     )
@@ -96,13 +95,10 @@ def build_providers(
     )
     taken = {provider.info.name.casefold() for provider in providers}
     # Names are the same in any case: [providers.groq] changes the preset Groq.
-    own = {name.casefold(): name for name in settings.providers}
     known = {name.casefold() for name in presets}
     others = [*presets, *(name for name in settings.providers if name.casefold() not in known)]
     providers.extend(
-        build_provider(
-            name, presets.get(name), settings.providers.get(own.get(name.casefold(), "")), http, credential
-        )
+        build_provider(name, presets.get(name), settings_of(name, settings.providers), http, credential)
         for name in others
         if name.casefold() not in taken
     )
@@ -111,17 +107,13 @@ def build_providers(
 
 def build_native(settings: Settings, http: HTTPClient) -> list[Provider]:
     """The upstreams that are spoken to in formats of their own."""
-    own = {name.casefold(): chosen for name, chosen in settings.providers.items()}
-
-    def chosen(name: str) -> ProviderSettings:
-        return own.get(name.casefold(), ProviderSettings())
-
+    own = settings.providers
     return [
-        Anthropic(chosen("Anthropic"), http=http, key_lookup=credential),
-        Bedrock(chosen("Bedrock"), http=http, key_lookup=credential),
-        Gemini(chosen("Gemini"), http=http, key_lookup=credential),
-        Ollama(chosen("Ollama"), http=http, key_lookup=credential),
-        Vertex(chosen("Vertex"), settings.vertex, http=http, key_lookup=credential),
+        Anthropic(settings_of("Anthropic", own), http=http, key_lookup=credential),
+        Bedrock(settings_of("Bedrock", own), http=http, key_lookup=credential),
+        Gemini(settings_of("Gemini", own), http=http, key_lookup=credential),
+        Ollama(settings_of("Ollama", own), http=http, key_lookup=credential),
+        Vertex(settings_of("Vertex", own), settings.vertex, http=http, key_lookup=credential),
     ]
 
 
@@ -132,7 +124,7 @@ def build_any_llm(settings: Settings, taken: Collection[str]) -> list[Provider]:
         AnyLLM(
             name,
             chosen,
-            key=partial(credential, chosen.api_key_env or "", chosen.api_key_file or ""),
+            key_lookup=credential,
             timeout_s=settings.upstream.first_byte_timeout_s,
         )
         for name, chosen in settings.providers.items()

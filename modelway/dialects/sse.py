@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import TypeVar
 
 from msgspec import Struct
+
+T = TypeVar("T")
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
@@ -120,3 +124,9 @@ class LineDecoder:
         """Give the last line where no newline ended it."""
         rest, self._buffer = self._buffer.strip(), b""
         return [rest] if rest else []
+
+
+def then_raise(given: Iterable[T], error: Exception) -> Iterable[T]:
+    """What was read before a mistake in a stream, and then the error."""
+    yield from given
+    raise error

@@ -8,10 +8,17 @@ from contextlib import aclosing
 from msgspec import Struct
 
 from modelway.dialects import gemini
-from modelway.errors import GatewayError, UpstreamProtocolError
-from modelway.providers._own import kept_out_of_errors
-from modelway.providers._status import error_for_status, read_retry_after
-from modelway.providers.http import HTTPClient, Response
+from modelway.errors import GatewayError
+from modelway.providers._status import read_retry_after
+from modelway.providers.http import (
+    HTTPClient,
+    Response,
+    Secret,
+    errors_of,
+    events_of,
+    events_of_body,
+    good_response,
+)
 from modelway.types import ChatRequest, Event, Finish, UpstreamState
 
 DEFAULT_MODEL = "gemini-3.5-flash"
@@ -23,7 +30,7 @@ class Access(Struct, frozen=True):
     """How a provider is let in: the headers of a call, and the secret in them."""
 
     headers: Mapping[str, str]
-    secret: str
+    secret: Secret
 
 
 class Calls:
@@ -45,9 +52,14 @@ class Calls:
         body = gemini.encode_request(request, signatures)
         method = ":streamGenerateContent?alt=sse" if request.stream else ":generateContent"
         decoder = gemini.EventDecoder(self._name, max_event_bytes=self._http.settings.max_event_bytes)
-        with kept_out_of_errors(access.secret):
+        with access.secret.kept_out_of_errors():
             response = await self.call("POST", model_url + method, access, body)
-            async with aclosing(response), aclosing(_read(request, response, decoder)) as events:
+            read = (
+                events_of(response, decoder)
+                if request.stream
+                else events_of_body(response, decoder.read_whole)
+            )
+            async with aclosing(response), aclosing(read) as events:
                 async for event in events:
                     if isinstance(event, Finish) and (
                         state := _state(request, signatures, decoder.signatures)
@@ -57,49 +69,28 @@ class Calls:
 
     async def call(self, method: str, url: str, access: Access, body: bytes = b"") -> Response:
         """The response, when its status is a good one and it can be an answer."""
-        response = await self._http.request(method, url, headers=access.headers, body=body)
-        try:
-            if not 200 <= response.status < 300:
-                raise self._error(response, await response.error_body(), access.secret)
-            if response.content_type == "text/html":
-                raise UpstreamProtocolError(f"{self._name} answered with a web page", hint="check base_url")
-        except BaseException:
-            await response.aclose()
-            raise
-        return response
+        return await good_response(
+            self._http,
+            method,
+            url,
+            name=self._name,
+            headers=access.headers,
+            body=body,
+            secret=access.secret,
+            to_error=self._to_error,
+        )
 
-    def _error(self, response: Response, body: bytes, secret: str) -> GatewayError:
+    def _to_error(self, status: int, headers: Mapping[str, str], body: bytes) -> GatewayError:
         """What the reply stands for: by Google's own status, or else by that of HTTP."""
-        # Before the message is cut to size, which might leave half of the secret.
-        body = body.replace(secret.encode(), b"***")
         problem = gemini.read_problem(body)
-        error = gemini.problem_error(problem, self._name, credential_hint=self._credential_hint)
+        hint = self._credential_hint
+        error = gemini.problem_error(problem, self._name, credential_hint=hint)
         if error is None:
-            return error_for_status(
-                response.status,
-                response.headers,
-                body,
-                decode_error=gemini.decode_error,
-                name=self._name,
-                credential_hint=self._credential_hint,
-            )
+            to_error = errors_of(self._name, decode_error=gemini.decode_error, credential_hint=hint)
+            return to_error(status, headers, body)
         if error.retry_after is None:
-            error.retry_after = read_retry_after(response.headers)
+            error.retry_after = read_retry_after(headers)
         return error
-
-
-async def _read(
-    request: ChatRequest, response: Response, decoder: gemini.EventDecoder
-) -> AsyncGenerator[Event, None]:
-    if not request.stream:
-        for event in decoder.read_whole(await response.body()):
-            yield event
-        return
-    while chunk := await response.read():
-        for event in decoder.feed(chunk):
-            yield event
-    for event in decoder.close():
-        yield event
 
 
 def _signatures(request: ChatRequest) -> dict[str, str]:

@@ -47,13 +47,12 @@ def error_for_status(
     *,
     decode_error: Callable[[int, bytes], tuple[str, str]],
     name: str = "the upstream",
-    credential: str = "",
     credential_hint: str = "",
 ) -> GatewayError:
     """The error that an upstream's reply stands for.
 
-    `decode_error` reads message and code out of the body. `name` is the provider's. `credential` is
-    taken out of the message, as some upstreams repeat it; `credential_hint` says where it is set.
+    `decode_error` reads message and code out of the body. `name` is the provider's, `credential_hint`
+    says where its credential is set.
     """
     if 300 <= status < 400:
         return UpstreamProtocolError(
@@ -61,11 +60,8 @@ def error_for_status(
             hint="set base_url to where it leads",
             code="upstream_redirect",
         )
-    if credential:
-        # Before the message is cut to size, which might leave half of the credential.
-        body = body.replace(credential.encode(), b"***")
     text, code = decode_error(status, body)
-    message = f"{name} answered {status}: {redact(text, credential)}"
+    message = f"{name} answered {status}: {text}"
     retry_after = read_retry_after(headers)
     if status in {400, 413, 422} and _is_context_error(text, code):
         return ContextTooLong(message)
@@ -81,11 +77,6 @@ def error_for_status(
     if issubclass(kind, UpstreamError):
         return kind(message, retry_after=retry_after)
     return kind(message)
-
-
-def redact(text: str, credential: str) -> str:
-    """The text without the credential."""
-    return text.replace(credential, "***") if credential else text
 
 
 def read_retry_after(headers: Mapping[str, str]) -> float | None:

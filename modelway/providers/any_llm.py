@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
-from msgspec.structs import replace
 
 from modelway.config import ProviderSettings
 from modelway.dialects import openai_chat
@@ -23,7 +22,9 @@ from modelway.errors import (
     UpstreamUnreachable,
 )
 from modelway.provider import ProviderInfo
-from modelway.providers._status import error_for_status, redact
+from modelway.providers._redaction import Secret
+from modelway.providers._settings import KeyLookup, as_set, key_of
+from modelway.providers._status import error_for_status
 from modelway.types import ChatRequest, Event, Model, Params
 
 URL = "https://mozilla-ai.github.io/any-llm/"
@@ -91,45 +92,35 @@ class AnyLLM:
         name: str,
         settings: ProviderSettings,
         *,
-        key: Callable[[], str],
+        key_lookup: KeyLookup,
         timeout_s: float,
         connect: Connect = connect,
     ) -> None:
         self._kind = settings.any_llm or ""
         self._base_url = settings.base_url or ""
-        self._key = key
+        needed = bool(settings.needs_auth)
+        self._key = key_of(name, settings, (), key_lookup, needed=needed)
         self._timeout_s = timeout_s
         self._connect = connect
         self._sdk: tuple[str, Sdk, type[Exception]] | None = None
-        self._source = "file" if settings.api_key_file else "environment"
-        self._info = ProviderInfo(
+        info = ProviderInfo(
             name=name,
-            label=settings.label or f"{self._kind} through any-llm",
+            label=f"{self._kind} through any-llm",
             url=URL,
-            default_model=settings.default_model or "",
-            models=settings.models or (),
-            needs_auth=bool(settings.needs_auth),
-            supports=SUPPORTS if settings.supports is None else settings.supports,
+            needs_auth=needed,
+            supports=SUPPORTS,
             params=Params.__struct_fields__,
         )
+        self._info = as_set(info, settings)
 
     @property
     def info(self) -> ProviderInfo:
         """What this provider is; whether the SDK has all that it needs shows with the first request."""
-        try:
-            key = self._key()
-        except GatewayError as error:
-            return replace(self._info, ready=False, missing=error.explanation)
-        return replace(self._info, credential_source=self._source) if key else self._info
+        return self._key.told_in(self._info)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Answer the request with one call."""
-        key = self._key()
-        if self._info.needs_auth and not key:
-            raise SignInRequired(
-                f"{self._info.name} has no API key here",
-                hint=f"set [providers.{self._info.name}] api_key_env or api_key_file",
-            )
+        key = self._key.required()
         sdk, failure = await self._loaded(key)
         fields = msgspec.json.decode(openai_chat.encode_request(request, drop=("stream_options",)))
         try:
@@ -190,7 +181,7 @@ async def _close(held: Any) -> None:
 
 def _ours(error: Exception, name: str, key: str) -> GatewayError:
     """The SDK's error as ours: by the upstream's status, else by its class."""
-    said = redact(str(getattr(error, "message", "") or error), key)
+    said = Secret(key).out_of_text(str(getattr(error, "message", "") or error))
     kind = type(error).__name__
     if kind == "ContextLengthExceededError":
         return ContextTooLong(f"{name}: {said}")
@@ -206,6 +197,5 @@ def _ours(error: Exception, name: str, key: str) -> GatewayError:
         said.encode(),
         decode_error=lambda _status, body: (body.decode(), str(getattr(error, "code", None) or "")),
         name=name,
-        credential=key,
         credential_hint=f"check the key of [providers.{name}]",
     )

@@ -10,8 +10,8 @@ from modelway.config import ProviderSettings
 from modelway.dialects import gemini
 from modelway.provider import ProviderInfo, RelayReply, RelayRequest
 from modelway.providers._gemini import DEFAULT_MODEL, MODELS, SUPPORTS, Access, Calls
-from modelway.providers._own import KeyLookup, address_of, headers_of, kept_out_of_errors, key_of
-from modelway.providers.http import HTTPClient
+from modelway.providers._settings import KeyLookup, address_of, as_set, headers_of, key_of
+from modelway.providers.http import HTTPClient, Secret
 from modelway.types import ChatRequest, Event, Model
 
 NAME = "Gemini"
@@ -25,30 +25,26 @@ class Gemini:
     """The provider. An address that ends in /openai, as older settings have it, is taken without that."""
 
     def __init__(self, settings: ProviderSettings, *, http: HTTPClient, key_lookup: KeyLookup) -> None:
-        self._settings = settings
+        info = ProviderInfo(
+            name=NAME,
+            label="Google Gemini",
+            url=URL,
+            default_model=DEFAULT_MODEL,
+            models=MODELS,
+            needs_auth=True,
+            supports=SUPPORTS,
+            params=gemini.PARAMS,
+        )
+        self._info = as_set(info, settings)
         self._key = key_of(NAME, settings, KEY_VARIABLES, key_lookup)
-        self._headers = headers_of(settings)
+        self._headers = headers_of(settings.headers)
         self._base_url = address_of(NAME, settings, BASE_URL).removesuffix("/openai")
         self._calls = Calls(NAME, http=http, credential_hint=f"check the key: {self._key.hint}")
 
     @property
     def info(self) -> ProviderInfo:
         """What this provider is; not ready as long as it has no key."""
-        settings = self._settings
-        missing = self._key.missing()
-        return ProviderInfo(
-            name=NAME,
-            label=settings.label or "Google Gemini",
-            url=URL,
-            default_model=settings.default_model or DEFAULT_MODEL,
-            models=MODELS if settings.models is None else settings.models,
-            needs_auth=True,
-            credential_source=self._key.source(),
-            supports=SUPPORTS if settings.supports is None else settings.supports,
-            params=gemini.PARAMS,
-            ready=not missing,
-            missing=missing,
-        )
+        return self._key.told_in(self._info)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Answer the request with one call of the upstream."""
@@ -62,7 +58,7 @@ class Gemini:
         access = self._access()
         found: list[Model] = []
         page = ""
-        with kept_out_of_errors(access.secret):
+        with access.secret.kept_out_of_errors():
             for _ in range(MAX_PAGES):
                 url = f"{self._base_url}/models?pageSize=1000" + (f"&pageToken={quote(page)}" if page else "")
                 async with aclosing(await self._calls.call("GET", url, access)) as response:
@@ -76,8 +72,9 @@ class Gemini:
         """Pass on a request for any other address, embeddings for example, as OpenAI has it."""
         key = self._key.required()
         url = f"{self._base_url}/openai/{request.path}" + (f"?{request.query}" if request.query else "")
-        access = Access({"authorization": f"Bearer {key}", **self._headers, **request.headers}, key)
-        with kept_out_of_errors(key):
+        headers = {"authorization": f"Bearer {key}", **self._headers, **request.headers}
+        access = Access(headers, Secret(key))
+        with access.secret.kept_out_of_errors():
             return await self._calls.call(request.method, url, access, request.body)
 
     async def aclose(self) -> None:
@@ -85,7 +82,7 @@ class Gemini:
 
     def _access(self) -> Access:
         key = self._key.required()
-        return Access({"x-goog-api-key": key, **self._headers}, key)
+        return Access({"x-goog-api-key": key, **self._headers}, Secret(key))
 
 
 def _path(model: str) -> str:

@@ -9,7 +9,7 @@ import asyncio
 import re
 import ssl
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from modelway._version import __version__
 from modelway.config import UpstreamSettings
@@ -20,12 +20,32 @@ from modelway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from modelway.providers._calling import (
+    ToError,
+    errors_of,
+    events_of,
+    events_of_body,
+    good_response,
+    raise_for_status,
+)
 from modelway.providers._connection import Connection
 from modelway.providers._dial import Origin, Resolve, dial, parse_url, resolve
 from modelway.providers._inflate import Inflater
-from modelway.providers._status import error_for_status, redact
+from modelway.providers._redaction import NO_SECRET, Secret
 
-__all__ = ["HTTPClient", "Response", "parse_url", "raise_for_status", "redact"]
+__all__ = [
+    "NO_SECRET",
+    "HTTPClient",
+    "Response",
+    "Secret",
+    "ToError",
+    "errors_of",
+    "events_of",
+    "events_of_body",
+    "good_response",
+    "parse_url",
+    "raise_for_status",
+]
 
 MAX_IDLE_CONNECTIONS = 256
 MAX_IDLE_S = 55.0
@@ -294,28 +314,6 @@ class Response:
             f"{self.host} fell silent for {self._settings.idle_timeout_s:g} s inside its answer",
             code="upstream_stalled",
         )
-
-
-async def raise_for_status(
-    response: Response,
-    *,
-    decode_error: Callable[[int, bytes], tuple[str, str]],
-    name: str = "the upstream",
-    credential: str = "",
-    credential_hint: str = "",
-) -> None:
-    """Raise what a status outside 200 to 299 stands for; see `error_for_status`."""
-    if 200 <= response.status < 300:
-        return
-    raise error_for_status(
-        response.status,
-        response.headers,
-        await response.error_body(),
-        decode_error=decode_error,
-        name=name,
-        credential=credential,
-        credential_hint=credential_hint,
-    )
 
 
 class _Stale(Exception):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import aclosing
 from typing import Any
 from urllib.parse import quote
@@ -16,20 +16,19 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
-from modelway.config import ProviderSettings, UpstreamSettings
+from modelway.config import ProviderSettings, UpstreamSettings, settings_of
 from modelway.dialects import openai_chat
 from modelway.dialects.openai_chat.wire import error_in_stream
 from modelway.errors import (
     GatewayError,
     ModelNotFound,
     ProviderNotConfigured,
-    SignInRequired,
     UpstreamProtocolError,
 )
 from modelway.provider import ProviderInfo
 from modelway.providers._opening import ModelMissing, Opening
-from modelway.providers._secret import Secret
-from modelway.providers.http import HTTPClient, Response, parse_url, raise_for_status
+from modelway.providers._settings import Key, address_of, as_set, headers_of
+from modelway.providers.http import HTTPClient, Response, Secret, errors_of, events_of, good_response
 from modelway.settings import credential, load
 from modelway.types import ChatRequest, Event, Model, Params, TextDelta
 
@@ -68,7 +67,7 @@ def create_completion(
     limits, settings, found = UpstreamSettings(), ProviderSettings(base_url=base_url), ""
     if not base_url:
         loaded = load().settings
-        limits, settings = loaded.upstream, own_settings(loaded.providers)
+        limits, settings = loaded.upstream, settings_of(NAME, loaded.providers)
         found = credential(settings.api_key_env or "", settings.api_key_file or "")
     _endpoint(settings)
     key = auth or found
@@ -116,26 +115,20 @@ class Lockchat:
         self._info = _info(settings)
         self._settings = settings
         self._http = http
-        self._key = key
+        origin = "file" if settings.api_key_file else "environment"
+        self._key = Key(NAME, key, needed=self._info.needs_auth, origin=origin)
         self._max_attempts = max(1, max_attempts)
         self._first_pause_s = first_pause_s
-        own = {name.lower(): value for name, value in (settings.headers or {}).items()}
-        self._headers = {"content-type": "application/json", **own}
+        self._headers = headers_of(settings.headers)
 
     @property
     def info(self) -> ProviderInfo:
         """What this provider is, and where its key comes from."""
-        try:
-            has_key = bool(self._key())
-        except GatewayError as error:
-            return replace(self._info, ready=False, missing=error.explanation)
-        if not has_key:
-            return self._info
-        return replace(self._info, credential_source="file" if self._settings.api_key_file else "environment")
+        return self._key.told_in(self._info)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Answer the request; see the class."""
-        url, key = _endpoint(self._settings), self._require_key()
+        url, key = _endpoint(self._settings), self._key.required()
         secret = Secret(key)
         url += f"?auth={quote(key, safe='')}" if key else ""
         begun = False
@@ -144,7 +137,7 @@ class Lockchat:
                 try:
                     async with (
                         aclosing(await self._call(request, url, secret)) as response,
-                        aclosing(self._answer(request, response, secret)) as events,
+                        aclosing(self._answer(request, response)) as events,
                     ):
                         async for event in events:
                             begun = True
@@ -167,43 +160,28 @@ class Lockchat:
     async def aclose(self) -> None:
         """Nothing is held here: the connections belong to the shared HTTP client."""
 
-    def _require_key(self) -> str:
-        key = self._key()
-        if self.info.needs_auth and not key:
-            raise SignInRequired(
-                f"{NAME} has no key here", hint=f"set [providers.{NAME}] api_key_env or api_key_file"
-            )
-        return key
-
     async def _call(self, request: ChatRequest, url: str, secret: Secret) -> Response:
-        """The response, when its status is a good one and it can be an answer."""
         if request.params.temperature is None:
             request = replace(request, params=replace(request.params, temperature=TEMPERATURE))
         body = openai_chat.encode_request(
             replace(request, stream=True), include_usage=False, drop=("stream_options",)
         )
-        response = await self._http.request("POST", url, headers=self._headers, body=body)
-        try:
-            await raise_for_status(
-                response,
-                decode_error=lambda status, said: openai_chat.decode_error(status, secret.out_of(said)),
-                name=NAME,
-                credential_hint=f"check [providers.{NAME}] api_key_env or api_key_file",
-            )
-            if response.content_type == "text/html":
-                raise UpstreamProtocolError(f"{NAME} answered with a web page", hint="check base_url")
-        except BaseException:
-            await response.aclose()
-            raise
-        return response
+        return await good_response(
+            self._http,
+            "POST",
+            url,
+            name=NAME,
+            headers=self._headers,
+            body=body,
+            secret=secret,
+            to_error=errors_of(NAME, credential_hint=f"check the key: {self._key.hint}"),
+        )
 
-    async def _answer(
-        self, request: ChatRequest, response: Response, secret: Secret
-    ) -> AsyncGenerator[Event, None]:
+    async def _answer(self, request: ChatRequest, response: Response) -> AsyncGenerator[Event, None]:
         """The events of one call; the first is given when this certainly is an answer."""
         opening = Opening(request.model)
         try:
-            async with aclosing(self._read(request, response, opening, secret)) as events:
+            async with aclosing(self._read(request, response, opening)) as events:
                 async for event in events:
                     for given in opening.add(event):
                         yield given
@@ -213,77 +191,61 @@ class Lockchat:
             raise
 
     async def _read(
-        self, request: ChatRequest, response: Response, opening: Opening, secret: Secret
+        self, request: ChatRequest, response: Response, opening: Opening
     ) -> AsyncGenerator[Event, None]:
         """What comes, whether as a stream or as a JSON object in one piece."""
         speaks_it = request.dialect == openai_chat.NAME
-
-        def to_error(error: Any) -> GatewayError:
-            said = secret.out_of(msgspec.json.encode({"error": error}))
-            message, code = openai_chat.decode_error(response.status, said)
-            return error_in_stream({"message": message, "code": code})
-
         chunk = await _beginning(response)
         if chunk.lstrip(_BLANK).startswith(b"{"):
             body = chunk + await response.body()
-            for event in _whole(body, to_error, raw=speaks_it and not request.stream):
+            for event in _whole(body, raw=speaks_it and not request.stream):
                 yield event
             return
-        decoder = openai_chat.EventDecoder(
+        decoder = _Remembering(
+            opening,
             raw=speaks_it and request.stream,
             include_usage=request.include_usage,
             choices=request.params.n or 1,
             max_event_bytes=self._http.settings.max_event_bytes,
-            to_error=to_error,
         )
-        while chunk:
-            opening.remember(chunk)
-            events = decoder.feed(chunk)
-            if decoder.finished:
-                # Before the last event is given: whoever has seen it may close this generator.
-                response.finish()
-            for event in events:
+        async with aclosing(events_of(response, decoder, chunk)) as events:
+            async for event in events:
                 yield event
-            if decoder.finished:
-                return
-            chunk = await response.read()
-        for event in decoder.close():
-            yield event
 
 
-def own_settings(providers: Mapping[str, ProviderSettings]) -> ProviderSettings:
-    """The settings under [providers.Lockchat], its name in any case."""
-    named = (own for name, own in providers.items() if name.casefold() == NAME.casefold())
-    return next(named, ProviderSettings())
+class _Remembering(openai_chat.EventDecoder):
+    """Reads one streamed answer, whose bytes `opening` sees too."""
+
+    def __init__(self, opening: Opening, **options: Any) -> None:
+        super().__init__(**options)
+        self._opening = opening
+
+    def feed(self, chunk: bytes) -> Iterable[Event]:
+        self._opening.remember(chunk)
+        return super().feed(chunk)
 
 
 def _info(settings: ProviderSettings) -> ProviderInfo:
-    return ProviderInfo(
+    info = ProviderInfo(
         name=NAME,
-        label=settings.label or NAME,
+        label=NAME,
         url=URL,
-        default_model=settings.default_model or DEFAULT_MODEL,
-        models=MODELS if settings.models is None else settings.models,
+        default_model=DEFAULT_MODEL,
+        models=MODELS,
         needs_auth=bool(settings.needs_auth),
-        supports=("system",) if settings.supports is None else settings.supports,
+        supports=("system",),
         params=tuple(name for name in _parameters() if name in Params.__struct_fields__),
         ready=bool(settings.base_url),
         missing="" if settings.base_url else f"{NO_ADDRESS}: {SET_ADDRESS}",
     )
+    return as_set(info, settings)
 
 
 def _endpoint(settings: ProviderSettings) -> str:
     """The address of chat completions, if there can be one; any http(s) host is the user's own choice."""
-    base_url = (settings.base_url or "").rstrip("/").removesuffix("/v1")
-    if not base_url:
+    if not settings.base_url:
         raise ProviderNotConfigured(NO_ADDRESS, hint=SET_ADDRESS)
-    try:
-        parse_url(base_url)
-    except ProviderNotConfigured as error:
-        raise ProviderNotConfigured(f"[providers.{NAME}] base_url: {error.explanation}") from error
-    if "?" in base_url or "#" in base_url:
-        raise ProviderNotConfigured(f"[providers.{NAME}] base_url must not have a query or a fragment")
-    return base_url + "/v1/chat/completions"
+    return address_of(NAME, settings, "").removesuffix("/v1") + "/v1/chat/completions"
 
 
 async def _beginning(response: Response) -> bytes:
@@ -294,14 +256,14 @@ async def _beginning(response: Response) -> bytes:
     return start
 
 
-def _whole(body: bytes, to_error: Callable[[Any], GatewayError], *, raw: bool) -> Iterable[Event]:
+def _whole(body: bytes, *, raw: bool) -> Iterable[Event]:
     """The events of an answer in one piece; an error object has many shapes."""
     try:
         value = msgspec.json.decode(body.lstrip(_BLANK))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UpstreamProtocolError(f"{NAME} answered with what is neither a stream nor JSON") from error
     if not value.get("choices"):
-        raise to_error(value.get("error") or value)
+        raise error_in_stream(value.get("error") or value)
     return openai_chat.decode_completion(body, raw=raw)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -14,13 +15,19 @@ from modelway.errors import (
     ContextTooLong,
     GatewayError,
     ModelNotFound,
-    SignInRequired,
-    UpstreamProtocolError,
     UpstreamUnreachable,
 )
 from modelway.provider import ProviderInfo, RelayReply, RelayRequest
-from modelway.providers._own import KeyLookup, address_of, headers_of, kept_out_of_errors, key_of
-from modelway.providers.http import HTTPClient, Response, raise_for_status
+from modelway.providers._settings import KeyLookup, address_of, as_set, headers_of, key_of
+from modelway.providers.http import (
+    HTTPClient,
+    Response,
+    Secret,
+    errors_of,
+    events_of,
+    events_of_body,
+    good_response,
+)
 from modelway.types import ChatRequest, Event, Model
 
 NAME = "Ollama"
@@ -42,38 +49,37 @@ class Ollama:
     """
 
     def __init__(self, settings: ProviderSettings, *, http: HTTPClient, key_lookup: KeyLookup) -> None:
-        self._settings = settings
+        needed = bool(settings.needs_auth)
+        info = ProviderInfo(
+            name=NAME,
+            label=NAME,
+            url=URL,
+            finds_model=True,
+            needs_auth=needed,
+            supports=SUPPORTS,
+            params=ollama_chat.PARAMS,
+        )
+        self._info = as_set(info, settings)
         self._http = http
-        self._key = key_of(NAME, settings, (KEY_VARIABLE,), key_lookup)
-        self._headers = headers_of(settings)
+        self._key = key_of(NAME, settings, (KEY_VARIABLE,), key_lookup, needed=needed)
+        self._headers = headers_of(settings.headers)
         address = address_of(NAME, settings, BASE_URL)
         self._base_url = address.removesuffix("/v1").removesuffix("/api")
         self._first = ""
+        self._to_error = errors_of(
+            NAME, decode_error=ollama_chat.decode_error, credential_hint=f"check the key: {self._key.hint}"
+        )
 
     @property
     def info(self) -> ProviderInfo:
         """What this provider is; whether Ollama runs shows only when it is asked."""
-        settings = self._settings
-        missing = self._key.missing() if settings.needs_auth else ""
-        return ProviderInfo(
-            name=NAME,
-            label=settings.label or NAME,
-            url=URL,
-            default_model=settings.default_model or self._first,
-            models=settings.models or (),
-            finds_model=True,
-            needs_auth=bool(settings.needs_auth),
-            credential_source=self._key.source(),
-            supports=SUPPORTS if settings.supports is None else settings.supports,
-            params=ollama_chat.PARAMS,
-            ready=not missing,
-            missing=missing,
-        )
+        info = self._info
+        return self._key.told_in(replace(info, default_model=info.default_model or self._first))
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Answer the request with one call of the upstream."""
-        key = self._require_key()
-        with kept_out_of_errors(key):
+        key = self._key.required()
+        with Secret(key).kept_out_of_errors():
             model = request.model or await self._first_model()
             body = ollama_chat.encode_request(replace(request, model=model))
             try:
@@ -89,39 +95,28 @@ class Ollama:
 
     async def models(self) -> list[Model]:
         """The models that have been pulled, the newest first."""
-        key = self._require_key()
-        with kept_out_of_errors(key):
+        key = self._key.required()
+        with Secret(key).kept_out_of_errors():
             listed = await self._list("/api/tags", key)
         self._first = listed[0].id if listed else ""
         return listed
 
     async def relay(self, request: RelayRequest) -> RelayReply:
         """Pass on a request for any other address, embeddings for example, as OpenAI has it."""
-        key = self._require_key()
+        key = self._key.required()
         path = f"/v1/{request.path}" + (f"?{request.query}" if request.query else "")
-        with kept_out_of_errors(key):
+        with Secret(key).kept_out_of_errors():
             return await self._call(request.method, path, key, request.body, request.headers)
 
     async def aclose(self) -> None:
         """Nothing is held here: the connections belong to the shared HTTP client."""
 
-    async def _read(self, request: ChatRequest, response: Response) -> AsyncGenerator[Event, None]:
+    def _read(self, request: ChatRequest, response: Response) -> AsyncGenerator[Event, None]:
         raw = request.dialect == ollama_chat.NAME
         if not request.stream:
-            for event in ollama_chat.decode_completion(await response.body(), raw=raw):
-                yield event
-            return
-        decoder = ollama_chat.EventDecoder(raw=raw, max_event_bytes=self._http.settings.max_event_bytes)
-        while chunk := await response.read():
-            for event in decoder.feed(chunk):
-                if decoder.finished:
-                    # Before the last event is given: whoever has seen it may close this generator.
-                    response.finish()
-                yield event
-            if decoder.finished:
-                return
-        for event in decoder.close():
-            yield event
+            return events_of_body(response, partial(ollama_chat.decode_completion, raw=raw))
+        limit = self._http.settings.max_event_bytes
+        return events_of(response, ollama_chat.EventDecoder(raw=raw, max_event_bytes=limit))
 
     async def _first_model(self) -> str:
         """The first model that the server has."""
@@ -140,7 +135,7 @@ class Ollama:
         if model == self._first:
             self._first = ""
         try:
-            key = self._require_key()
+            key = self._key.required()
             has = [one.id for one in await self._list("/api/tags", key)]
             loaded = [one.id for one in await self._list("/api/ps", key)]
         except GatewayError:
@@ -158,31 +153,19 @@ class Ollama:
     async def _call(
         self, method: str, path: str, key: str, body: bytes = b"", headers: Mapping[str, str] = {}
     ) -> Response:
-        """The response, when its status is a good one and it can be an answer."""
         headers = {**({"authorization": f"Bearer {key}"} if key else {}), **self._headers, **headers}
         try:
-            response = await self._http.request(method, self._base_url + path, headers=headers, body=body)
+            return await good_response(
+                self._http,
+                method,
+                self._base_url + path,
+                name=NAME,
+                headers=headers,
+                body=body,
+                secret=Secret(key),
+                to_error=self._to_error,
+            )
         except UpstreamUnreachable as error:
             if error.code == UpstreamUnreachable.code:
                 error.hint = f"start it with `ollama serve`, or set [providers.{NAME}] base_url"
             raise
-        try:
-            await raise_for_status(
-                response,
-                decode_error=ollama_chat.decode_error,
-                name=NAME,
-                credential=key,
-                credential_hint=f"check the key: {self._key.hint}",
-            )
-            if response.content_type == "text/html":
-                raise UpstreamProtocolError(f"{NAME} answered with a web page", hint="check base_url")
-        except BaseException:
-            await response.aclose()
-            raise
-        return response
-
-    def _require_key(self) -> str:
-        key = self._key()
-        if self._settings.needs_auth and not key:
-            raise SignInRequired(f"{NAME} has no API key here", hint=self._key.hint)
-        return key

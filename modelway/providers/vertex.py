@@ -7,14 +7,16 @@ from contextlib import aclosing
 from functools import cached_property
 from urllib.parse import quote
 
+from msgspec.structs import replace
+
 from modelway.config import ProviderSettings, VertexSettings
 from modelway.dialects import gemini
 from modelway.errors import ProviderNotConfigured
 from modelway.provider import ProviderInfo
 from modelway.providers._gemini import DEFAULT_MODEL, MODELS, SUPPORTS, Access, Calls
 from modelway.providers._google_tokens import INSTALL, NO_EXTRA, SIGN_IN, GoogleTokens, has_extra
-from modelway.providers._own import KeyLookup, address_of, headers_of
-from modelway.providers.http import HTTPClient
+from modelway.providers._settings import KeyLookup, address_of, as_set, headers_of
+from modelway.providers.http import HTTPClient, Secret
 from modelway.types import ChatRequest, Event, Model
 
 NAME = "Vertex"
@@ -36,10 +38,22 @@ class Vertex:
         key_lookup: KeyLookup,
         has_extra: Callable[[], bool] = has_extra,
     ) -> None:
-        self._settings = settings
+        info = ProviderInfo(
+            name=NAME,
+            label="Google Vertex AI",
+            url=URL,
+            default_model=DEFAULT_MODEL,
+            # Gemini has the same names: they lead here only where the user says so.
+            models=(),
+            needs_auth=True,
+            credential_source="file" if settings.api_key_file else "",
+            supports=SUPPORTS,
+            params=gemini.PARAMS,
+        )
+        self._info = as_set(info, settings)
         self._location = place.location
         self._project = place.project or key_lookup(PROJECT_VARIABLE, "")
-        self._headers = headers_of(settings)
+        self._headers = headers_of(settings.headers)
         self._base_url = address_of(NAME, settings, _address(place.location))
         self._look_for_extra = has_extra
         file = settings.api_key_file or ""
@@ -49,22 +63,8 @@ class Vertex:
     @property
     def info(self) -> ProviderInfo:
         """What this provider is; whether there are credentials shows only when a token is fetched."""
-        settings = self._settings
         reason, remedy = self._missing
-        return ProviderInfo(
-            name=NAME,
-            label=settings.label or "Google Vertex AI",
-            url=URL,
-            default_model=settings.default_model or DEFAULT_MODEL,
-            # Gemini has the same names: they lead here only where the user says so.
-            models=settings.models or (),
-            needs_auth=True,
-            credential_source="file" if settings.api_key_file else "",
-            supports=SUPPORTS if settings.supports is None else settings.supports,
-            params=gemini.PARAMS,
-            ready=not reason,
-            missing=f"{reason}: {remedy}" if reason else "",
-        )
+        return replace(self._info, ready=not reason, missing=f"{reason}: {remedy}" if reason else "")
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Answer the request with one call of the upstream."""
@@ -72,14 +72,14 @@ class Vertex:
         if reason:
             raise ProviderNotConfigured(reason, hint=remedy)
         token = await self._tokens.token()
-        access = Access({"authorization": f"Bearer {token}", **self._headers}, token)
+        access = Access({"authorization": f"Bearer {token}", **self._headers}, Secret(token))
         async with aclosing(self._calls.answer(request, self._url(request.model), access)) as events:
             async for event in events:
                 yield event
 
     async def models(self) -> list[Model]:
         """The known ones: Vertex AI lists all that it could serve, not what the project may use."""
-        return [Model(id=name, owned_by="google") for name in self._settings.models or MODELS]
+        return [Model(id=name, owned_by="google") for name in self._info.models or MODELS]
 
     async def aclose(self) -> None:
         """Wait for no token any more; the connections belong to the shared HTTP client."""

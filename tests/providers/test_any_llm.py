@@ -53,8 +53,12 @@ WAYS = [
 
 @asynccontextmanager
 async def provider_of(upstream_url: str, way: Connect, **settings: Any) -> AsyncIterator[AnyLLM]:
-    own = ProviderSettings(any_llm="openai", base_url=upstream_url, default_model="model-a", **settings)
-    async with aclosing(AnyLLM("Mine", own, key=lambda: "key", timeout_s=5, connect=way)) as provider:
+    own = ProviderSettings(
+        any_llm="openai", base_url=upstream_url, default_model="model-a", api_key_env="KEY", **settings
+    )
+    async with aclosing(
+        AnyLLM("Mine", own, key_lookup=lambda env, file: "key", timeout_s=5, connect=way)
+    ) as provider:
         yield provider
 
 
@@ -125,7 +129,7 @@ async def test_without_any_llm_it_says_how_to_get_it() -> None:
 
 async def test_a_key_that_is_demanded_must_be_there() -> None:
     own = ProviderSettings(any_llm="openai", needs_auth=True)
-    provider = AnyLLM("Mine", own, key=lambda: "", timeout_s=5)
+    provider = AnyLLM("Mine", own, key_lookup=lambda env, file: "", timeout_s=5)
     async with aclosing(provider.stream(ask(stream=True))) as events:
         with pytest.raises(SignInRequired, match="api_key_env"):
             await anext(events)

@@ -499,7 +499,7 @@ def test_each_preset_is_in_the_documents_table_as_it_is(name: str) -> None:
 async def test_the_key_comes_from_the_presets_variable_or_the_users(
     upstream: FakeUpstream, http: HTTPClient
 ) -> None:
-    keys = {("OPENAI_API_KEY", ""): "preset", ("MY_KEY", ""): "mine", ("OPENAI_API_KEY", "/k"): "file"}
+    keys = {("OPENAI_API_KEY", ""): "preset", ("MY_KEY", ""): "mine", ("", "/k"): "file"}
     for settings, key in [
         (ProviderSettings(base_url=upstream.url), "preset"),
         (ProviderSettings(base_url=upstream.url, api_key_env="MY_KEY"), "mine"),

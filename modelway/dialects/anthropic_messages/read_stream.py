@@ -103,7 +103,7 @@ class EventDecoder:
                 data, event = _decode_one(server_event.data)
                 events += self._events(event)
             except GatewayError as error:
-                return _then_raise(self._with_raw(events, raw), error)
+                return sse.then_raise(self._with_raw(events, raw), error)
             if event.type == "message_stop":
                 return [*self._with_raw(events, raw), *self._finish()]
             if not self._raw:
@@ -172,8 +172,3 @@ def _decode_one(data: bytes) -> tuple[bytes, _ServerEvent]:
         return data, _decode(data)
     except (msgspec.DecodeError, RecursionError) as error:
         raise UpstreamProtocolError("the upstream sent a stream event that cannot be read") from error
-
-
-def _then_raise(events: Iterable[Event], error: GatewayError) -> Iterable[Event]:
-    yield from events
-    raise error

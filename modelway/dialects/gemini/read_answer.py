@@ -142,6 +142,8 @@ class EventDecoder:
         max_event_bytes: int = MAX_EVENT_BYTES,
         new_id: Callable[[], str] = new_call_id,
     ) -> None:
+        # Only the end of the body tells that nothing more comes.
+        self.finished = False
         self.signatures: dict[str, str] = {}
         self._name = name
         self._max_event_bytes = max_event_bytes

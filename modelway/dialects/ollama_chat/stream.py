@@ -65,14 +65,18 @@ class EventDecoder:
 
     def feed(self, chunk: bytes) -> Iterable[Event]:
         """Take bytes, cut anywhere; give the events that they complete, and only then raise."""
-        lines = [] if self.finished else self._lines.feed(chunk)
-        for line in lines:
-            yield from self._read(line)
-        if self._lines.pending > self._max_event_bytes:
-            raise UpstreamProtocolError(
-                f"the upstream sent a line of more than {self._max_event_bytes} bytes",
-                code="upstream_too_large",
-            )
+        events: list[Event] = []
+        try:
+            for line in [] if self.finished else self._lines.feed(chunk):
+                events += self._read(line)
+            if self._lines.pending > self._max_event_bytes:
+                raise UpstreamProtocolError(
+                    f"the upstream sent a line of more than {self._max_event_bytes} bytes",
+                    code="upstream_too_large",
+                )
+        except GatewayError as error:
+            return sse.then_raise(events, error)
+        return events
 
     def close(self) -> Iterable[Event]:
         """The body has ended: give what is left, or raise UpstreamProtocolError("upstream_truncated")."""

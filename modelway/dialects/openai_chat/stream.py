@@ -173,7 +173,7 @@ class EventDecoder:
                 if chunk.error is not None:
                     raise self._to_error(chunk.error)
             except GatewayError as error:
-                return _then_raise(self._events(chunks, b"".join(raw), done=False), error)
+                return sse.then_raise(self._events(chunks, b"".join(raw), done=False), error)
             chunks.append(chunk)
             if self._raw and (chunk.choices or self._include_usage):
                 raw.append(b"data: " + data.replace(b"\n", b" ") + b"\n\n")
@@ -235,11 +235,6 @@ def _decode_one(data: bytes) -> tuple[bytes, _Chunk]:
             "the upstream sent a stream event that is not a chat completion chunk"
         ) from error
     return data, chunk
-
-
-def _then_raise(events: Iterable[Event], error: GatewayError) -> Iterable[Event]:
-    yield from events
-    raise error
 
 
 class _Deltas:

@@ -6,25 +6,35 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
+from msgspec.structs import replace
+
 from modelway.config import ProviderSettings
 from modelway.dialects.replay import replayed
 from modelway.errors import (
+    GatewayError,
     InvalidRequest,
     ProviderNotConfigured,
     UpstreamFailed,
-    UpstreamProtocolError,
 )
 from modelway.provider import ProviderInfo
-from modelway.providers._own import Key, KeyLookup, address_of, headers_of, key_of
-from modelway.providers._secret import Secret
+from modelway.providers._settings import KeyLookup, address_of, as_set, headers_of, key_of
 from modelway.providers.bedrock import answering, listing
 from modelway.providers.bedrock.asking import PARAMS, encode_request
-from modelway.providers.http import HTTPClient, Response, raise_for_status
+from modelway.providers.http import (
+    HTTPClient,
+    Response,
+    Secret,
+    errors_of,
+    events_of,
+    events_of_body,
+    good_response,
+)
 from modelway.types import ChatRequest, Event, Model
 
 if TYPE_CHECKING:
@@ -67,12 +77,16 @@ class Bedrock:
         find_account: Callable[[], Account] | None = None,
         is_installed: bool | None = None,
     ) -> None:
+        info = ProviderInfo(
+            name=NAME, label="Amazon Bedrock", url=URL, needs_auth=True, supports=SUPPORTS, params=PARAMS
+        )
+        self._info = as_set(info, settings)
         self._settings = settings
         self._http = http
-        self._key: Key = key_of(NAME, settings, (KEY_VARIABLE,), key_lookup)
+        self._key = key_of(NAME, settings, (KEY_VARIABLE,), key_lookup)
         self._lookup = key_lookup
         self._home = Path.home() if home is None else home
-        self._headers = headers_of(settings)
+        self._headers = headers_of(settings.headers)
         self._address = address_of(NAME, settings, "https://bedrock-runtime.REGION.amazonaws.com")
         self._is_installed = find_spec("botocore") is not None if is_installed is None else is_installed
         self._find_account = find_account or _find_account
@@ -81,21 +95,9 @@ class Bedrock:
     @property
     def info(self) -> ProviderInfo:
         """What this provider is; not ready without the extra, or where nothing hints at credentials."""
-        settings = self._settings
         missing = self._missing()
-        return ProviderInfo(
-            name=NAME,
-            label=settings.label or "Amazon Bedrock",
-            url=URL,
-            default_model=settings.default_model or "",
-            models=settings.models or (),
-            needs_auth=True,
-            credential_source="" if missing else self._source(),
-            supports=SUPPORTS if settings.supports is None else settings.supports,
-            params=PARAMS,
-            ready=not missing,
-            missing=missing,
-        )
+        source = "" if missing else self._source()
+        return replace(self._info, credential_source=source, ready=not missing, missing=missing)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Answer the request with one call of the upstream."""
@@ -143,61 +145,33 @@ class Bedrock:
         async with aclosing(await self._call("GET", url, account, key)) as response:
             return await response.body()
 
-    async def _read(
+    def _read(
         self, request: ChatRequest, response: Response, account: Account
     ) -> AsyncGenerator[Event, None]:
         turns = replayed(request)
         if not request.stream:
-            for event in answering.decode_completion(await response.body(), turns=turns, model=request.model):
-                yield event
-            return
+            decode = partial(answering.decode_completion, turns=turns, model=request.model)
+            return events_of_body(response, decode)
         frames = account.frames(self._http.settings.max_event_bytes)
-        decoder = answering.EventDecoder(frames, turns=turns, model=request.model)
-        while chunk := await response.read():
-            events = decoder.feed(chunk)
-            if decoder.finished:
-                # Before the last event is given: whoever has seen it may close this generator.
-                response.finish()
-            for event in events:
-                yield event
-            if decoder.finished:
-                return
-        for event in decoder.close():
-            yield event
+        return events_of(response, answering.EventDecoder(frames, turns=turns, model=request.model))
 
     async def _call(self, method: str, url: str, account: Account, key: str, body: bytes = b"") -> Response:
-        """The response, when its status is a good one."""
         headers: Mapping[str, str] = self._headers
         if key:
             headers = {**headers, "authorization": f"Bearer {key}"}
         else:
             headers = await asyncio.to_thread(account.sign, method, url, headers, body, self._region(account))
-        response = await self._http.request(method, url, headers=headers, body=body)
-        try:
-            await self._check(response, key)
-        except BaseException:
-            await response.aclose()
-            raise
-        return response
-
-    async def _check(self, response: Response, key: str) -> None:
-        if response.status == 424:
-            message, _ = answering.decode_error(424, await response.error_body())
-            raise UpstreamFailed(f"{NAME} says that the model failed: {message}")
-        try:
-            await raise_for_status(
-                response,
-                decode_error=answering.decode_error,
-                name=NAME,
-                credential=key,
-                credential_hint=f"check the key: {self._key.hint}" if key else "check the AWS credentials",
-            )
-        except InvalidRequest as error:
-            if "on-demand throughput" in error.message:
-                error.hint = "name an inference profile, such as eu.anthropic.claude-… (`modelway models`)"
-            raise
-        if response.content_type == "text/html":
-            raise UpstreamProtocolError(f"{NAME} answered with a web page", hint="check base_url")
+        hint = f"check the key: {self._key.hint}" if key else "check the AWS credentials"
+        return await good_response(
+            self._http,
+            method,
+            url,
+            name=NAME,
+            headers=headers,
+            body=body,
+            secret=Secret(key),
+            to_error=partial(_to_error, credential_hint=hint),
+        )
 
     def _base_url(self, account: Account) -> str:
         if self._settings.base_url:
@@ -230,6 +204,17 @@ class Bedrock:
         if any(Path(path).expanduser().is_file() for path in named):
             return "file"
         return "machine" if self._account is not None and self._account.has_credentials else ""
+
+
+def _to_error(status: int, headers: Mapping[str, str], body: bytes, *, credential_hint: str) -> GatewayError:
+    if status == 424:
+        message, _ = answering.decode_error(424, body)
+        return UpstreamFailed(f"{NAME} says that the model failed: {message}")
+    to_error = errors_of(NAME, decode_error=answering.decode_error, credential_hint=credential_hint)
+    error = to_error(status, headers, body)
+    if isinstance(error, InvalidRequest) and "on-demand throughput" in error.message:
+        error.hint = "name an inference profile, such as eu.anthropic.claude-… (`modelway models`)"
+    return error
 
 
 def _find_account() -> Account:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from msgspec import Struct
 
+from modelway.dialects import sse
 from modelway.dialects.replay import Block, state_after
 from modelway.errors import (
     ContextTooLong,
@@ -240,7 +241,7 @@ class EventDecoder:
             try:
                 events += self._events(frame)
             except GatewayError as error:
-                return _then_raise(events, error)
+                return sse.then_raise(events, error)
             if self._stop_reason and self._usage:
                 return [*events, *self._finish()]
         return events
@@ -357,11 +358,6 @@ def _decoded(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UpstreamProtocolError("the upstream's answer cannot be read") from error
-
-
-def _then_raise(events: Iterable[Event], error: GatewayError) -> Iterable[Event]:
-    yield from events
-    raise error
 
 
 _BODY = msgspec.json.Decoder(_Body)

@@ -29,7 +29,7 @@ from modelway.providers.copilot.door import Lost
 from modelway.providers.copilot.profiles import Profile
 from modelway.providers.copilot.refusals import HINT, blocked_by_policy, not_consented
 from modelway.providers.copilot.snapshots import Snapshot
-from modelway.providers.http import HTTPClient, Response, raise_for_status
+from modelway.providers.http import HTTPClient, Response, Secret, errors_of, raise_for_status
 
 NAME = "Copilot"
 _GONE = (404, 410)
@@ -129,7 +129,7 @@ async def _check(response: Response, token: str, profile: Profile, *, in_convers
     if response.status in _GONE and in_conversation:
         raise Lost
     try:
-        await raise_for_status(response, decode_error=openai_chat.decode_error, name=NAME, credential=token)
+        await raise_for_status(response, errors_of(NAME), Secret(token))
     except GatewayError as error:
         raise _explained(error, response.status, profile) from error
 
@@ -166,7 +166,6 @@ def _snapshot(data: bytes, token: str) -> Snapshot:
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise UpstreamProtocolError(f"{NAME} sent an event that cannot be read") from None
     if item.error is not None:
-        known = data.replace(token.encode(), b"***") if token else data
-        message, code = openai_chat.decode_error(200, known)
+        message, code = openai_chat.decode_error(200, Secret(token).out_of(data))
         raise UpstreamFailed(f"{NAME} failed inside its answer: {message}" + (f" ({code})" if code else ""))
     return item

@@ -12,12 +12,11 @@ from urllib.parse import urlencode
 import msgspec
 from msgspec import Struct
 
-from modelway.dialects import openai_chat
 from modelway.errors import ProviderNotConfigured, UpstreamProtocolError
 from modelway.providers.copilot.profiles import Authority, Profile
 from modelway.providers.copilot.refusals import Refused
 from modelway.providers.copilot.sign_ins import SignIn
-from modelway.providers.http import HTTPClient, Response, raise_for_status
+from modelway.providers.http import HTTPClient, Response, Secret, errors_of, raise_for_status
 
 _Answer = TypeVar("_Answer", bound=Struct)
 
@@ -49,9 +48,7 @@ async def post(http: HTTPClient, url: str, fields: Mapping[str, str], kind: type
         if response.status in (400, 401):
             raise _refusal(response.status, await _told(response, error=True))
         secret = next((fields[name] for name in _SECRETS if name in fields), "")
-        await raise_for_status(
-            response, decode_error=openai_chat.decode_error, name="the sign-in", credential=secret
-        )
+        await raise_for_status(response, errors_of("the sign-in"), Secret(secret))
         told = await _told(response)
     if isinstance(told, dict) and "error" in told:
         raise _refusal(response.status, told)

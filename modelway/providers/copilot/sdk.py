@@ -28,7 +28,7 @@ from modelway.errors import GatewayError, InvalidRequest, UpstreamProtocolError
 from modelway.providers.copilot.door import Lost
 from modelway.providers.copilot.github_failures import refused, reported
 from modelway.providers.copilot.runtime import Died, Launch, OfferedModel, Options
-from modelway.providers.http import redact
+from modelway.providers.http import Secret
 from modelway.types import Event, Finish, FinishReason, ImagePart, ReasoningDelta, TextDelta, Usage
 
 START_S = 60.0
@@ -226,7 +226,7 @@ class SDKSession:
         if "content_filter" in (said.error_code or ""):
             self._reason = "content_filter"
             return self._finish(aborted=False)
-        message = redact(said.message, self._token)
+        message = Secret(self._token).out_of_text(said.message)
         raise reported(said.error_type, said.error_code or "", said.status_code, message)
 
     def _finish(self, *, aborted: bool) -> Finish:
@@ -274,6 +274,6 @@ def _translated(token: str) -> Iterator[None]:
     try:
         yield
     except JsonRpcError as error:
-        raise refused(redact(error.message, token)) from None
+        raise refused(Secret(token).out_of_text(error.message)) from None
     except (ProcessExitedError, OSError, RuntimeError, TimeoutError) as error:
-        raise Died(redact(str(error), token)) from None
+        raise Died(Secret(token).out_of_text(str(error))) from None
