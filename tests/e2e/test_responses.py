@@ -11,8 +11,10 @@ from openai.types.responses import ResponseFunctionToolCall
 
 from modelway.auth import Auth, hash_key
 from modelway.errors import UpstreamOverloaded
+from modelway.testing.fake_upstream import FakeUpstream
 from modelway.types import Citation, Finish, ReasoningDelta, TextDelta, ToolCallDelta, UpstreamState, Usage
 from tests.e2e.test_openai_sdk import sdk
+from tests.e2e.test_relay import relaying
 from tests.scripted import Scripted, Step, says
 from tests.serving import gateway_of, serving
 
@@ -293,3 +295,27 @@ async def test_the_provider_may_be_named_outside_the_body(tmp_path: Path) -> Non
     assert response.output_text == "it was me"
     assert response.conversation is not None
     assert response.conversation.id == "c"
+
+
+async def test_an_openai_compatible_upstream_is_asked_for_a_chat(tmp_path: Path) -> None:
+    async with FakeUpstream() as upstream, relaying(upstream, tmp_path) as caller:
+        upstream.reply("18 °C")
+        async with openai.AsyncOpenAI(base_url=f"{caller.address}/v1", api_key="sk-fake") as client:
+            response = await client.responses.create(
+                model="Fake/chatty",
+                instructions="be brief",
+                input=[{"role": "user", "content": [{"type": "input_text", "text": "warm?"}]}],
+                tools=[WEATHER],
+                text={"format": {"type": "json_object"}, "verbosity": "low"},
+                reasoning={"effort": "low", "summary": "auto"},
+                max_output_tokens=99,
+                metadata={"a": "b"},
+                prompt_cache_key="k",
+            )
+    body = upstream.requests[0].json
+    assert response.output_text == "18 °C"
+    assert [message["role"] for message in body["messages"]] == ["system", "user"]
+    assert body["tools"][0]["function"]["name"] == "weather"
+    assert (body["response_format"], body["verbosity"]) == ({"type": "json_object"}, "low")
+    assert (body["reasoning_effort"], body["max_tokens"]) == ("low", 99)
+    assert not body.keys() & {"metadata", "store", "input", "instructions", "prompt_cache_key", "reasoning"}
