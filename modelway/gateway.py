@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from msgspec.structs import replace
 
-from modelway.conversations import Conversations, Ephemeral, Turn
+from modelway.conversations import Conversations, Ephemeral, Turn, refuse_nameless_results
 from modelway.errors import GatewayError, InternalError, InvalidRequest, NotFound, UpstreamProtocolError
 from modelway.offering import Offering
 from modelway.provider import Provider, RelayReply, RelayRequest, Relays
@@ -142,6 +142,7 @@ class Gateway:
             return await self.conversations.open_turn(caller.name, request)
         if request.after_turn:
             request = await self.conversations.after(caller.name, request)
+        refuse_nameless_results(request.messages)
         return Ephemeral(request)
 
     async def _first_to_answer(

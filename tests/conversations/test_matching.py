@@ -8,7 +8,7 @@ import pytest
 from msgspec import Struct
 
 from modelway.conversations import Conversations
-from modelway.errors import UpstreamFailed
+from modelway.errors import InvalidRequest, UpstreamFailed
 from modelway.types import ImagePart, Message, TextDelta, TextPart, ToolCall, ToolCallDelta
 from tests.conversations.talk import ME, answer, ask, begin, complete, history, system, texts, user
 
@@ -131,6 +131,14 @@ SAME = [
     (user("a"), Message(role="user", content="a", extra={"openai_chat": {"x": 1}})),
     (user("a"), Message(role="user", content="a", reasoning="hm")),
     (user("e\u0301"), user("e\u0301")),
+    (
+        Message(role="tool", content="1", tool_call_id="a"),
+        Message(role="tool", content="1", tool_call_id="b", name="add"),
+    ),
+    (
+        Message(role="assistant", tool_calls=(ToolCall("call_1", "add", '{"a": 1, "b": 2}'),)),
+        Message(role="assistant", tool_calls=(ToolCall("mine", "add", '{"b":2,"\\u0061":1}'),)),
+    ),
 ]
 OTHER = [
     (user("a"), user("a ")),
@@ -146,11 +154,19 @@ OTHER = [
     ),
     (
         Message(role="tool", content="1", tool_call_id="a"),
-        Message(role="tool", content="1", tool_call_id="b"),
+        Message(role="tool", content="2", tool_call_id="a"),
     ),
     (
         Message(role="assistant", tool_calls=(CALL,)),
-        Message(role="assistant", tool_calls=(ToolCall("call_1", "add", '{"a":1}'),)),
+        Message(role="assistant", tool_calls=(ToolCall("call_1", "add", '{"a":2}'),)),
+    ),
+    (
+        Message(role="assistant", tool_calls=(CALL,)),
+        Message(role="assistant", tool_calls=(ToolCall("call_1", "sub", CALL.arguments),)),
+    ),
+    (
+        Message(role="assistant", tool_calls=(ToolCall("call_1", "add", '{"a'),)),
+        Message(role="assistant", tool_calls=(ToolCall("call_1", "add", '{"b'),)),
     ),
     (Message(role="assistant", tool_calls=(CALL,)), answer("")),
     # Fields must not run into each other.
@@ -190,6 +206,32 @@ async def test_a_tool_call_that_is_sent_back_is_known(store: Conversations) -> N
     assert turn.request.new_from == 2
     turn = await ask(store, "c", "and now?", says="4")
     assert turn.request.messages == (user("add"), call, result, answer("3"), user("and now?"))
+
+
+async def test_a_result_names_its_call_as_the_store_does(store: Conversations) -> None:
+    turn = await begin(store, "c", "add")
+    turn.record(ToolCallDelta(index=0, id="call_a", name="add", arguments='{"a": 1}'))
+    turn.record(ToolCallDelta(index=1, id="call_b", name="sub", arguments="{}"))
+    await complete(turn, "")
+    mine = (ToolCall("call_1", "add", '{"a":1}'), ToolCall("call_2", "sub", "{}"))
+    results = [Message(role="tool", content=str(n), tool_call_id=f"call_{n}") for n in (2, 1)]
+    turn = await begin(store, "c", "add", Message(role="assistant", tool_calls=mine), *results)
+    assert turn.request.new_from == 2
+    assert [message.tool_call_id for message in turn.request.messages[2:]] == ["call_b", "call_a"]
+    turn.interrupt()
+
+
+async def test_a_result_that_names_only_its_function_answers_the_call_of_it(store: Conversations) -> None:
+    turn = await begin(store, "c", "add")
+    turn.record(ToolCallDelta(index=0, id="call_a", name="add", arguments="{}"))
+    turn.record(ToolCallDelta(index=1, id="call_b", name="sub", arguments="{}"))
+    turn.record(ToolCallDelta(index=2, id="call_c", name="sub", arguments="{}"))
+    await complete(turn, "")
+    results = [Message(role="tool", content="1", name=name) for name in ("sub", "add", "sub")]
+    with pytest.raises(InvalidRequest, match="answers no call"):
+        await begin(store, "c", *results, results[0])
+    turn = await begin(store, "c", *results)
+    assert [message.tool_call_id for message in turn.request.messages[2:]] == ["call_b", "call_a", "call_c"]
 
 
 async def test_an_answer_that_thought_is_known_without_its_thoughts(store: Conversations) -> None:

@@ -315,7 +315,6 @@ def test_a_prompt_of_api_generate_is_a_message() -> None:
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "robot"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": 1}]}, "messages[0].content"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_name"),
         ({"messages": [{"role": "user", "images": [1]}]}, "messages[0].images[0]"),
         ({"options": {"temperature": "hot"}}, "options.temperature"),
         ({"options": {"stop": [1]}}, "options.stop[0]"),

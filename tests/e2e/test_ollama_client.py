@@ -59,6 +59,37 @@ async def test_a_tool_is_called(tmp_path: Path) -> None:
     assert answer.message.tool_calls[0].function.arguments == {"city": "Paris"}
 
 
+async def test_a_conversation_with_calls_is_recognised_although_its_ids_are_lost(tmp_path: Path) -> None:
+    call = ToolCallDelta(id="call_abc", name="weather", arguments='{"city": "Paris"}')
+    local = Scripted(
+        "Local", [call, Finish(reasons=("tool_calls",), usage=Usage(1, 1))], says("18 °C"), says("bye")
+    )
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    async with talking(gateway_of([local], tmp_path)) as client:
+        client._client.headers["x-modelway-conversation-id"] = "c"
+        asked = await client.chat(model="Local", messages=HI, tools=[tool])
+        result = {"role": "tool", "tool_name": "weather", "content": "18"}
+        again = await client.chat(model="Local", messages=[*HI, asked.message, result], tools=[tool])
+        await client.chat(model="Local", messages=[*HI, asked.message, result, again.message, *HI])
+    for number, roles in ((1, "user assistant tool"), (2, "user assistant tool assistant user")):
+        messages = local.requests[number].messages
+        assert [message.role for message in messages] == roles.split()
+        assert messages[2].tool_call_id == "call_abc"
+
+
+async def test_a_result_alone_answers_the_call_of_its_function(tmp_path: Path) -> None:
+    call = ToolCallDelta(id="call_abc", name="weather", arguments="{}")
+    local = Scripted("Local", [call, Finish(reasons=("tool_calls",))], says("18 °C"))
+    result = [{"role": "tool", "tool_name": "weather", "content": "18"}]
+    async with talking(gateway_of([local], tmp_path)) as client:
+        with pytest.raises(ollama.ResponseError, match="answers no call"):
+            await client.chat(model="Local", messages=result)
+        client._client.headers["x-modelway-conversation-id"] = "c"
+        await client.chat(model="Local", messages=HI)
+        assert (await client.chat(model="Local", messages=result)).message.content == "18 °C"
+    assert local.requests[1].messages[-1].tool_call_id == "call_abc"
+
+
 async def test_models_are_listed_and_shown(tmp_path: Path) -> None:
     local = Scripted("Local", supports=("tools", "images", "reasoning"))
     async with talking(gateway_of([local], tmp_path)) as client:

@@ -98,12 +98,16 @@ class _MessageReader:
         calls = fields.pop("tool_calls", None)
         tool_calls = () if calls is None else items(calls, f"{path}.tool_calls", self._call)
         self._unanswered.extend(tool_calls)
+        name = take(fields, "tool_name", str, "", f"{path}.") if role == "tool" else ""
+        answered = self._answered(fields, name, path) if role == "tool" else ""
         return Message(
             role=cast("Role", role),
             content=_content(text, fields.pop("images", None), f"{path}.images"),
             reasoning=take(fields, "thinking", str, "", f"{path}."),
             tool_calls=tool_calls,
-            tool_call_id=self._answered(fields, path) if role == "tool" else "",
+            # Where the call is not in this request, the conversation finds it by its function's name.
+            name="" if answered else name,
+            tool_call_id=answered,
             extra={NAME: fields} if fields else {},
         )
 
@@ -119,17 +123,14 @@ class _MessageReader:
             arguments=msgspec.json.encode(arguments).decode(),
         )
 
-    def _answered(self, fields: Fields, path: str) -> str:
+    def _answered(self, fields: Fields, name: str, path: str) -> str:
         """The id of the call that a message answers: the first one that fits and has no answer yet."""
-        name = take(fields, "tool_name", str, "", f"{path}.")
         id = take(fields, "tool_call_id", str, "", f"{path}.")
         for call in self._unanswered:
             if (id or call.id) == call.id and (name or call.name) == call.name:
                 self._unanswered.remove(call)
                 return call.id
-        if id:
-            return id
-        raise wrong(f"{path}.tool_name", "the name of a tool that was called before")
+        return id
 
 
 def _content(text: str, images: Any, path: str) -> str | tuple[Part, ...]:
