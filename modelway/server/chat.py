@@ -36,10 +36,17 @@ class ChatEndpoint:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Read the request, answer it, and stop when the client goes away."""
+        await self.answer(exchange, await self.read(exchange))
+
+    async def read(self, exchange: Exchange) -> ChatRequest:
+        """The request, noted in the log."""
         body = await exchange.body(self._max_body_bytes)
         request = _with_address(self._dialect.decode_request(body), exchange)
-        record = exchange.record
-        exchange.telemetry.asked(record, request)
+        exchange.telemetry.asked(exchange.record, request)
+        return request
+
+    async def answer(self, exchange: Exchange, request: ChatRequest) -> None:
+        """Answer a request that has been read."""
         with until_client_is_gone(exchange):
             if request.stream:
                 await self._stream(exchange, request)
@@ -56,7 +63,9 @@ class ChatEndpoint:
     async def _whole(self, exchange: Exchange, request: ChatRequest) -> None:
         async with aclosing(await self._answer(exchange, request)) as answer:
             completion = await answer.collect()
-            envelope = self._envelope(request, answer, completion.model)
+            # What can be asked for again must be told alike: there the store knows the name that was asked.
+            model = completion.model if request.echo is None else ""
+            envelope = self._envelope(request, answer, model)
             body = self._dialect.encode_completion(completion, envelope)
             await exchange.reply(200, body, _answer_headers(answer))
             exchange.telemetry.answered(exchange.record, completion)

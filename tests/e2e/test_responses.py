@@ -13,6 +13,7 @@ from modelway.auth import Auth, hash_key
 from modelway.errors import UpstreamOverloaded
 from modelway.testing.fake_upstream import FakeUpstream
 from modelway.types import Citation, Finish, ReasoningDelta, TextDelta, ToolCallDelta, UpstreamState, Usage
+from tests.e2e.running import Running
 from tests.e2e.test_openai_sdk import sdk
 from tests.e2e.test_relay import relaying
 from tests.scripted import Scripted, Step, says
@@ -319,3 +320,27 @@ async def test_an_openai_compatible_upstream_is_asked_for_a_chat(tmp_path: Path)
     assert (body["response_format"], body["verbosity"]) == ({"type": "json_object"}, "low")
     assert (body["reasoning_effort"], body["max_tokens"]) == ("low", 99)
     assert not body.keys() & {"metadata", "store", "input", "instructions", "prompt_cache_key", "reasoning"}
+
+
+async def test_responses_are_there_after_a_kill_and_half_of_one_is_continued(tmp_path: Path) -> None:
+    async with FakeUpstream() as upstream:
+        upstream.reply("one")
+        upstream.stall("half")
+        upstream.reply("two")
+        config = f'provider = "Fake"\n[providers.Fake]\nbase_url = "{upstream.url}"\ndefault_model = "m"'
+        with Running(tmp_path, config=config) as running:
+            async with openai.AsyncOpenAI(base_url=f"{running.address}/v1", api_key="none") as client:
+                first = await client.responses.create(model="", input="1")
+                ask: Any = {"model": "", "input": "2", "previous_response_id": first.id}
+                stream = await client.responses.create(**ask, stream=True)
+                id = (await anext(stream.__aiter__())).response.id
+                while not (await client.responses.retrieve(id)).output_text:
+                    pass
+                running.kill()
+                running.start()
+                assert (await client.responses.retrieve(first.id)).to_dict() == first.to_dict()
+                half = await client.responses.retrieve(id)
+                last = await client.responses.create(model="", input="3", previous_response_id=id)
+    assert (half.status, half.output_text, last.output_text) == ("incomplete", "half", "two")
+    sent = [message["content"] for message in upstream.requests[2].json["messages"]]
+    assert sent == ["1", "one", "2", "half", "3"]
