@@ -59,7 +59,7 @@ class Secret:
         for number, letter in enumerate(self._letters[1:], 1):
             if (found := letter.match(data, at)) is None:
                 # An escaped letter may itself be cut.
-                is_cut = number >= MIN_HALF and len(data) - at <= 5
+                is_cut = number >= MIN_HALF and len(data) - at < 8
                 return len(data) if is_cut else 0
             at = found.end()
         return at

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import pytest
 
@@ -15,7 +15,6 @@ from modelway.types import ChatRequest, Delta, Event, Finish, Message, Params, c
 
 DIALECTS = pytest.mark.parametrize("dialect", ["openai_chat", "another"])
 STREAMED = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
-OpenProvider = Callable[[], AbstractAsyncContextManager[Provider]]
 
 
 def ask(*texts: str, stream: bool = True, dialect: str = "openai_chat") -> ChatRequest:
@@ -199,7 +198,7 @@ class UpstreamContract(ProviderContract):
         assert not set("/: ") & set(described.name)
         assert described.label
         assert described.url.startswith(("https://", "http://"))
-        assert described.default_model
+        assert described.default_model or described.finds_model
         assert set(described.params) <= set(Params.__struct_fields__)
         assert described.ready
         assert not described.missing

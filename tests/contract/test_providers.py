@@ -30,6 +30,7 @@ from modelway.providers.vertex import Vertex
 from modelway.testing import FakeStage, FakeUpstream, OpenStage, Stage, UpstreamContract
 from modelway.types import ChatRequest, Event
 from tests import fake_anthropic, fake_bedrock
+from tests.canary import key
 from tests.conftest_local import find_model
 from tests.fake_anthropic import FakeAnthropic
 from tests.fake_bedrock import FakeBedrock
@@ -46,7 +47,7 @@ def preset_stage(name: str) -> Callable[[], AbstractAsyncContextManager[Stage]]:
         async with FakeUpstream() as upstream, aclosing(HTTPClient(UpstreamSettings())) as http:
             settings = ProviderSettings(base_url=upstream.url, default_model="model-a")
             preset = load_presets()[name]
-            provider = build_provider(name, preset, settings, http, lambda env, file: "key")
+            provider = build_provider(name, preset, settings, http, lambda env, file: key())
             yield FakeStage(upstream, provider)
 
     return stage
@@ -58,8 +59,8 @@ async def local_stage() -> AsyncIterator[Stage]:
     settings = LocalSettings(model="model-a", context_length=256, parallel=1)
     async with FakeUpstream() as upstream, aclosing(HTTPClient(UpstreamSettings())) as http:
 
-        def answering(_base_url: str, key: str) -> Provider:
-            return OpenAICompatible(ProviderInfo(name="Local"), upstream.url, http=http, key=lambda: key)
+        def answering(_base_url: str, own: str) -> Provider:
+            return OpenAICompatible(ProviderInfo(name="Local"), upstream.url, http=http, key=lambda: own)
 
         async with aclosing(Local(settings, find_model, answering)) as local:
             await local.start()
@@ -71,7 +72,7 @@ async def lockchat_stage() -> AsyncIterator[Stage]:
     """Lockchat, at an address that the user has set."""
     async with FakeUpstream() as upstream, aclosing(HTTPClient(UpstreamSettings())) as http:
         settings = ProviderSettings(base_url=upstream.url.removesuffix("/v1"))
-        yield FakeStage(upstream, Lockchat(settings, http=http, key=lambda: "key"))
+        yield FakeStage(upstream, Lockchat(settings, http=http, key=key))
 
 
 class GeminiStage(FakeStage):
@@ -98,19 +99,21 @@ async def gemini_stage() -> AsyncIterator[Stage]:
 async def vertex_stage() -> AsyncIterator[Stage]:
     """Gemini on Vertex AI, with a service account."""
     async with FakeVertex() as upstream, aclosing(HTTPClient(UpstreamSettings())) as http:
-        key = service_account(upstream.token_address)
+        account = service_account(upstream.token_address)
         settings = ProviderSettings(base_url=upstream.base, api_key_file="account.json")
         place = VertexSettings(project="atlas")
-        async with aclosing(Vertex(settings, place, http=http, key_lookup=lambda env, file: key)) as vertex:
+        async with aclosing(
+            Vertex(settings, place, http=http, key_lookup=lambda env, file: account)
+        ) as vertex:
             yield GeminiStage(upstream, vertex)
 
 
 @asynccontextmanager
 async def ollama_stage() -> AsyncIterator[Stage]:
-    """Ollama, with a default model of the user's."""
+    """Ollama, behind a proxy that wants a key."""
     async with FakeOllama() as upstream, aclosing(HTTPClient(UpstreamSettings())) as http:
-        settings = ProviderSettings(base_url=upstream.root, default_model="model-a")
-        yield FakeStage(upstream, Ollama(settings, http=http, key_lookup=lambda env, file: ""))
+        settings = ProviderSettings(base_url=upstream.root)
+        yield FakeStage(upstream, Ollama(settings, http=http, key_lookup=lambda env, file: key()))
 
 
 @asynccontextmanager
