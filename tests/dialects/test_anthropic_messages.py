@@ -615,6 +615,8 @@ def test_an_error_in_the_stream_is_raised_after_what_came_before(
         b"event: x\ndata: <html>\n\n",
         event("content_block_delta", index=3, delta={"type": "text_delta", "text": "lost"}),
         event("content_block_delta", index="x", delta={}),
+        event("content_block_start", index=4, content_block={"type": "tool_use", "id": [], "name": "f"}),
+        event("content_block_start", index=4, content_block={"type": "tool_use", "id": "1"}),
     ],
 )
 def test_a_malformed_event_is_a_protocol_error(broken: bytes) -> None:

@@ -306,6 +306,10 @@ async def test_an_exception_in_the_stream_comes_after_the_text_before_it(
         ((delta(0, text="a")[:-1] + b"\0",), "upstream_malformed"),
         ((frame({":event-type": "metadata"}, b"{"),), "upstream_malformed"),
         ((b"data: {}\n\n" * 9,), "upstream_malformed"),
+        (
+            (event("contentBlockStart", contentBlockIndex=0, start={"toolUse": {"name": "f"}}),),
+            "upstream_malformed",
+        ),
     ],
 )
 async def test_a_stream_that_is_no_answer_is_an_error(

@@ -67,6 +67,8 @@ class Blocks:
             return self._thinking(opened, _word(block, "thinking"))
         if kind != "tool_use":
             return []
+        if not (_word(block, "id") and _word(block, "name")):
+            raise UpstreamProtocolError("the upstream's answer has a call without an id or a name")
         self._calls += 1
         arguments = _encode(block["input"]).decode() if block.get("input") else ""
         opened.input.append(arguments)

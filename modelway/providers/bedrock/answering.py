@@ -161,6 +161,8 @@ class _Content:
         use = piece.toolUse
         if use is None:
             return []
+        if not (use.toolUseId and use.name):
+            raise UpstreamProtocolError("the upstream's answer has a call without an id or a name")
         call = self._calls.setdefault(index, len(self._calls))
         self._blocks[index] = {"toolUse": {"toolUseId": use.toolUseId, "name": use.name, "input": {}}}
         self._arguments[index] = ""
