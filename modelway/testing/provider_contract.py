@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
@@ -78,8 +79,10 @@ class UpstreamContract(ProviderContract):
     """What holds for a provider with an upstream. Subclass it, with a fixture `open_stage`.
 
     A stage puts the provider before an upstream that can be told what to say: see Stage and, for one that
-    speaks OpenAI's chat completions, FakeStage.
+    speaks OpenAI's chat completions, FakeStage. Nothing is waited for longer than `wait_s`.
     """
+
+    wait_s = 5.0
 
     @pytest.fixture
     def open_stage(self) -> OpenStage:
@@ -153,18 +156,16 @@ class UpstreamContract(ProviderContract):
     async def test_closing_the_generator_ends_the_upstreams_work(self, stage: Stage, stream: bool) -> None:
         """Nobody pays for an answer that nobody reads."""
         stage.say("first", asyncio.Event())
-        answer = stage.provider.stream(ask("Hi", stream=stream))
-        first = asyncio.ensure_future(anext(answer))
-        while not stage.heard():
-            await asyncio.sleep(0)
-        if stream:
-            await first
-        else:
-            first.cancel()
-            with pytest.raises(asyncio.CancelledError):
+        async with aclosing(stage.provider.stream(ask("Hi", stream=stream))) as answer:
+            first = asyncio.ensure_future(anext(answer))
+            await self._heard(stage, 1, first)
+            if stream:
                 await first
-        await answer.aclose()
-        async with asyncio.timeout(1):
+            else:
+                first.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await first
+        async with asyncio.timeout(self.wait_s):
             await stage.hung_up()
 
     async def test_two_answers_at_once_do_not_mix(self, stage: Stage) -> None:
@@ -173,11 +174,9 @@ class UpstreamContract(ProviderContract):
         stage.say("a1", gates[0], "a2")
         stage.say("b1", gates[1], "b2")
         first = asyncio.create_task(events_of(stage.provider, ask("A")))
-        while len(stage.heard()) < 1:
-            await asyncio.sleep(0)
+        await self._heard(stage, 1, first)
         second = asyncio.create_task(events_of(stage.provider, ask("B")))
-        while len(stage.heard()) < 2:
-            await asyncio.sleep(0)
+        await self._heard(stage, 2, first, second)
         gates[1].set()
         assert collect(await second).text == "b1b2"
         gates[0].set()
@@ -211,5 +210,17 @@ class UpstreamContract(ProviderContract):
             await events_of(stage.provider, ask("Hi"))
             await stage.provider.aclose()
             await stage.provider.aclose()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(self.wait_s):
             await stage.nothing_is_open()
+
+    async def _heard(self, stage: Stage, times: int, *asked: asyncio.Future[Any]) -> None:
+        """Wait until the upstream has been asked so many times."""
+        try:
+            async with asyncio.timeout(self.wait_s):
+                while len(stage.heard()) < times:
+                    await asyncio.sleep(0)
+        except TimeoutError:
+            for one in asked:
+                one.cancel()
+            await asyncio.wait(asked)
+            pytest.fail(f"the provider has not called its upstream within {self.wait_s:g} s")

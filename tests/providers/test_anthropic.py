@@ -187,20 +187,20 @@ async def test_an_answer_in_one_piece_to_who_asked_for_a_stream_is_taken(
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "message", "error"),
+    ("status", "kind", "message", "error", "retry_after"),
     [
-        (400, "invalid_request_error", "bad field", InvalidRequest),
-        (400, "invalid_request_error", "prompt is too long: 9 > 8", ContextTooLong),
-        (400, "invalid_request_error", "Your credit balance is too low", UpstreamRefusedCredential),
-        (401, "authentication_error", "invalid x-api-key", UpstreamRefusedCredential),
-        (402, "billing_error", "pay", UpstreamRefusedCredential),
-        (403, "permission_error", "not allowed", UpstreamRefusedCredential),
-        (404, "not_found_error", "model: model-a", ModelNotFound),
-        (413, "request_too_large", "too many bytes", RequestTooLarge),
-        (429, "rate_limit_error", "slow down", UpstreamRateLimited),
-        (500, "api_error", "Internal server error", UpstreamFailed),
-        (504, "timeout_error", "too slow", UpstreamTimeout),
-        (529, "overloaded_error", "Overloaded", UpstreamOverloaded),
+        (400, "invalid_request_error", "bad field", InvalidRequest, None),
+        (400, "invalid_request_error", "prompt is too long: 9 > 8", ContextTooLong, None),
+        (400, "invalid_request_error", "Your credit balance is too low", UpstreamRefusedCredential, None),
+        (401, "authentication_error", "invalid x-api-key", UpstreamRefusedCredential, None),
+        (402, "billing_error", "pay", UpstreamRefusedCredential, None),
+        (403, "permission_error", "not allowed", UpstreamRefusedCredential, None),
+        (404, "not_found_error", "model: model-a", ModelNotFound, None),
+        (413, "request_too_large", "too many bytes", RequestTooLarge, None),
+        (429, "rate_limit_error", "slow down", UpstreamRateLimited, 3),
+        (500, "api_error", "Internal server error", UpstreamFailed, 3),
+        (504, "timeout_error", "too slow", UpstreamTimeout, 3),
+        (529, "overloaded_error", "Overloaded", UpstreamOverloaded, 3),
     ],
 )
 async def test_a_refusal_becomes_an_error_of_ours(
@@ -210,14 +210,13 @@ async def test_a_refusal_becomes_an_error_of_ours(
     kind: str,
     message: str,
     error: type[GatewayError],
+    retry_after: float | None,
 ) -> None:
     upstream.refuse_with(status, kind, message, retry_after="3")
     found = await failure(anthropic, ask())
     assert type(found) is error
     assert message in found.message
-    assert found.retry_after == (
-        3 if error in (UpstreamRateLimited, UpstreamOverloaded) else found.retry_after
-    )
+    assert found.retry_after == retry_after
 
 
 async def test_an_error_in_the_stream_comes_after_the_text_before_it(
