@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 from msgspec import Struct
 
-from modelway.errors import InvalidRequest
+from modelway.errors import GatewayError, InvalidRequest
 from modelway.types import ChatRequest, Message, OtherPart
 
 _is_plain_id = re.compile(r"[a-zA-Z0-9_-]{1,64}").fullmatch
@@ -57,15 +57,15 @@ def refuse_params(request: ChatRequest, names: Collection[str], upstream: str) -
             )
 
 
-def refuse_part(what: str, upstream: str, hint: str) -> InvalidRequest:
+def part_refused(what: str, upstream: str, hint: str) -> InvalidRequest:
     """What to raise for a content part that cannot be carried."""
     return InvalidRequest(f"{upstream} cannot take {what}", param="messages", hint=hint)
 
 
-def refuse_other_part(part: OtherPart, upstream: str) -> InvalidRequest:
+def other_part_refused(part: OtherPart, upstream: str) -> InvalidRequest:
     """What to raise for a part that the waist has no type for."""
     kind = part.value.get("type", "of this kind")
-    return refuse_part(
+    return part_refused(
         f"a content part {kind!r} of the dialect {part.dialect}",
         upstream,
         "send the part as text or choose a provider of that dialect",
@@ -109,15 +109,19 @@ def plain_id(id: str) -> str:
     return re.sub(r"[^a-zA-Z0-9_-]", "_", id)[:40] + "_" + blake2b(id.encode(), digest_size=8).hexdigest()
 
 
-def arguments_object(arguments: str, name: str) -> msgspec.Raw:
-    """A call's arguments as they stand, where they are the JSON object that the upstream demands."""
+def arguments_object(arguments: str, name: str, error: type[GatewayError] = InvalidRequest) -> msgspec.Raw:
+    """A call's arguments as they stand, where they are the JSON object that the other side demands.
+
+    `error` is UpstreamProtocolError where the model has made the call, rather than the caller sent it.
+    """
     text = arguments.strip() or "{}"
     try:
         value = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise InvalidRequest(
-            f"the arguments of the call of {name[:80]!r} are not a JSON object", param="messages"
+        raise error(
+            f"the arguments of the call of {name[:80]!r} are not a JSON object",
+            param="messages" if error is InvalidRequest else None,
         )
     return msgspec.Raw(text.encode())

@@ -292,7 +292,7 @@ class TestRequests:
             ("small", PIXEL),
             ("gpt-5", ImagePart("https://example.org/a.png")),
             ("gpt-5", ImagePart("data:text/html;base64,AAAA")),
-            ("gpt-5", ImagePart("data:image/png,AAAA")),
+            ("gpt-5", ImagePart("data:image/png;base64,A")),
         ],
     )
     async def test_an_image_that_cannot_be_seen_is_refused(

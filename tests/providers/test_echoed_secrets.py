@@ -12,7 +12,7 @@ import pytest
 
 from modelway.errors import GatewayError
 from modelway.providers._redaction import MIN_HALF, Secret
-from modelway.testing import FakeUpstream
+from modelway.testing import FakeStage, FakeUpstream
 from modelway.testing.provider_contract import ask, events_of
 from tests.contract.test_providers import STAGES
 from tests.fake_bedrock import FakeBedrock, frame
@@ -73,7 +73,8 @@ def play(upstream: FakeUpstream, name: str, message: str, *, in_stream: bool) ->
 @pytest.mark.parametrize("name", [name for name in STAGES if name not in ("Local", "LMStudio")])
 async def test_no_error_tells_the_secret(name: str, in_stream: bool) -> None:
     async with STAGES[name]() as stage:
-        upstream: FakeUpstream = stage._upstream
+        assert isinstance(stage, FakeStage)
+        upstream = stage._upstream
         stage.say("Hello")
         await events_of(stage.provider, ask("Hi"))
         secret = secret_of(upstream)

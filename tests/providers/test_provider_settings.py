@@ -38,9 +38,13 @@ def test_the_users_variable_and_file_go_before_the_vendors() -> None:
 @pytest.mark.parametrize(
     ("settings", "variables", "where"),
     [
-        ({}, ("A", "B"), "set the environment variable A or B, or [providers.Acme] api_key_file"),
-        ({"api_key_env": "MINE"}, ("A",), "set the environment variable MINE, or"),
-        ({"api_key_env": ""}, ("A",), "set [providers.Acme] api_key_env or api_key_file"),
+        (
+            ProviderSettings(),
+            ("A", "B"),
+            "set the environment variable A or B, or [providers.Acme] api_key_file",
+        ),
+        (ProviderSettings(api_key_env="MINE"), ("A",), "set the environment variable MINE, or"),
+        (ProviderSettings(api_key_env=""), ("A",), "set [providers.Acme] api_key_env or api_key_file"),
         (
             {"api_key_file": "path"},
             ("A",),
@@ -49,9 +53,9 @@ def test_the_users_variable_and_file_go_before_the_vendors() -> None:
     ],
 )
 def test_a_missing_key_says_where_to_set_it(
-    settings: dict[str, str], variables: tuple[str, ...], where: str
+    settings: ProviderSettings, variables: tuple[str, ...], where: str
 ) -> None:
-    key = key_of("Acme", ProviderSettings(**settings), variables, lookup())
+    key = key_of("Acme", settings, variables, lookup())
     ready, missing, source = known(key)
     assert (ready, source) == (False, "")
     assert where in missing

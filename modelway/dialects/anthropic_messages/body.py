@@ -16,13 +16,13 @@ from modelway.dialects.anthropic_messages.wire import (
     WireUsage,
     error_in_stream,
     finish_reason,
-    input_object,
     read_error,
     stop_fields,
     write_usage,
 )
 from modelway.dialects.envelope import Envelope
 from modelway.dialects.replay import Block
+from modelway.dialects.translation import arguments_object
 from modelway.errors import GatewayError, UpstreamProtocolError
 from modelway.types import Choice, Citation, Completion, Event, Finish, Model
 
@@ -54,6 +54,10 @@ class _Model(Struct):
     id: str
     created_at: str | None = None
     max_input_tokens: int | None = None
+
+
+class _Count(Struct):
+    input_tokens: int
 
 
 class _Models(Struct):
@@ -116,7 +120,12 @@ def _content(choice: Choice) -> list[dict[str, Any]]:
         cited = [citation_object(citation) for citation in message.annotations]
         content.append({"type": "text", "text": message.text, **({"citations": cited} if cited else {})})
     content += [
-        {"type": "tool_use", "id": call.id, "name": call.name, "input": input_object(call.arguments)}
+        {
+            "type": "tool_use",
+            "id": call.id,
+            "name": call.name,
+            "input": arguments_object(call.arguments, call.name, UpstreamProtocolError),
+        }
         for call in message.tool_calls
     ]
     return content
@@ -166,18 +175,37 @@ def decode_error(status: int, body: bytes) -> tuple[str, str]:
 
 def encode_models(models: Iterable[Model]) -> bytes:
     """The body of GET /v1/models in this format."""
-    listed = [
-        {
-            "type": "model",
-            "id": model.id,
-            "display_name": model.id,
-            "created_at": datetime.fromtimestamp(model.created, UTC).isoformat().replace("+00:00", "Z"),
-            **({"max_input_tokens": model.context_length} if model.context_length else {}),
-        }
-        for model in models
-    ]
+    listed = [_model_object(model) for model in models]
     first, last = (listed[0]["id"], listed[-1]["id"]) if listed else (None, None)
     return _encode({"data": listed, "has_more": False, "first_id": first, "last_id": last})
+
+
+def encode_model(model: Model) -> bytes:
+    """The body of GET /v1/models/{id} in this format."""
+    return _encode(_model_object(model))
+
+
+def _model_object(model: Model) -> dict[str, Any]:
+    return {
+        "type": "model",
+        "id": model.id,
+        "display_name": model.id,
+        "created_at": datetime.fromtimestamp(model.created, UTC).isoformat().replace("+00:00", "Z"),
+        **({"max_input_tokens": model.context_length} if model.context_length else {}),
+    }
+
+
+def encode_count(tokens: int) -> bytes:
+    """The body of POST /v1/messages/count_tokens."""
+    return _encode({"input_tokens": tokens})
+
+
+def decode_count(body: bytes) -> int:
+    """How many tokens an upstream has counted."""
+    try:
+        return msgspec.json.decode(body, type=_Count).input_tokens
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UpstreamProtocolError("the upstream's count of tokens cannot be read") from error
 
 
 def decode_models(body: bytes) -> list[Model]:

@@ -16,7 +16,6 @@ from modelway.errors import (
     RequestTooLarge,
     UpstreamFailed,
     UpstreamOverloaded,
-    UpstreamProtocolError,
     UpstreamRateLimited,
     UpstreamRefusedCredential,
     UpstreamTimeout,
@@ -24,6 +23,8 @@ from modelway.errors import (
 from modelway.types import FinishReason, Usage
 
 NAME = "anthropic_messages"
+# In `extra` of a request: the features that the caller has turned on.
+BETA = "anthropic_beta"
 ID_PREFIX = "msg_"
 STREAM_TYPE = sse.STREAM_TYPE
 KEEP_ALIVE = b'event: ping\ndata: {"type":"ping"}\n\n'
@@ -93,12 +94,6 @@ class WireUsage(Struct):
         )
 
 
-class StopDetails(Struct):
-    """Why the model declined."""
-
-    explanation: str | None = None
-
-
 def write_usage(usage: Usage | None) -> dict[str, Any]:
     """`usage` as Anthropic writes it."""
     usage = usage or Usage()
@@ -128,18 +123,6 @@ def stop_fields(reason: FinishReason, refusal: str) -> dict[str, Any]:
     if refusal:
         fields["stop_details"] = {"type": "refusal", "category": None, "explanation": refusal}
     return fields
-
-
-def input_object(arguments: str) -> msgspec.Raw:
-    """A call's arguments as they stand, where they are the JSON object that this format demands."""
-    text = arguments.strip() or "{}"
-    try:
-        value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise UpstreamProtocolError("the model called a tool with arguments that are not a JSON object")
-    return msgspec.Raw(text.encode())
 
 
 def read_error(error: Any) -> tuple[str, str]:

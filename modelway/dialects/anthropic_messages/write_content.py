@@ -11,9 +11,9 @@ from modelway.dialects.replay import Block, replayed
 from modelway.dialects.translation import (
     arguments_object,
     inline,
+    other_part_refused,
+    part_refused,
     plain_id,
-    refuse_other_part,
-    refuse_part,
     text_with_refusal,
 )
 from modelway.types import ChatRequest, FilePart, ImagePart, Message, OtherPart, Part, TextPart
@@ -83,7 +83,7 @@ def _own(message: Message) -> Block:
 
 def _instructions(message: Message) -> list[Block]:
     if any(not isinstance(part, str | TextPart) for part in message.content):
-        raise refuse_part("anything but text as the system's message", UPSTREAM, "send it as the user's")
+        raise part_refused("anything but text as the system's message", UPSTREAM, "send it as the user's")
     return _content(message)
 
 
@@ -92,7 +92,7 @@ def _assistant(message: Message) -> list[Block]:
     if isinstance(own, list):
         return [block for block in own if not _is_unsigned(block)]
     if any(not isinstance(part, str | TextPart) for part in message.content):
-        raise refuse_part("images or files in the assistant's messages", UPSTREAM, "send them as the user's")
+        raise part_refused("images or files in the assistant's messages", UPSTREAM, "send them as the user's")
     text = text_with_refusal(message)
     blocks: list[Block] = [{"type": "text", "text": text}] if text.strip() else []
     for call in message.tool_calls:
@@ -133,7 +133,7 @@ def _parts(parts: Iterable[Part]) -> Iterable[Block]:
             case OtherPart(dialect=dialect) if dialect == NAME:
                 yield part.value
             case OtherPart():
-                raise refuse_other_part(part, UPSTREAM)
+                raise other_part_refused(part, UPSTREAM)
 
 
 def image_source(url: str) -> Block:
@@ -142,7 +142,7 @@ def image_source(url: str) -> Block:
         return {"type": "url", "url": url}
     found = inline(url)
     if found is None or found.media_type not in _IMAGES:
-        raise refuse_part("an image of this kind", UPSTREAM, "send a JPEG, PNG, GIF or WebP")
+        raise part_refused("an image of this kind", UPSTREAM, "send a JPEG, PNG, GIF or WebP")
     return {"type": "base64", "media_type": found.media_type, "data": found.data}
 
 
@@ -162,4 +162,4 @@ def _document_source(part: FilePart) -> Block:
     if found is not None and found.media_type.startswith("text/"):
         text = base64.b64decode(found.data).decode("utf-8", "replace")
         return {"type": "text", "media_type": "text/plain", "data": text}
-    raise refuse_part("a file of this kind", UPSTREAM, "send a PDF or plain text")
+    raise part_refused("a file of this kind", UPSTREAM, "send a PDF or plain text")

@@ -18,9 +18,9 @@ from modelway.dialects.translation import (
     arguments_object,
     called_names,
     inline,
-    refuse_other_part,
+    other_part_refused,
+    part_refused,
     refuse_params,
-    refuse_part,
     text_with_refusal,
 )
 from modelway.errors import InvalidRequest
@@ -83,7 +83,7 @@ def _instructions(message: Message) -> list[Fields]:
     if not isinstance(message.content, str) and not all(
         isinstance(part, TextPart) for part in message.content
     ):
-        raise refuse_part("anything but text in a system message", UPSTREAM, "send it as the user's")
+        raise part_refused("anything but text in a system message", UPSTREAM, "send it as the user's")
     return [{"text": message.text}]
 
 
@@ -118,7 +118,7 @@ class _Contents:
         if message.role == "assistant":
             text = text_with_refusal(message)
             if any(not isinstance(part, str | TextPart) for part in message.content):
-                raise refuse_part("images or files that the assistant gave", UPSTREAM, "leave them out")
+                raise part_refused("images or files that the assistant gave", UPSTREAM, "leave them out")
             return [*([{"text": text}] if text else []), *self._calls(position, message)]
         if isinstance(message.content, str):
             return [{"text": message.content}] if message.content else []
@@ -169,13 +169,13 @@ def _part(part: Part) -> Fields:
         case FilePart():
             return _inline_data(part.url, part.media_type, "files by their address or upload")
         case OtherPart():
-            raise refuse_other_part(part, UPSTREAM)
+            raise other_part_refused(part, UPSTREAM)
 
 
 def _inline_data(url: str, media_type: str, what: str) -> Fields:
     found = inline(url)
     if found is None:
-        raise refuse_part(what, UPSTREAM, "send the content itself as a data: URL in base64")
+        raise part_refused(what, UPSTREAM, "send the content itself as a data: URL in base64")
     return {"inlineData": {"mimeType": media_type or found.media_type, "data": found.data}}
 
 

@@ -19,6 +19,7 @@ from modelway.dialects.ollama_chat.wire import (
     time_of,
     write_usage,
 )
+from modelway.dialects.translation import arguments_object
 from modelway.errors import GatewayError, UpstreamProtocolError
 from modelway.types import (
     Citation,
@@ -222,15 +223,9 @@ def said_fields(
 
 def _call(index: int, call: ToolCall) -> dict[str, Any]:
     """A call as the format has it: the arguments are an object, not its text."""
-    try:
-        arguments = msgspec.json.decode(call.arguments or "{}")
-    except (msgspec.DecodeError, RecursionError):
-        arguments = None
-    if not isinstance(arguments, dict):
-        raise UpstreamProtocolError("the model called a tool with arguments that are not a JSON object")
     function = {
         "index": index,
         "name": call.name,
-        "arguments": msgspec.Raw((call.arguments or "{}").encode()),
+        "arguments": arguments_object(call.arguments, call.name, UpstreamProtocolError),
     }
     return {"id": call.id, "function": function}

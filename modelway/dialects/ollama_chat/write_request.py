@@ -13,9 +13,9 @@ from modelway.dialects.translation import (
     arguments_object,
     called_names,
     inline,
-    refuse_other_part,
+    other_part_refused,
+    part_refused,
     refuse_params,
-    refuse_part,
     text_with_refusal,
 )
 from modelway.errors import InvalidRequest
@@ -85,12 +85,12 @@ def _message(message: Message, called: str) -> dict[str, Any]:
 
 def _image(part: Any) -> str:
     if isinstance(part, OtherPart):
-        raise refuse_other_part(part, UPSTREAM)
+        raise other_part_refused(part, UPSTREAM)
     if not isinstance(part, ImagePart):
-        raise refuse_part("files", UPSTREAM, "send the text of the file, or images of its pages")
+        raise part_refused("files", UPSTREAM, "send the text of the file, or images of its pages")
     found = inline(part.url)
     if found is None:
-        raise refuse_part(
+        raise part_refused(
             "images by their address", UPSTREAM, "send the image itself as a data: URL in base64"
         )
     return found.data

@@ -9,7 +9,7 @@ import msgspec
 
 from modelway.dialects.foreign import is_off_by_habit, refuse_foreign_fields
 from modelway.dialects.openai_chat.wire import NAME
-from modelway.errors import InvalidRequest
+from modelway.dialects.translation import other_part_refused
 from modelway.types import (
     ChatRequest,
     FilePart,
@@ -40,13 +40,14 @@ def encode_request(
     `include_usage` asks the upstream to count tokens in a stream, whether the caller did or not.
     `drop` names fields that this upstream refuses. InvalidRequest for what it cannot be told.
     """
+    upstream = request.provider or "this provider"
     body: dict[str, Any] = {
         "model": request.model,
-        "messages": [_message(message) for message in request.messages],
+        "messages": [_message(message, upstream) for message in request.messages],
         "stream": request.stream,
     }
     body |= _params(request.params, max_tokens_field)
-    body |= _own_fields(request)
+    body |= _own_fields(request, upstream)
     if is_off_by_habit(request):
         # Models that never think refuse the very word.
         del body["reasoning_effort"]
@@ -59,15 +60,15 @@ def encode_request(
     return msgspec.json.encode(body)
 
 
-def _own_fields(request: ChatRequest) -> dict[str, Any]:
+def _own_fields(request: ChatRequest, upstream: str) -> dict[str, Any]:
     if request.dialect == NAME:
         return request.extra
-    refuse_foreign_fields(request, NAME, request.provider or "this provider", told=_SHARED)
+    refuse_foreign_fields(request, NAME, upstream, told=_SHARED)
     return {name: request.extra[name] for name in _SHARED if name in request.extra}
 
 
-def _message(message: Message) -> dict[str, Any]:
-    fields: dict[str, Any] = {"role": message.role, "content": _content(message)}
+def _message(message: Message, upstream: str) -> dict[str, Any]:
+    fields: dict[str, Any] = {"role": message.role, "content": _content(message, upstream)}
     if message.name:
         fields["name"] = message.name
     if message.tool_calls:
@@ -82,15 +83,15 @@ def _message(message: Message) -> dict[str, Any]:
     return fields
 
 
-def _content(message: Message) -> str | list[dict[str, Any]] | None:
+def _content(message: Message, upstream: str) -> str | list[dict[str, Any]] | None:
     if not isinstance(message.content, str):
-        return [_part(part) for part in message.content]
+        return [_part(part, upstream) for part in message.content]
     if not message.content and message.tool_calls:
         return None
     return message.content
 
 
-def _part(part: Part) -> dict[str, Any]:
+def _part(part: Part, upstream: str) -> dict[str, Any]:
     match part:
         case TextPart():
             return {"type": "text", "text": part.text, **part.extra.get(NAME, {})}
@@ -105,12 +106,7 @@ def _part(part: Part) -> dict[str, Any]:
         case OtherPart(dialect=dialect) if dialect == NAME:
             return part.value
         case OtherPart():
-            kind = part.value.get("type", "of this kind")
-            raise InvalidRequest(
-                f"this provider cannot take a content part {kind!r} of the dialect {part.dialect}",
-                param="messages",
-                hint="send the part as text or choose a provider of that dialect",
-            )
+            raise other_part_refused(part, upstream)
 
 
 def _params(params: Params, max_tokens_field: str) -> dict[str, Any]:

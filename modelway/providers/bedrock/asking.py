@@ -18,10 +18,10 @@ from modelway.dialects.replay import Block, replayed
 from modelway.dialects.translation import (
     arguments_object,
     inline,
+    other_part_refused,
+    part_refused,
     plain_id,
-    refuse_other_part,
     refuse_params,
-    refuse_part,
     text_with_refusal,
 )
 from modelway.errors import InvalidRequest
@@ -177,7 +177,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
 
 def _instructions(message: Message) -> list[Block]:
     if any(not isinstance(part, str | TextPart) for part in message.content):
-        raise refuse_part("anything but text as the system's message", UPSTREAM, "send it as the user's")
+        raise part_refused("anything but text as the system's message", UPSTREAM, "send it as the user's")
     return [{"text": message.text}] if message.text.strip() else []
 
 
@@ -225,13 +225,13 @@ class _Turns:
                 case FilePart():
                     yield {"document": self._document(part)}
                 case OtherPart():
-                    raise refuse_other_part(part, UPSTREAM)
+                    raise other_part_refused(part, UPSTREAM)
 
     def _document(self, part: FilePart) -> Block:
         found = inline(part.url)
         kind = _DOCUMENTS.get(found.media_type) if found else None
         if found is None or kind is None:
-            raise refuse_part(
+            raise part_refused(
                 "a file of this kind, or by its address",
                 UPSTREAM,
                 "send a PDF, a text or an office document as a data: URL",
@@ -252,7 +252,7 @@ class _Turns:
 
 def _assistant(message: Message) -> list[Block]:
     if any(not isinstance(part, str | TextPart) for part in message.content):
-        raise refuse_part("images or files in the assistant's messages", UPSTREAM, "send them as the user's")
+        raise part_refused("images or files in the assistant's messages", UPSTREAM, "send them as the user's")
     text = text_with_refusal(message)
     blocks: list[Block] = [{"text": text}] if text.strip() else []
     for call in message.tool_calls:
@@ -266,7 +266,7 @@ def _image(part: ImagePart) -> Block:
     found = inline(part.url)
     kind = _IMAGES.get(found.media_type) if found else None
     if found is None or kind is None:
-        raise refuse_part(
+        raise part_refused(
             "an image of this kind, or by its address",
             UPSTREAM,
             "send a PNG, JPEG, GIF or WebP as a data: URL",

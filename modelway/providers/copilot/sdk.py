@@ -24,6 +24,7 @@ from copilot.session_events import (
     SessionIdleData,
 )
 
+from modelway.dialects.translation import inline
 from modelway.errors import GatewayError, InvalidRequest, UpstreamProtocolError
 from modelway.providers.copilot.door import Lost
 from modelway.providers.copilot.github_failures import refused, reported
@@ -257,15 +258,14 @@ def _session_options(options: Options, launch: Launch) -> dict[str, Any]:
 
 
 def _blob(image: ImagePart) -> dict[str, str]:
-    head, comma, data = image.url.partition(",")
-    kind, _, coding = head.removeprefix("data:").partition(";")
-    if not (head.startswith("data:") and comma and coding == "base64" and kind.startswith("image/")):
+    content = inline(image.url)
+    if content is None or not content.media_type.startswith("image/"):
         raise InvalidRequest(
             "Copilot takes images as `data:image/…;base64,` only: Modelway fetches none",
             param="messages",
             code="unsupported_content",
         )
-    return {"type": "blob", "data": data, "mimeType": kind}
+    return {"type": "blob", "data": content.data, "mimeType": content.media_type}
 
 
 @contextmanager
