@@ -98,8 +98,8 @@ class Opener:
     def open(self, ledger: Ledger, asked: Asked) -> Opened:
         """Open a turn; raises ConversationBusy where another one holds the conversation."""
         if asked.after:
-            standing = self._stand_after(ledger, asked)
-            return self._record(ledger, asked, standing, self._place(ledger, asked, standing))
+            after = self._stand_after(ledger, asked)
+            return self._record(ledger, asked, after, self._place(ledger, asked, after))
         standing = self._find(ledger, asked.caller, asked.name) if asked.name else None
         if standing is None and asked.is_new:
             raise not_found(asked.name)

@@ -54,7 +54,12 @@ async def test_a_conversation_is_created_with_items_and_used_by_responses_and_ch
 
 async def test_items_are_listed_in_pages_and_found_by_their_ids(tmp_path: Path) -> None:
     call = ToolCallDelta(id="call_1", name="look", arguments="{}")
-    script: list[Step] = [ReasoningDelta(text="hm"), TextDelta(text="I look"), call, Finish(reasons=("tool_calls",))]
+    script: list[Step] = [
+        ReasoningDelta(text="hm"),
+        TextDelta(text="I look"),
+        call,
+        Finish(reasons=("tool_calls",)),
+    ]
     async with sdk(gateway_of([Scripted("Local", script)], tmp_path)) as client:
         created = await client.conversations.create(items=ITEMS)
         await client.responses.create(model="", input="look", conversation=created.id)
