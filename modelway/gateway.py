@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Protocol, runtime_checkable
+from functools import partial
+from typing import Protocol, TypeVar, runtime_checkable
 
 from msgspec.structs import replace
 
 from modelway.conversations import Conversations, Ephemeral, Turn, refuse_nameless_results
 from modelway.errors import GatewayError, InternalError, InvalidRequest, NotFound, UpstreamProtocolError
 from modelway.offering import Offering
-from modelway.provider import Provider, RelayReply, RelayRequest, Relays
+from modelway.provider import CountsTokens, Provider, RelayReply, RelayRequest, Relays
 from modelway.routing import Candidate, RetryPolicy, Router
 from modelway.telemetry import Attempt, milliseconds_since
 from modelway.types import Caller, ChatRequest, Completion, Delta, Event, Finish, Model
+
+T = TypeVar("T")
 
 _HAS_BEGUN = (*Delta, Finish)
 
@@ -90,11 +93,30 @@ class Gateway:
         name = provider.info.name
         if not isinstance(provider, Relays):
             raise self._no_relay(name, request.path)
+        return await self._once_it_works(name, model, partial(provider.relay, request), attempts)
+
+    async def count_tokens(self, request: ChatRequest, attempts: list[Attempt]) -> int:
+        """How many tokens a request has where it would be answered; NotFound where nobody counts them."""
+        candidate = self.router.resolve(request)[0]
+        if not isinstance(candidate.provider, CountsTokens):
+            raise NotFound(
+                f"{candidate.name} does not count tokens",
+                hint="an answer tells in `usage` what it took",
+                param="model",
+            )
+        asked = replace(request, provider=candidate.name, model=candidate.model)
+        count = partial(candidate.provider.count_tokens, asked)
+        return await self._once_it_works(candidate.name, candidate.model, count, attempts)
+
+    async def _once_it_works(
+        self, name: str, model: str, call: Callable[[], Awaitable[T]], attempts: list[Attempt]
+    ) -> T:
+        """What a call gives; again where the error and the policy permit it."""
         tried = 0
         while True:
             started = time.time()
             try:
-                reply = await provider.relay(request)
+                result = await call()
             except GatewayError as error:
                 attempts.append(Attempt(name, model, milliseconds_since(started), error.code))
                 pause = self._policy.pause(error, tried, stateful=False)
@@ -102,7 +124,7 @@ class Gateway:
                     raise
             else:
                 attempts.append(Attempt(name, model, milliseconds_since(started)))
-                return reply
+                return result
             tried += 1
             await asyncio.sleep(pause)
 

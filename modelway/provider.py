@@ -120,6 +120,25 @@ class Relays(Protocol):
         ...
 
 
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A provider whose upstream counts the tokens of a request without answering it."""
+
+    async def count_tokens(self, request: ChatRequest) -> int:
+        """How many input tokens the request has; it reaches this as it reaches stream()."""
+        ...
+
+
+@runtime_checkable
+class Loads(Protocol):
+    """A provider that holds models in memory."""
+
+    @property
+    def loaded(self) -> list[Model]:
+        """The models that are in memory now."""
+        ...
+
+
 def describe(info: ProviderInfo) -> dict[str, object]:
     """A provider as JSON tells of it: `params` maps each name to the type that its value has in JSON."""
     fields: dict[str, object] = msgspec.structs.asdict(info)

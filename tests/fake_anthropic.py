@@ -37,6 +37,8 @@ from tests.canary import key
 KEY = key("sk-ant")
 VERSIONS = ("2023-06-01", "2026-10-21")
 SAMPLING = {"temperature", "top_p", "top_k"}
+COUNTED = {"model", "messages", "system", "tools", "tool_choice", "thinking", "output_config"}
+COUNTED |= {"cache_control", "context_management", "mcp_servers", "prefill", "speed"}
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
 _ENVELOPE = Envelope(id="msg_fake", created=1_700_000_000, model="model-a", provider="Fake")
@@ -119,11 +121,20 @@ class FakeAnthropic(FakeUpstream):
         path = request.path.partition("?")[0]
         if path == "/v1/models":
             return [_whole(anthropic_messages.encode_models(self.models))]
+        if path == "/v1/messages/count_tokens":
+            return [_counted(request)]
         if path != "/v1/messages":
             return [_error(404, "not_found_error", "Not found")]
         if fault := _fault(request):
             return [_error(400, "invalid_request_error", fault)]
         return super()._script_for(request)
+
+
+def _counted(request: Received) -> bytes:
+    """As many tokens as the body has words; what is no part of the prompt is refused."""
+    if extra := set(request.json) - COUNTED:
+        return _error(400, "invalid_request_error", f"{sorted(extra)[0]}: Extra inputs are not permitted")
+    return _whole(json.dumps({"input_tokens": len(request.body.split())}).encode())
 
 
 def _fault(request: Received) -> str:

@@ -29,8 +29,10 @@ class _Format(Struct, frozen=True):
 # filed under is bookkeeping, and so is how much of a machine it may use.
 _SILENT = frozenset(
     {
+        "billing_policy",
         "cache_control",
         "context_management",
+        "diagnostics",
         "keep_alive",
         "metadata",
         "prompt_cache_key",
@@ -44,6 +46,8 @@ _SILENT = frozenset(
         "stream_options",
         "truncate",
         "user",
+        "user_profile_id",
+        "workspace_id",
         "options.main_gpu",
         "options.num_batch",
         "options.num_ctx",

@@ -66,13 +66,23 @@ class Anthropic:
         key = self._key.required()
         with Secret(key).kept_out_of_errors():
             body = anthropic_messages.encode_request(request)
-            version = anthropic_messages.version_for(request)
+            own = anthropic_messages.headers_for(request)
             async with (
-                aclosing(await self._call("POST", "/v1/messages", key, body, version)) as response,
+                aclosing(await self._call("POST", "/v1/messages", key, body, own)) as response,
                 aclosing(self._read(request, response)) as events,
             ):
                 async for event in events:
                     yield event
+
+    async def count_tokens(self, request: ChatRequest) -> int:
+        """How many input tokens the upstream counts; see CountsTokens."""
+        key = self._key.required()
+        with Secret(key).kept_out_of_errors():
+            body = anthropic_messages.encode_count_request(request)
+            own = anthropic_messages.headers_for(request)
+            call = self._call("POST", "/v1/messages/count_tokens", key, body, own)
+            async with aclosing(await call) as response:
+                return anthropic_messages.decode_count(await response.body())
 
     async def models(self) -> list[Model]:
         """What the upstream lists now, the newest first."""
@@ -98,7 +108,7 @@ class Anthropic:
         )
 
     async def _call(
-        self, method: str, path: str, key: str, body: bytes = b"", version: str = anthropic_messages.VERSION
+        self, method: str, path: str, key: str, body: bytes = b"", own: Mapping[str, str] = {}
     ) -> Response:
         return await good_response(
             self._http,
@@ -106,14 +116,22 @@ class Anthropic:
             self._base_url + path,
             name=NAME,
             headers={
-                "anthropic-version": version,
+                "anthropic-version": anthropic_messages.VERSION,
+                **own,
                 **self._headers,
+                **self._features(own),
                 **({"x-api-key": key} if key else {}),
             },
             body=body,
             secret=Secret(key),
             to_error=self._to_error,
         )
+
+    def _features(self, own: Mapping[str, str]) -> dict[str, str]:
+        """What the caller has turned on, and what the user's settings do."""
+        name = "anthropic-beta"
+        features = [headers[name] for headers in (own, self._headers) if name in headers]
+        return {name: ",".join(features)} if features else {}
 
     def _to_error(self, status: int, headers: Mapping[str, str], body: bytes) -> GatewayError:
         to_error = errors_of(

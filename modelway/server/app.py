@@ -12,33 +12,32 @@ from starlette.routing import Route, Router
 
 from modelway.auth import Auth
 from modelway.config import ServerSettings
-from modelway.dialects import anthropic_messages, ollama_chat, openai_chat, openai_responses
-from modelway.dialects.ollama_chat import generate as ollama_generate
+from modelway.dialects import ollama_chat, openai_chat
+from modelway.dialects.ollama_chat import generate
 from modelway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound, ShuttingDown
 from modelway.gateway import Gateway
+from modelway.server.anthropic import AnthropicEndpoints
 from modelway.server.catalogue import Catalogue
 from modelway.server.chat import ChatEndpoint
 from modelway.server.conversation_items import ItemEndpoints
 from modelway.server.conversations import ConversationEndpoints
 from modelway.server.dialect import Dialect
+from modelway.server.embeddings import EmbeddingEndpoints
 from modelway.server.exchange import ClientGone, Exchange, Receive, Scope, Send
+from modelway.server.formats import CHATS, dialect_of, is_ollama_s
 from modelway.server.guard import Guard
+from modelway.server.loading import LoadingEndpoint
 from modelway.server.ollama import OllamaEndpoints
 from modelway.server.openapi import openapi_endpoint
 from modelway.server.relay import RELAYED_METHODS, RelayEndpoint
 from modelway.server.responses import ResponseEndpoints
 from modelway.telemetry import Telemetry
 
+Endpoint = Callable[[Exchange], Awaitable[None]]
+
 log = logging.getLogger("modelway.server")
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-# Where callers speak another format than OpenAI's, errors are written in it from the first check on.
-DIALECTS: dict[str, Dialect] = {
-    "/v1/responses": openai_responses,
-    "/v1/messages": anthropic_messages,
-    "/api/chat": ollama_chat,
-    "/api/generate": ollama_generate,
-}
 CLIENT_CLOSED = 499
 LAST_WORDS_S = 0.5
 
@@ -46,7 +45,7 @@ LAST_WORDS_S = 0.5
 class _FromExchange:
     """Lets an endpoint that answers an exchange stand in the list of routes."""
 
-    def __init__(self, endpoint: Callable[[Exchange], Awaitable[None]]) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,14 +54,14 @@ class _FromExchange:
 
 def routes(
     chat: ChatEndpoint,
-    others: Mapping[str, ChatEndpoint],
+    others: Mapping[str, Endpoint],
     catalogue: Catalogue,
     conversations: ConversationEndpoints,
     items: ItemEndpoints,
     responses: ResponseEndpoints,
     ollama: OllamaEndpoints,
 ) -> list[Route]:
-    """Every address that the server answers by itself; `others` answer chats in other formats."""
+    """Every address that the server answers by itself; `others` answer POSTs in other formats."""
     completions = _FromExchange(chat)
     return [
         Route("/v1/chat/completions", completions, methods=["POST"]),
@@ -74,6 +73,7 @@ def routes(
         Route("/v1/responses/{id}/cancel", responses.cancel, methods=["POST"]),
         Route("/v1/responses/{id}/input_items", responses.input_items),
         Route("/api/tags", ollama.tags),
+        Route("/api/ps", ollama.ps),
         Route("/api/show", ollama.show, methods=["POST"]),
         Route("/api/version", ollama.version),
         Route("/v1/models", catalogue.models),
@@ -119,7 +119,9 @@ class Application:
             )
 
         self._chat = chat(openai_chat)
-        others = {path: chat(dialect) for path, dialect in DIALECTS.items()}
+        others = _in_other_formats(
+            gateway, {path: chat(dialect) for path, dialect in CHATS.items()}, settings.max_body_bytes
+        )
         endpoints = ConversationEndpoints(gateway.conversations, max_body_bytes=settings.max_body_bytes)
         items = ItemEndpoints(gateway.conversations, max_body_bytes=settings.max_body_bytes)
         responses = ResponseEndpoints(gateway.conversations)
@@ -138,8 +140,7 @@ class Application:
             await self._serve(Exchange(scope, receive, send, self._telemetry))
 
     async def _serve(self, exchange: Exchange) -> None:
-        if dialect := DIALECTS.get(exchange.path):
-            exchange.encode_error = dialect.encode_error
+        exchange.encode_error = dialect_of(exchange.path, exchange.headers).encode_error
         try:
             self._guard.check(exchange)
             await self._dispatch(exchange)
@@ -195,6 +196,23 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
 
+def _in_other_formats(
+    gateway: Gateway, chats: Mapping[str, ChatEndpoint], max_body_bytes: int
+) -> dict[str, Endpoint]:
+    """What answers POSTs in the formats of Anthropic, Ollama and OpenAI's Responses API."""
+    anthropic = AnthropicEndpoints(gateway, chats["/v1/messages"])
+    vectors = EmbeddingEndpoints(gateway, max_body_bytes=max_body_bytes)
+    return {
+        **chats,
+        "/v1/messages": anthropic.messages,
+        "/v1/messages/count_tokens": anthropic.count_tokens,
+        "/api/chat": LoadingEndpoint(gateway, chats["/api/chat"], ollama_chat.encode_loaded),
+        "/api/generate": LoadingEndpoint(gateway, chats["/api/generate"], generate.encode_loaded),
+        "/api/embed": vectors.embed,
+        "/api/embeddings": vectors.embeddings,
+    }
+
+
 def _bug(exchange: Exchange) -> GatewayError:
     return InternalError("internal error", hint=f"the log has it under {exchange.request_id}")
 
@@ -213,5 +231,9 @@ def _routing_error(exchange: Exchange, error: HTTPException, routes: list[Route]
         allowed = (error.headers or {}).get("Allow", "")
         exchange.reply_headers.append((b"allow", allowed.encode()))
         return MethodNotAllowed(f"{exchange.method} is not possible here", hint=f"use {allowed}")
+    if is_ollama_s(exchange.path):
+        return NotFound(
+            "Modelway does not have this address of Ollama's", hint="docs/api.md lists the others"
+        )
     there = ", ".join(dict.fromkeys(route.path.replace(":path", "") for route in routes))
     return NotFound("there is nothing at this address", hint=f"there are {there}")

@@ -6,10 +6,11 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from modelway.dialects import openai_chat
+from modelway.dialects import anthropic_messages, openai_chat
 from modelway.errors import InvalidRequest, ModelNotFound
 from modelway.gateway import Gateway
 from modelway.provider import ProviderInfo, describe
+from modelway.server.formats import ANTHROPIC_VERSION
 
 
 def json_response(value: object, status: int = 200) -> Response:
@@ -24,15 +25,21 @@ class Catalogue:
         self._gateway = gateway
 
     async def models(self, request: Request) -> Response:
-        """Every model name that can be asked for without naming a provider, and "Provider/model"."""
+        """Every model name that can be asked for without naming a provider, and "Provider/model".
+
+        Programs written for Anthropic, which send the header anthropic-version, get them in its format.
+        """
         models = await self._gateway.models(refresh=_refresh(request))
-        return Response(openai_chat.encode_models(models), media_type="application/json")
+        encode = anthropic_messages.encode_models if _is_anthropic_s(request) else openai_chat.encode_models
+        return Response(encode(models), media_type="application/json")
 
     async def model(self, request: Request) -> Response:
         """One model."""
         wanted: str = request.path_params["id"]
         for model in await self._gateway.models(refresh=_refresh(request)):
             if model.id == wanted:
+                if _is_anthropic_s(request):
+                    return Response(anthropic_messages.encode_model(model), media_type="application/json")
                 return json_response(openai_chat.model_object(model))
         raise ModelNotFound(
             f'no model is called "{wanted[:80]}"', hint="GET /v1/models lists them", param="model"
@@ -61,6 +68,11 @@ class Catalogue:
 
 def _shown(info: ProviderInfo) -> dict[str, object]:
     return {"object": "provider", **describe(info)}
+
+
+def _is_anthropic_s(request: Request) -> bool:
+    """Whether the program that asks was written for Anthropic."""
+    return ANTHROPIC_VERSION.decode() in request.headers
 
 
 def _refresh(request: Request) -> bool:

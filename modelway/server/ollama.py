@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,7 +14,7 @@ from modelway.dialects import ollama_chat
 from modelway.dialects.reading import read_object
 from modelway.errors import InvalidRequest
 from modelway.gateway import Gateway
-from modelway.provider import ProviderInfo
+from modelway.provider import Loads, ProviderInfo
 from modelway.server.catalogue import json_response
 from modelway.server.exchange import Exchange
 from modelway.types import ChatRequest
@@ -45,6 +46,16 @@ class OllamaEndpoints:
             raise InvalidRequest("`model` must be the name of a model", param="model")
         first = self._gateway.router.resolve(ChatRequest(messages=(), model=name))[0]
         return json_response(_shown(first.provider.info, first.model))
+
+    async def ps(self, _: Request) -> Response:
+        """The models that are in this machine's memory."""
+        loaders = [provider for provider in self._gateway.providers.values() if isinstance(provider, Loads)]
+        models = [
+            replace(model, id=f"{provider.info.name}/{model.id}")
+            for provider in loaders
+            for model in provider.loaded
+        ]
+        return Response(ollama_chat.encode_loaded_models(models), media_type="application/json")
 
     async def version(self, _: Request) -> Response:
         """The version of the interface."""

@@ -88,9 +88,13 @@ _PATHS: dict[str, Any] = {
         "get": _operation("What a response answers", params=(_path("id"), *_PAGE))
     },
     "/v1/messages": _in_format_of("Anthropic"),
+    "/v1/messages/count_tokens": {"post": _operation("How many tokens a request in Anthropic's format has")},
     "/api/chat": _in_format_of("Ollama"),
     "/api/generate": _in_format_of("Ollama"),
     "/api/tags": {"get": _operation("The models, as Ollama lists them")},
+    "/api/ps": {"get": _operation("The models that are in this machine's memory")},
+    "/api/embed": {"post": _operation("Vectors of texts, as Ollama has them")},
+    "/api/embeddings": {"post": _operation("The vector of one text, as older programs for Ollama ask")},
     "/api/show": {"post": _operation("One model, as Ollama describes it")},
     "/api/version": {"get": _operation("The version of Ollama's interface that is spoken")},
     "/v1/models": {"get": _operation("The models that can be asked for", params=(_REFRESH,))},

@@ -11,7 +11,7 @@ from msgspec import Struct
 from starlette.routing import Route
 
 from modelway.dialects import openai_chat
-from modelway.errors import GatewayError, InvalidRequest, MethodNotAllowed
+from modelway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
 from modelway.gateway import Gateway
 from modelway.provider import RelayReply, RelayRequest
 from modelway.server.exchange import Exchange, Headers, addressed, header_value, until_client_is_gone
@@ -21,6 +21,8 @@ from modelway.telemetry import milliseconds_since
 RELAYED_METHODS = ("GET", "POST", "DELETE")
 # All others stay here: the caller's key, cookies, and what belongs to one connection.
 _TO_UPSTREAM = (b"accept", b"content-type", b"idempotency-key", b"openai-beta")
+# These are of another format than the addresses that upstreams relay.
+_NEVER = "/v1/messages/"
 _TO_CALLER = (
     "content-type",
     "content-disposition",
@@ -46,7 +48,7 @@ class RelayEndpoint:
 
     def has(self, path: str) -> bool:
         """Whether a request for this address is passed on."""
-        return path.startswith("/v1/") and not self._owners(path)
+        return path.startswith("/v1/") and not path.startswith(_NEVER) and not self._owners(path)
 
     async def __call__(self, exchange: Exchange) -> None:
         """Read the request, pass it on, and pass back what comes, as fast as the client reads."""
@@ -80,6 +82,8 @@ class RelayEndpoint:
             allowed = ", ".join(sorted({method for route in owners for method in route.methods or ()}))
             exchange.reply_headers.append((b"allow", allowed.encode()))
             raise MethodNotAllowed(f"{exchange.method} is not possible here", hint=f"use {allowed}")
+        if exchange.path.startswith(_NEVER):
+            raise NotFound("there is nothing at this address", hint="chats are answered at /v1/messages")
         raw: str = exchange.scope.get("raw_path", b"").partition(b"?")[0].decode("latin-1")
         if not _PATH(raw) or any(_climbs(segment) for segment in raw.split("/")):
             raise InvalidRequest(

@@ -22,7 +22,7 @@ from modelway.dialects.anthropic_messages import (
     encode_error,
     encode_models,
     encode_request,
-    version_for,
+    headers_for,
 )
 from modelway.dialects.envelope import Envelope
 from modelway.dialects.replay import replayed
@@ -236,11 +236,12 @@ def test_temperature_goes_by_the_older_version_and_a_default_is_not_sent() -> No
     warm = asking(params=Params(temperature=0.5, top_p=1))
     assert sent(warm)["temperature"] == 0.5
     assert "top_p" not in sent(warm)
-    assert version_for(warm) == "2023-06-01"
+    assert headers_for(warm)["anthropic-version"] == "2023-06-01"
     plain = asking(params=Params(temperature=1.0, top_p=1.0))
     assert not {"temperature", "top_p"} & set(sent(plain))
-    assert version_for(plain) == "2026-10-21"
-    assert version_for(asking(dialect=NAME, extra={"top_k": 5})) == "2023-06-01"
+    assert headers_for(plain)["anthropic-version"] == "2026-10-21"
+    chosen = headers_for(asking(dialect=NAME, extra={"top_k": 5}))
+    assert chosen == {"anthropic-version": "2023-06-01"}
 
 
 @pytest.mark.parametrize(

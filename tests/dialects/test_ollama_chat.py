@@ -312,7 +312,7 @@ def test_a_prompt_of_api_generate_is_a_message() -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"messages": []}, "messages"),
+        ({"messages": [], "model": ""}, "messages"),
         ({"messages": [{"role": "robot"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": 1}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "images": [1]}]}, "messages[0].images[0]"),

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from modelway.auth import Auth
@@ -79,6 +80,28 @@ def test_the_python_examples_of_the_client_s_page_run_one_after_the_other(
 def test_the_curl_lines_of_the_readme_get_two_answers(server: Running, tmp_path: Path) -> None:
     first = next(block for block in blocks("sh", "README.md") if "curl" in block)
     assert run(server, tmp_path, "sh", stdin=first).count("data: [DONE]") == 2
+
+
+def test_the_model_that_claude_is_pointed_to_is_there(server: Running) -> None:
+    [line] = [
+        line for block in blocks("sh", "docs/api.md") for line in block.splitlines() if "claude" in line
+    ]
+    variables = dict(re.findall(r"(\w+)=(\S+)", line))
+    assert variables["ANTHROPIC_BASE_URL"] == "http://localhost:1337"
+    body = {"model": variables["ANTHROPIC_MODEL"], "messages": [{"role": "user", "content": "Hi"}]}
+    reply = httpx.post(f"{server.address}/v1/messages", json={**body, "max_tokens": 3}, timeout=60)
+    assert reply.json()["role"] == "assistant"
+
+
+def test_what_is_said_to_be_missing_is_missing(server: Running) -> None:
+    text = (ROOT / "docs/api.md").read_text()
+    missing = re.search(r"What changes models is not there: ([^;]*);", text)
+    assert missing is not None
+    addresses = re.findall(r"`(/api/\w+)`", missing[1])
+    assert len(addresses) > 4
+    for address in addresses:
+        assert httpx.post(server.address + address, json={}).status_code == 404
+    assert httpx.get(f"{server.address}/v1/messages/batches").status_code == 404
 
 
 def test_every_address_is_in_the_document(tmp_path: Path) -> None:

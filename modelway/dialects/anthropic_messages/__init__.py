@@ -6,15 +6,19 @@ whoever speaks its format. Source: Anthropic's API reference of version 2026-10-
 
 from modelway.dialects.anthropic_messages.body import (
     decode_completion,
+    decode_count,
     decode_error,
     decode_models,
     encode_completion,
+    encode_count,
     encode_error,
+    encode_model,
     encode_models,
 )
 from modelway.dialects.anthropic_messages.read_request import decode_request
 from modelway.dialects.anthropic_messages.read_stream import EventDecoder
 from modelway.dialects.anthropic_messages.wire import (
+    BETA,
     ID_PREFIX,
     KEEP_ALIVE,
     NAME,
@@ -24,12 +28,14 @@ from modelway.dialects.anthropic_messages.wire import (
 from modelway.dialects.anthropic_messages.write_request import (
     PARAMS,
     VERSION,
+    encode_count_request,
     encode_request,
-    version_for,
+    headers_for,
 )
 from modelway.dialects.anthropic_messages.write_stream import EventEncoder
 
 __all__ = [
+    "BETA",
     "ID_PREFIX",
     "KEEP_ALIVE",
     "NAME",
@@ -39,13 +45,17 @@ __all__ = [
     "EventDecoder",
     "EventEncoder",
     "decode_completion",
+    "decode_count",
     "decode_error",
     "decode_models",
     "decode_request",
     "encode_completion",
+    "encode_count",
+    "encode_count_request",
     "encode_error",
+    "encode_model",
     "encode_models",
     "encode_request",
     "error_in_stream",
-    "version_for",
+    "headers_for",
 ]

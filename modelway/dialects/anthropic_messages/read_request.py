@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from modelway.dialects.anthropic_messages.read_content import messages, system_messages
 from modelway.dialects.anthropic_messages.thinking import effort_asked
-from modelway.dialects.anthropic_messages.wire import NAME
+from modelway.dialects.anthropic_messages.wire import BETA, NAME
 from modelway.dialects.reading import (
     Fields,
     check,
@@ -23,6 +24,8 @@ MAX_NAME = 512
 MAX_TOKENS = 100_000_000
 MAX_STOPS = 8192
 
+_is_feature = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
+
 _MODES = {"auto": "auto", "any": "required", "tool": "named", "none": "none"}
 
 
@@ -33,6 +36,7 @@ def decode_request(body: bytes) -> ChatRequest:
     effort that it stands for.
     """
     fields = read_object(body)
+    _check_features(fields)
     model = take(fields, "model", str, "")
     if len(model) > MAX_NAME:
         raise wrong("model", f"a string of at most {MAX_NAME} characters")
@@ -47,6 +51,19 @@ def decode_request(body: bytes) -> ChatRequest:
         dialect=NAME,
         extra=fields,
     )
+
+
+def _check_features(fields: Fields) -> None:
+    """The features that are turned on: a field in the clouds' forms of this format, else a header."""
+    features = fields.pop(BETA, None)
+    if features is not None:
+        fields[BETA] = list(items(features, BETA, _feature))
+
+
+def _feature(value: Any, path: str) -> str:
+    if not _is_feature(check(value, str, path)):
+        raise wrong(path, "the name of a feature")
+    return value
 
 
 def _params(fields: Fields) -> Params:

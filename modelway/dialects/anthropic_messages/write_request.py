@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from modelway.dialects.anthropic_messages.thinking import thinking_fields
-from modelway.dialects.anthropic_messages.wire import NAME
+from modelway.dialects.anthropic_messages.wire import BETA, NAME
 from modelway.dialects.anthropic_messages.write_content import UPSTREAM, system_content, turns
 from modelway.dialects.foreign import refuse_foreign_fields, refuse_foreign_messages
 from modelway.dialects.translation import refuse_params
@@ -32,12 +32,48 @@ PARAMS = (
 )
 
 
+# What a request to count tokens may have.
+_COUNTED = (
+    "model",
+    "messages",
+    "system",
+    "tools",
+    "tool_choice",
+    "thinking",
+    "output_config",
+    "cache_control",
+    "context_management",
+    "mcp_servers",
+    "prefill",
+    "speed",
+)
+
+
 def encode_request(request: ChatRequest) -> bytes:
     """The JSON body for the upstream; InvalidRequest for what it cannot be told."""
+    return msgspec.json.encode(_body(request))
+
+
+def encode_count_request(request: ChatRequest) -> bytes:
+    """The JSON body that asks how many tokens the request has."""
+    body = _body(request)
+    return msgspec.json.encode({name: body[name] for name in _COUNTED if name in body})
+
+
+def headers_for(request: ChatRequest) -> dict[str, str]:
+    """The version of the API that knows everything that the request asks for, and the features turned on."""
+    own = request.extra if request.dialect == NAME else {}
+    needs_older = _sampling(request.params) or "top_k" in own
+    headers = {"anthropic-version": SAMPLING_VERSION if needs_older else VERSION}
+    return headers | ({"anthropic-beta": ",".join(own[BETA])} if own.get(BETA) else {})
+
+
+def _body(request: ChatRequest) -> dict[str, Any]:
     refuse_foreign_fields(request, NAME, UPSTREAM)
     refuse_foreign_messages(request, NAME, UPSTREAM)
     _refuse_params(request)
     own = dict(request.extra) if request.dialect == NAME else {}
+    own.pop(BETA, None)
     body: dict[str, Any] = {
         "model": request.model,
         "max_tokens": request.params.max_tokens or DEFAULT_MAX_TOKENS,
@@ -54,13 +90,7 @@ def encode_request(request: ChatRequest) -> bytes:
     body |= _output_config(request.params, own.pop("output_config", {}))
     if request.dialect != NAME:  # a caller of this one has said how to think in its own words
         body |= thinking_fields(request.model, request.params, body)
-    return msgspec.json.encode(body | own)
-
-
-def version_for(request: ChatRequest) -> str:
-    """The version of the API that knows everything that the request asks for."""
-    needs_older = _sampling(request.params) or (request.dialect == NAME and "top_k" in request.extra)
-    return SAMPLING_VERSION if needs_older else VERSION
+    return body | own
 
 
 def _refuse_params(request: ChatRequest) -> None:

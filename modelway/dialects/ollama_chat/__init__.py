@@ -10,6 +10,8 @@ from modelway.dialects.ollama_chat.body import (
     decode_models,
     encode_completion,
     encode_error,
+    encode_loaded,
+    encode_loaded_models,
     encode_models,
 )
 from modelway.dialects.ollama_chat.read_request import decode_generate_request, decode_request
@@ -32,6 +34,8 @@ __all__ = [
     "decode_request",
     "encode_completion",
     "encode_error",
+    "encode_loaded",
+    "encode_loaded_models",
     "encode_models",
     "encode_request",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -19,9 +21,15 @@ from modelway.dialects.ollama_chat.wire import (
     write_usage,
 )
 from modelway.errors import GatewayError, UpstreamProtocolError
-from modelway.types import Completion, Event, Finish, Model
+from modelway.types import ChatRequest, Completion, Event, Finish, Model
 
 CONTEXT_CODE = "context_length_exceeded"
+
+# How long a model stays after its last use, where that is not at all.
+_AT_ONCE = (0, "0", "0s")
+
+# It stays for as long as the server runs.
+_IN_MEMORY = {"expires_at": "9999-12-31T23:59:59Z", "size_vram": 0}
 
 _encode = msgspec.json.Encoder().encode
 
@@ -67,6 +75,20 @@ def encode_completion(completion: Completion, envelope: Envelope, shape: Shape =
     return _encode(answer)[:-1] + b"," + envelope.fields() + b"}"
 
 
+def encode_loaded(request: ChatRequest, shape: Shape = "chat") -> bytes:
+    """The body of the answer to a request without a question: the model is there, or is given up."""
+    gives_up = request.extra.get("keep_alive") in _AT_ONCE
+    return _encode(
+        {
+            "model": request.model,
+            "created_at": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+            **said_fields(shape, "", "", ()),
+            "done": True,
+            "done_reason": "unload" if gives_up else "load",
+        }
+    )
+
+
 def encode_error(error: GatewayError) -> bytes:
     """The body of an error reply."""
     return _encode({"error": error.explanation})
@@ -103,19 +125,21 @@ def decode_models(body: bytes) -> list[Model]:
 
 
 def encode_models(models: Iterable[Model]) -> bytes:
-    """The body of GET /api/tags."""
-    return _encode(
-        {
-            "models": [
-                {
-                    "name": model.id,
-                    "model": model.id,
-                    "modified_at": datetime.fromtimestamp(model.created, UTC).isoformat(),
-                    "size": 0,
-                    "digest": "",
-                    "details": {},
-                }
-                for model in models
-            ]
-        }
-    )
+    """The body of GET /api/tags. Programs tell models apart by their digest, which is that of the name."""
+    return _encode({"models": [_listed(model) for model in models]})
+
+
+def encode_loaded_models(models: Iterable[Model]) -> bytes:
+    """The body of GET /api/ps."""
+    return _encode({"models": [_listed(model) | _IN_MEMORY for model in models]})
+
+
+def _listed(model: Model) -> dict[str, Any]:
+    return {
+        "name": model.id,
+        "model": model.id,
+        "modified_at": datetime.fromtimestamp(model.created, UTC).isoformat(),
+        "size": 0,
+        "digest": sha256(model.id.encode()).hexdigest(),
+        "details": {},
+    }

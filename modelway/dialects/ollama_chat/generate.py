@@ -8,7 +8,7 @@ from modelway.dialects.ollama_chat.body import encode_error
 from modelway.dialects.ollama_chat.read_request import decode_generate_request as decode_request
 from modelway.dialects.ollama_chat.wire import GENERATE as NAME
 from modelway.dialects.ollama_chat.wire import ID_PREFIX, KEEP_ALIVE, STREAM_TYPE
-from modelway.types import Completion
+from modelway.types import ChatRequest, Completion
 
 __all__ = [
     "ID_PREFIX",
@@ -19,6 +19,7 @@ __all__ = [
     "decode_request",
     "encode_completion",
     "encode_error",
+    "encode_loaded",
 ]
 
 
@@ -32,3 +33,8 @@ class EventEncoder(stream.EventEncoder):
 def encode_completion(completion: Completion, envelope: Envelope) -> bytes:
     """The body of a `stream: false` answer."""
     return body.encode_completion(completion, envelope, "generate")
+
+
+def encode_loaded(request: ChatRequest) -> bytes:
+    """The body of the answer to a request without a prompt."""
+    return body.encode_loaded(request, "generate")

@@ -42,9 +42,14 @@ _KINDS = {"iVBOR": "image/png", "/9j/": "image/jpeg", "R0lGOD": "image/gif", "Uk
 
 
 def decode_request(body: bytes) -> ChatRequest:
-    """A request out of the body of POST /api/chat. Without `stream` it asks for a stream."""
+    """A request out of the body of POST /api/chat. Without `stream` it asks for a stream.
+
+    One without messages asks for the model that it names to be loaded.
+    """
     fields = read_object(body)
     value = fields.pop("messages", None)
+    if not value and fields.get("model"):
+        return _request(NAME, fields, ())
     if not value:
         raise InvalidRequest("`messages` is missing", param="messages", hint="send at least one message")
     if isinstance(value, list) and len(value) > MAX_MESSAGES:
@@ -54,14 +59,20 @@ def decode_request(body: bytes) -> ChatRequest:
 
 
 def decode_generate_request(body: bytes) -> ChatRequest:
-    """A request out of the body of POST /api/generate: a prompt, and perhaps a system message."""
+    """A request out of the body of POST /api/generate: a prompt, and perhaps a system message.
+
+    One without a prompt asks for the model that it names to be loaded.
+    """
     fields = read_object(body)
     for name in ("suffix", "template", "context", "raw"):
         if fields.pop(name, None):
             raise InvalidRequest(f"`{name}` is not supported", param=name, hint="leave it out")
     system = take(fields, "system", str, "")
     prompt = take(fields, "prompt", str, "")
-    asked = Message(role="user", content=_content(prompt, fields.pop("images", None), "images"))
+    images = fields.pop("images", None)
+    if not prompt and not images and fields.get("model"):
+        return _request(GENERATE, fields, ())
+    asked = Message(role="user", content=_content(prompt, images, "images"))
     return _request(GENERATE, fields, (*((Message(role="system", content=system),) if system else ()), asked))
 
 

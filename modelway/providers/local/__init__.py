@@ -101,6 +101,12 @@ class Local:
         """The process id of the child that answers; None: there is none."""
         return self._upstream[0].pid if self._upstream and self._upstream[0].alive else None
 
+    @property
+    def loaded(self) -> list[Model]:
+        """The models whose children run."""
+        chats = [self._chat_model] if self.pid is not None else []
+        return [*chats, *(Model(id=name, owned_by="local") for name in self._embedder.loaded)]
+
     async def start(self) -> None:
         """Load the model now rather than with the first request."""
         await self._ready()
@@ -124,8 +130,7 @@ class Local:
 
     async def models(self) -> list[Model]:
         """The one that answers chats, and the one for embeddings where it is installed."""
-        chats = Model(id=self._name, owned_by="local", context_length=self._settings.context_length)
-        return [chats, *(Model(id=name, owned_by="local") for name in self._embedder.models)]
+        return [self._chat_model, *(Model(id=name, owned_by="local") for name in self._embedder.models)]
 
     async def relay(self, request: RelayRequest) -> RelayReply:
         """Embeddings, which need the extra `embed`; there is no other address."""
@@ -137,6 +142,10 @@ class Local:
         await self._engine.aclose()
         if self._upstream is not None:
             await self._upstream[1].aclose()
+
+    @property
+    def _chat_model(self) -> Model:
+        return Model(id=self._name, owned_by="local", context_length=self._settings.context_length)
 
     async def _ready(self) -> tuple[Child, Provider]:
         child = await self._engine.child()

@@ -80,6 +80,11 @@ class Embedder:
         """The one model, where it is installed."""
         return [MODEL] if self._is_installed() else []
 
+    @property
+    def loaded(self) -> list[str]:
+        """The same while its child runs."""
+        return [MODEL] if self._child is not None and self._child.returncode is None else []
+
     async def answer(self, request: RelayRequest) -> Reply:
         """The vectors that are asked for; never those of the chat model, which would be of no use."""
         if (request.method, request.path) != ("POST", "embeddings"):

@@ -1,0 +1,52 @@
+"""Anthropic's addresses: chats with the features that a header turns on, and counts of tokens."""
+
+from __future__ import annotations
+
+import re
+
+from msgspec.structs import replace
+
+from modelway.dialects import anthropic_messages
+from modelway.errors import InvalidRequest
+from modelway.gateway import Gateway
+from modelway.server.chat import ChatEndpoint
+from modelway.server.exchange import Exchange, header_value, until_client_is_gone
+from modelway.types import ChatRequest
+
+_BETA_HEADER = b"anthropic-beta"
+_is_list = re.compile(r"[A-Za-z0-9._-]{1,128}(?:\s*,\s*[A-Za-z0-9._-]{1,128})*").fullmatch
+
+
+class AnthropicEndpoints:
+    """What programs written for Anthropic ask; `chat` reads and answers their requests."""
+
+    def __init__(self, gateway: Gateway, chat: ChatEndpoint) -> None:
+        self._gateway = gateway
+        self._chat = chat
+
+    async def messages(self, exchange: Exchange) -> None:
+        """Answer a chat."""
+        await self._chat.answer(exchange, await self._read(exchange))
+
+    async def count_tokens(self, exchange: Exchange) -> None:
+        """How many tokens the provider counts in a request; NotFound where it counts none."""
+        request = await self._read(exchange)
+        record = exchange.record
+        with until_client_is_gone(exchange):
+            tokens = await self._gateway.count_tokens(request, record.attempts)
+        record.provider, record.model = record.attempts[-1].provider, record.attempts[-1].model
+        named = [(b"x-modelway-provider", header_value(record.provider))]
+        await exchange.reply(200, anthropic_messages.encode_count(tokens), named)
+
+    async def _read(self, exchange: Exchange) -> ChatRequest:
+        request = await self._chat.read(exchange)
+        written = [
+            value.decode("latin-1") for name, value in exchange.scope["headers"] if name == _BETA_HEADER
+        ]
+        if not written:
+            return request
+        if not all(map(_is_list, written)):
+            raise InvalidRequest("the header anthropic-beta must be names with commas between them")
+        said = [name.strip() for line in written for name in line.split(",")]
+        features = dict.fromkeys([*request.extra.get(anthropic_messages.BETA, ()), *said])
+        return replace(request, extra={**request.extra, anthropic_messages.BETA: list(features)})
