@@ -61,9 +61,10 @@ def _check_features(fields: Fields) -> None:
 
 
 def _feature(value: Any, path: str) -> str:
-    if not _is_feature(check(value, str, path)):
+    name = check(value, str, path)
+    if not _is_feature(name):
         raise wrong(path, "the name of a feature")
-    return value
+    return name
 
 
 def _params(fields: Fields) -> Params:
