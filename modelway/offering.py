@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from modelway.errors import GatewayError
+from modelway.errors import GatewayError, UpstreamUnreachable
 from modelway.provider import Provider, ProviderInfo
 from modelway.types import Model
 
@@ -23,10 +23,15 @@ _log = logging.getLogger("modelway.offering")
 
 
 class _Listed(Struct, frozen=True):
-    """What an upstream listed, and until when (of the loop's clock) it need not be asked again."""
+    """What an upstream listed, and until when (of the loop's clock) it need not be asked again.
+
+    `unreachable` says why, where nobody was there to list anything; `answered`: somebody was.
+    """
 
     models: tuple[Model, ...]
     until: float
+    unreachable: str = ""
+    answered: bool = False
 
 
 class Offering:
@@ -46,14 +51,19 @@ class Offering:
         """The providers of these names, or all, with the models that their upstreams list."""
         chosen = list(names) or list(self._providers)
         await self._ask(chosen, refresh=refresh)
-        return [self._with_models(self._providers[name].info) for name in chosen]
+        return [self._known(self._providers[name].info) for name in chosen]
 
     async def models(self, plain: Iterable[str], *, refresh: bool = False) -> list[Model]:
-        """The `plain` names, which lead to a model by themselves, then every model as "Provider/model"."""
+        """The `plain` names, which lead to a model by themselves, then every model as "Provider/model".
+
+        Providers that are not ready are left out, and those whose upstream never was there.
+        """
         await self._ask(list(self._providers), refresh=refresh)
         models = [Model(id=name, owned_by="modelway") for name in plain]
         for provider in self._providers.values():
             info = provider.info
+            if not self._known(info).ready and not self._models(info):
+                continue
             known = {name: Model(id=name) for name in (info.default_model, *info.models) if name}
             known |= {model.id: model for model in self._models(info)}
             models += [
@@ -68,9 +78,15 @@ class Offering:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
 
-    def _with_models(self, info: ProviderInfo) -> ProviderInfo:
-        listed = self._models(info)
-        return replace(info, models=tuple(model.id for model in listed)) if listed else info
+    def _known(self, info: ProviderInfo) -> ProviderInfo:
+        """The description, with what was learnt when its upstream was asked."""
+        listed = self._listed.get(info.name)
+        if listed is None or not info.ready:
+            return info
+        if listed.unreachable:
+            return replace(info, ready=False, missing=listed.unreachable, untried=False)
+        models = tuple(model.id for model in listed.models) or info.models
+        return replace(info, models=models, untried=info.untried and not listed.answered)
 
     def _models(self, info: ProviderInfo) -> tuple[Model, ...]:
         listed = self._listed.get(info.name)
@@ -90,12 +106,14 @@ class Offering:
     async def _ask_one(self, name: str) -> None:
         """Note what an upstream lists, or that it did not, which leaves what it listed before."""
         before = self._listed.get(name)
-        models, fresh_for = before.models if before else (), FAILURE_FRESH_FOR_S
+        found = _Listed(before.models if before else (), FAILURE_FRESH_FOR_S)
         try:
             async with asyncio.timeout(ASK_TIMEOUT_S):
                 listed = await self._providers[name].models()
             named = [model for model in listed if model.id]
-            models, fresh_for = tuple(named[:MAX_MODELS]), FRESH_FOR_S
+            found = _Listed(tuple(named[:MAX_MODELS]), FRESH_FOR_S, answered=True)
+        except UpstreamUnreachable as error:
+            found = replace(found, unreachable=error.explanation)
         except (GatewayError, TimeoutError) as error:
             _log.debug("%s did not list its models: %s", name, error)
         # A stranger's code may fail in any way, and the other providers must still be listed.
@@ -103,4 +121,4 @@ class Offering:
             _log.exception("%s failed to list its models", name)
         finally:
             del self._asking[name]
-        self._listed[name] = _Listed(models, asyncio.get_running_loop().time() + fresh_for)
+        self._listed[name] = replace(found, until=asyncio.get_running_loop().time() + found.until)

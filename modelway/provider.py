@@ -20,7 +20,8 @@ class ProviderInfo(Struct, frozen=True, kw_only=True):
     "json_schema", "json_object", "reasoning", "n". `params` names the fields of `types.Params` that it
     honours.
     `stateful`: the upstream keeps the conversation itself, so a turn must never be sent to it twice.
-    `ready` is False where a credential or a setting is missing, and `missing` then says which.
+    `ready` is False where a credential or a setting is missing, and `missing` then says which. `untried`:
+    it is ready as far as one can tell without asking, but only that shows whether its upstream is there.
     `finds_model`: a request may come without a model, and the provider then takes one that is there.
     `credential_source` tells where the credential that is there comes from: "environment", "file",
     "keyring" or "machine" (its role at the cloud); "" where there is none, so that nobody is signed in.
@@ -40,6 +41,7 @@ class ProviderInfo(Struct, frozen=True, kw_only=True):
     stateful: bool = False
     ready: bool = True
     missing: str = ""
+    untried: bool = False
 
 
 @runtime_checkable

@@ -112,11 +112,11 @@ class Router:
         return self.provider(self._default[0]), model
 
     def model_names(self) -> list[str]:
-        """Every model name that resolves without naming a provider, routes first."""
-        names = list(self._routes)
-        for provider in self.providers.values():
-            names.extend(model for model in _models(provider) if model not in names)
-        return names
+        """Every model name that somebody who is ready answers to without being named, routes first."""
+        return self._names(provider for provider in self.providers.values() if provider.info.ready)
+
+    def _names(self, providers: Iterable[Provider]) -> list[str]:
+        return list(dict.fromkeys([*self._routes, *(name for one in providers for name in _models(one))]))
 
     def _named(self, provider_name: str, model: str) -> list[Candidate]:
         if provider_name:
@@ -128,7 +128,7 @@ class Router:
             return found
         raise ModelNotFound(
             f"no route leads to the model {_quoted(model)}",
-            hint=_nearest(model, self.model_names())
+            hint=_nearest(model, self._names(self.providers.values()))
             + "name a provider too, or add [routes] to the configuration",
             param="model",
         )

@@ -94,10 +94,22 @@ async def test_what_was_listed_before_outlives_a_failure(failure: Exception) -> 
 async def test_who_is_not_ready_is_not_asked() -> None:
     listing = Listing("A", ["one"], ready=False, needs_auth=True)
     async with offering_of(listing) as offering:
-        assert await names(offering) == ["alias", "A/a-1"]
+        assert await names(offering) == ["alias"]
         assert listing.asked == 0
         listing.info = replace(listing.info, ready=True)
         assert "A/one" in await names(offering)
+
+
+async def test_asking_shows_whether_an_upstream_is_there() -> None:
+    there = Listing("A", ["one"], UpstreamUnreachable("gone"), untried=True)
+    gone = Listing("B", UpstreamUnreachable("nobody listens"), untried=True)
+    async with offering_of(there, gone) as offering:
+        assert [one for one in await names(offering) if "/" in one] == ["A/a-1", "A/one"]
+        a, b = await offering.infos()
+        assert (a.ready, a.untried) == (True, False)
+        assert (b.ready, b.untried, b.missing) == (False, False, "nobody listens")
+        [a] = await offering.infos(["A"], refresh=True)
+        assert (a.ready, a.missing) == (False, "gone")
 
 
 async def test_closing_ends_what_is_asked() -> None:

@@ -30,6 +30,12 @@ def providers(
     match words or []:
         case []:
             _list(setup, as_json=as_json)
+        case ["test"]:
+            raise CommandError(
+                "the name of the provider to test is missing",
+                hint="`modelway providers test NAME`",
+                code=ExitCode.USAGE,
+            )
         case [name]:
             _show(setup, name, as_json=as_json)
         case ["test", name]:
@@ -84,7 +90,13 @@ def _list(setup: Setup, *, as_json: bool) -> None:
 
 
 def _row(info: ProviderInfo) -> tuple[str, str, str, str]:
-    return info.name, "yes" if info.ready else "no", info.default_model, info.missing
+    return info.name, _readiness(info), info.default_model, info.missing
+
+
+def _readiness(info: ProviderInfo) -> str:
+    if not info.ready:
+        return "no"
+    return "not asked" if info.untried else "yes"
 
 
 def _show(setup: Setup, name: str, *, as_json: bool) -> None:
@@ -98,7 +110,7 @@ def _show(setup: Setup, name: str, *, as_json: bool) -> None:
     say(f"{info.name}{f' ({info.label})' if info.label and info.label != info.name else ''}")
     lines = {
         "documents": info.url,
-        "ready": "yes" if info.ready else f"no: {info.missing}",
+        "ready": _readiness(info) + (f": {info.missing}" if info.missing else ""),
         "signed in": f"yes ({info.credential_source})" if info.credential_source else _signed_out(info),
         "default model": info.default_model,
         "models": ", ".join(info.models),

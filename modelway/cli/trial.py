@@ -21,7 +21,10 @@ QUESTION = "Say hello in one word."
 
 
 class Trial(Struct, frozen=True, kw_only=True):
-    """What `providers test --json` prints. Times are in seconds, tokens 0 where they are not told."""
+    """What `providers test --json` prints. Tokens are 0 where they are not told.
+
+    Times are in seconds since the question was sent, whether it was answered or failed; 0 where it was not.
+    """
 
     provider: str
     model: str = ""
@@ -40,14 +43,17 @@ def test(setup: Setup, name: str, model: str, *, as_json: bool) -> None:
 
     reached = reach(setup, server="", no_server=False)
     waiting = Waiting()
-    started = time.monotonic()
+    took = 0.0
     try:
         with reached.client(waiting.tell) as client, waiting.shown():
-            trial = _ask(client, name, model)
+            started = time.monotonic()
+            try:
+                trial = _ask(client, name, model, started)
+            finally:
+                took = _seconds_since(started)
     except GatewayError as error:
         if not as_json:
             raise
-        took = _seconds_since(started)
         say_json(Trial(provider=name, model=model, ok=False, total_s=took, error=error.explanation))
         raise typer.Exit(exit_code(error)) from error
     if as_json:
@@ -56,9 +62,8 @@ def test(setup: Setup, name: str, model: str, *, as_json: bool) -> None:
         _tell(trial)
 
 
-def _ask(client: Client, name: str, model: str) -> Trial:
-    started, first = time.monotonic(), 0.0
-    pieces = []
+def _ask(client: Client, name: str, model: str, started: float) -> Trial:
+    first, pieces = 0.0, []
     with client.chat(QUESTION, provider=name, model=model) as reply:
         for piece in reply:
             first = first or _seconds_since(started)

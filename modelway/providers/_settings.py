@@ -58,7 +58,7 @@ class Key:
         is_there, problem = self._is_there()
         if is_there:
             return replace(info, credential_source=self.origin)
-        return replace(info, ready=False, missing=problem) if problem and info.ready else info
+        return replace(info, ready=False, missing=problem, untried=False) if problem and info.ready else info
 
     def _is_there(self) -> tuple[bool, str]:
         """Whether it is there, as far as it was looked for last, and what is wrong with that."""

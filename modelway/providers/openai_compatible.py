@@ -201,6 +201,7 @@ def build_provider(
     missing = ""
     if "{" in base_url:
         missing = f"{name} needs an address: set [providers.{name}] base_url to {base_url}"
+    needs_auth = preset.needs_auth if settings.needs_auth is None else settings.needs_auth
     key = key_of(name, settings, (preset.key_env,), key_lookup)
     info = ProviderInfo(
         name=name,
@@ -208,10 +209,11 @@ def build_provider(
         url=preset.url,
         default_model=preset.default_model,
         models=preset.models,
-        needs_auth=preset.needs_auth if settings.needs_auth is None else settings.needs_auth,
+        needs_auth=needs_auth,
         supports=preset.supports,
         ready=not missing,
         missing=missing,
+        untried=not (needs_auth or missing),
     )
     return OpenAICompatible(
         as_set(info, settings),

@@ -64,7 +64,12 @@ class Vertex:
     def info(self) -> ProviderInfo:
         """What this provider is; whether there are credentials shows only when a token is fetched."""
         reason, remedy = self._missing
-        return replace(self._info, ready=not reason, missing=f"{reason}: {remedy}" if reason else "")
+        return replace(
+            self._info,
+            ready=not reason,
+            missing=f"{reason}: {remedy}" if reason else "",
+            untried=not (reason or self._info.credential_source),
+        )
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Answer the request with one call of the upstream."""

@@ -27,7 +27,7 @@ def test_the_version_is_told(home: Home) -> None:
 def test_providers_are_listed_one_a_line(asking_home: Home) -> None:
     done = asking_home.run("providers")
     rows = [line.split("\t") for line in done.out.splitlines()]
-    assert ["Fake", "yes", "model-a", ""] in rows
+    assert ["Fake", "not asked", "model-a", ""] in rows
     assert all(len(row) == 4 for row in rows)
 
 
@@ -36,7 +36,7 @@ def test_providers_as_json_are_one_object(asking_home: Home) -> None:
     one = asking_home.run("providers", "fAKE", "--json").json
     assert one in listed
     assert one["name"] == "Fake"
-    assert one["ready"] is True
+    assert (one["ready"], one["untried"]) == (True, False)
 
 
 def test_a_provider_is_shown_with_what_it_lacks(home: Home) -> None:
@@ -265,6 +265,16 @@ def test_a_provider_that_fails_its_test_has_the_code_of_the_failure(
     assert "out of order" in done.json["error"]
     assert asking_home.run("providers", "test", "Fake").code == ExitCode.UPSTREAM
     assert asking_home.run("providers", "test", "nobody").code == ExitCode.ERROR
+
+
+def test_a_test_without_a_name_is_a_wrong_call(asking_home: Home) -> None:
+    done = asking_home.run("providers", "test")
+    assert done.code == ExitCode.USAGE
+    assert "providers test NAME" in done.err
+
+
+def test_a_question_that_was_not_sent_took_no_time(asking_home: Home) -> None:
+    assert asking_home.run("providers", "test", "nobody", "--json").json["total_s"] < 0.5
     assert asking_home.run("providers", "a", "b").code == ExitCode.USAGE
 
 

@@ -46,7 +46,7 @@ def test_the_users_variable_and_file_go_before_the_vendors() -> None:
         (ProviderSettings(api_key_env="MINE"), ("A",), "set the environment variable MINE, or"),
         (ProviderSettings(api_key_env=""), ("A",), "set [providers.Acme] api_key_env or api_key_file"),
         (
-            {"api_key_file": "path"},
+            ProviderSettings(api_key_file="path"),
             ("A",),
             "put the key into the file named by [providers.Acme] api_key_file",
         ),
