@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 import pytest
@@ -53,7 +53,6 @@ from modelway.types import (
     OtherPart,
     Params,
     ReasoningDelta,
-    RefusalDelta,
     ResponseFormat,
     TextDelta,
     TextPart,
@@ -755,52 +754,6 @@ def test_a_whole_answer_keeps_its_thinking_too() -> None:
 
 
 # Both halves together.
-
-words = st.text(min_size=1, max_size=20)
-pieces = st.one_of(st.builds(TextDelta, text=words), st.builds(ReasoningDelta, text=words))
-objects = st.dictionaries(words, st.integers(-9, 9), max_size=2).map(
-    lambda v: msgspec.json.encode(v).decode()
-)
-
-
-@st.composite
-def answers(draw: st.DrawFn) -> list[Event]:
-    """Any answer that the format can carry: one choice, calls with objects for arguments."""
-    events: list[Event] = list(draw(st.lists(pieces, max_size=8)))
-    calls = draw(st.lists(st.builds(ToolCall, id=words, name=words, arguments=objects), max_size=3))
-    for index, call in enumerate(calls):
-        cut = draw(st.integers(0, len(call.arguments)))
-        first = ToolCallDelta(index=index, id=call.id, name=call.name, arguments=call.arguments[:cut])
-        events += [first, ToolCallDelta(index=index, arguments=call.arguments[cut:])]
-    reason: FinishReason = draw(st.sampled_from(get_args(FinishReason)))
-    if reason == "content_filter":
-        events += [RefusalDelta(text=text) for text in draw(st.lists(words, max_size=2))]
-    cached, written, fresh, thought = draw(st.tuples(*[st.integers(0, 10**6)] * 4))
-    usage = Usage(cached + written + fresh, thought + 5, cached, thought, written)
-    return [*events, Finish(reasons=(reason,), usage=usage, model="m")]
-
-
-@given(events=answers(), cut=st.integers(0, 5000))
-def test_a_streamed_answer_survives_the_round_trip(events: list[Event], cut: int) -> None:
-    stream = relayed(events)
-    for raw in (False, True):
-        decoder = EventDecoder(raw=raw)
-        found = [*decoder.feed(stream[:cut]), *decoder.feed(stream[cut:]), *decoder.close()]
-        assert replace(collect(found), raw=None) == collect(events)
-        assert sum(isinstance(one, Finish) for one in found) == 1
-        assert isinstance(found[-1], Finish)
-
-
-@given(events=answers())
-def test_a_whole_answer_survives_the_round_trip(events: list[Event]) -> None:
-    completion = collect(events)
-    assert collect(decode_completion(encode_completion(completion, ENVELOPE))) == completion
-
-
-@given(events=answers())
-def test_relayed_bytes_say_the_same_as_the_events(events: list[Event]) -> None:
-    again = relayed(read(relayed(events), raw=True))
-    assert collect(read(again)) == collect(events)
 
 
 def test_a_streamed_answer_has_the_documented_sequence() -> None:

@@ -18,14 +18,12 @@ from modelway.errors import InvalidRequest, UpstreamError, UpstreamProtocolError
 from modelway.types import (
     ChatRequest,
     Citation,
-    Completion,
     Event,
     Finish,
     ImagePart,
     Message,
     Opaque,
     Params,
-    ReasoningDelta,
     RefusalDelta,
     ResponseFormat,
     TextDelta,
@@ -40,33 +38,6 @@ from modelway.types import (
 ENVELOPE = Envelope(id="1", created=1, model="m", provider="P", conversation_id="c")
 PNG = "data:image/png;base64,iVBORw0KGgo="
 
-text = st.text(min_size=1, max_size=20)
-arguments = st.dictionaries(text, st.none() | st.booleans() | st.integers() | text, max_size=3)
-calls = st.lists(
-    st.builds(ToolCall, id=text, name=text, arguments=arguments.map(msgspec.json.encode).map(bytes.decode)),
-    max_size=3,
-)
-usages = st.none() | st.builds(
-    Usage,
-    input_tokens=st.integers(0, 10**6),
-    output_tokens=st.integers(0, 10**6),
-    cached_tokens=st.integers(0, 10**6),
-)
-
-
-@st.composite
-def answers(draw: st.DrawFn) -> list[Event]:
-    """Any answer that the format has words for, cut into pieces."""
-    delta = st.builds(TextDelta, text=text) | st.builds(ReasoningDelta, text=text)
-    events: list[Event] = list(draw(st.lists(delta, max_size=8)))
-    found = draw(calls)
-    for index, call in enumerate(found):
-        cut = draw(st.integers(0, len(call.arguments)))
-        first = ToolCallDelta(index=index, id=call.id, name=call.name, arguments=call.arguments[:cut])
-        events += [first, ToolCallDelta(index=index, arguments=call.arguments[cut:])]
-    reason = "tool_calls" if found else draw(st.sampled_from(["stop", "length", "content_filter"]))
-    return [*events, Finish(reasons=(reason,), usage=draw(usages), model="m")]  # type: ignore[arg-type]
-
 
 def written(events: list[Event]) -> bytes:
     encoder = ollama_chat.EventEncoder(ENVELOPE)
@@ -78,40 +49,7 @@ def read(*pieces: bytes, raw: bool = False) -> list[Event]:
     return [*(event for piece in pieces for event in decoder.feed(piece)), *decoder.close()]
 
 
-def without_raw(completion: Completion) -> Completion:
-    return msgspec.structs.replace(completion, raw=None)
-
-
 # Answers.
-
-
-@given(events=answers(), cut=st.integers(0, 3000))
-def test_a_streamed_answer_survives_the_round_trip(events: list[Event], cut: int) -> None:
-    stream = written(events)
-    for raw in (False, True):
-        found = read(stream[:cut], stream[cut:], raw=raw)
-        assert without_raw(collect(found)) == collect(events)
-        assert [type(event) for event in found].count(Finish) == 1
-        assert isinstance(found[-1], Finish)
-
-
-@given(events=answers())
-def test_a_whole_answer_survives_the_round_trip(events: list[Event]) -> None:
-    body = ollama_chat.encode_completion(collect(events), ENVELOPE)
-    assert collect(ollama_chat.decode_completion(body)) == collect(events)
-
-
-@given(events=answers())
-def test_relayed_lines_say_the_same_as_the_events(events: list[Event]) -> None:
-    relayed = written(read(written(events), raw=True))
-    assert collect(read(relayed)) == collect(events)
-
-
-def test_every_single_cut_gives_the_same_answer() -> None:
-    stream = written([TextDelta(text="grüß "), TextDelta(text="€ dich"), Finish(usage=Usage(1, 2))])
-    for bytes_ in (stream, stream.replace(b"\n", b"\r\n"), b"\n" + stream.rstrip()):
-        for cut in range(len(bytes_) + 1):
-            assert collect(read(bytes_[:cut], bytes_[cut:])).text == "grüß € dich"
 
 
 def test_the_first_line_says_who_answers_in_which_conversation_and_the_last_how_it_ended() -> None:
