@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from modelway.errors import (
     UpstreamRefusedCredential,
     UpstreamTimeout,
 )
+from modelway.providers._dial import AddressInfo
 from modelway.providers.bedrock import Bedrock
 from modelway.providers.bedrock.answering import EventDecoder, decode_completion
 from modelway.providers.bedrock.asking import encode_request
@@ -406,12 +407,45 @@ async def test_it_is_ready_where_something_hints_at_credentials(
     info = made(upstream, http, tmp_path).info
     assert not info.ready
     assert "AWS_BEARER_TOKEN_BEDROCK" in info.missing
-    for more in ({"key": KEY}, {"variables": {"AWS_PROFILE": "work"}}):
+    variables = {"AWS_PROFILE": "work", "AWS_DEFAULT_REGION": REGION}
+    for more in ({"key": KEY}, {"variables": variables}):
         assert made(upstream, http, tmp_path, **more).info.credential_source == "environment"
     (tmp_path / ".aws").mkdir()
-    (tmp_path / ".aws/config").write_text("[default]\n")
+    (tmp_path / ".aws/config").write_text("[default]\nregion = eu-central-1\n")
     info = made(upstream, http, tmp_path).info
     assert (info.ready, info.credential_source) == (True, "file")
+
+
+async def test_the_region_of_the_variable_goes_before_the_one_of_the_files(tmp_path: Path) -> None:
+    hosts: list[str] = []
+
+    async def resolve(host: str, port: int) -> Sequence[AddressInfo]:
+        hosts.append(host)
+        raise OSError("nobody is asked")
+
+    async with aclosing(HTTPClient(UpstreamSettings(), resolve=resolve)) as http:
+        provider = Bedrock(
+            ProviderSettings(),
+            http=http,
+            key_lookup=lambda variable, _: "xx-nowhere-1" if variable == "AWS_REGION" else "",
+            home=tmp_path,
+            find_account=account,
+        )
+        await failure(provider, ask())
+    assert hosts == ["bedrock-runtime.xx-nowhere-1.amazonaws.com"]
+
+
+async def test_without_a_region_it_is_not_ready(
+    upstream: FakeBedrock, http: HTTPClient, tmp_path: Path
+) -> None:
+    signed = made(upstream, http, tmp_path, variables={"AWS_PROFILE": "work"})
+    assert "has no region" in signed.info.missing
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws/config").write_text("[default]\nregion =\n")
+    assert "has no region" in made(upstream, http, tmp_path).info.missing
+    upstream.reply("Hello")
+    await events_of(signed, ask())
+    assert signed.info.ready
 
 
 async def test_the_machine_s_own_role_shows_after_the_first_call(

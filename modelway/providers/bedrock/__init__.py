@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,6 +57,8 @@ _VARIABLES = (
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )
 _FILES = {"AWS_SHARED_CREDENTIALS_FILE": "credentials", "AWS_CONFIG_FILE": "config"}
+_REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
+_sets_region = re.compile(r"^\s*region\s*=\s*\S", re.MULTILINE).search
 _region_in = re.compile(r"//bedrock(?:-runtime)?(?:-fips)?\.([a-z0-9-]+)\.").search
 
 
@@ -180,7 +182,8 @@ class Bedrock:
 
     def _region(self, account: Account) -> str:
         named = _region_in(self._settings.base_url or "")
-        region = named[1] if named else account.region
+        # botocore itself reads AWS_DEFAULT_REGION alone; the other SDKs of AWS know both.
+        region = named[1] if named else self._lookup("AWS_REGION", "") or account.region
         if not region:
             raise ProviderNotConfigured(f"{NAME} has no region", hint=NO_REGION)
         return region
@@ -188,9 +191,28 @@ class Bedrock:
     def _missing(self) -> str:
         if not self._is_installed:
             return f"{NAME} needs the package botocore: {INSTALL}"
-        if self._source():
-            return ""
-        return f"no AWS credentials: sign in with AWS's own tools, or set {KEY_VARIABLE}"
+        if not self._source():
+            return f"no AWS credentials: sign in with AWS's own tools, or set {KEY_VARIABLE}"
+        return "" if self._has_region() else f"{NAME} has no region: {NO_REGION}"
+
+    def _has_region(self) -> bool:
+        """Whether there is a region, as far as it shows without a call."""
+        address = self._settings.base_url or ""
+        # A key is not signed with, so that an address is enough.
+        if _region_in(address) or (address and self._key.source()):
+            return True
+        if self._account is not None:
+            return bool(self._account.region)
+        if any(self._lookup(variable, "") for variable in _REGION_VARIABLES):
+            return True
+        with suppress(OSError, UnicodeDecodeError):
+            return _sets_region(self._file("AWS_CONFIG_FILE").read_text("utf-8")) is not None
+        return False
+
+    def _file(self, variable: str) -> Path:
+        """One of the files of AWS's own tools."""
+        named = self._lookup(variable, "")
+        return Path(named).expanduser() if named else self._home / ".aws" / _FILES[variable]
 
     def _source(self) -> str:
         """Where credentials come from, as far as it shows without a call."""
@@ -198,10 +220,7 @@ class Bedrock:
             return source
         if any(self._lookup(variable, "") for variable in _VARIABLES):
             return "environment"
-        named = (
-            self._lookup(variable, "") or self._home / ".aws" / name for variable, name in _FILES.items()
-        )
-        if any(Path(path).expanduser().is_file() for path in named):
+        if any(self._file(variable).is_file() for variable in _FILES):
             return "file"
         return "machine" if self._account is not None and self._account.has_credentials else ""
 
