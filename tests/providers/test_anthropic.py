@@ -117,6 +117,24 @@ async def test_the_request_has_the_headers_and_the_fields_that_are_demanded(
     assert upstream.asked[0]["max_tokens"] == 32_000
 
 
+async def test_features_of_the_settings_and_of_the_caller_are_all_turned_on(
+    upstream: FakeAnthropic, http: HTTPClient
+) -> None:
+    upstream.reply("Hello")
+    provider = made(upstream, http, headers={"Anthropic-Beta": "x-1"})
+    asked = replace(ask(), dialect=anthropic_messages.NAME, extra={anthropic_messages.BETA: ["y-2", "z-3"]})
+    await events_of(provider, asked)
+    assert upstream.requests[0].headers["anthropic-beta"] == "y-2,z-3,x-1"
+
+
+async def test_tokens_are_counted_without_what_is_no_part_of_the_prompt(
+    upstream: FakeAnthropic, anthropic: Anthropic
+) -> None:
+    asked = replace(ask(params=Params(temperature=0.3, max_tokens=9, stop=("x",))), stream=True)
+    assert await anthropic.count_tokens(asked) > 0
+    assert set(upstream.asked[0]) == {"model", "messages"}
+
+
 async def test_a_temperature_goes_with_the_version_that_knows_it(
     upstream: FakeAnthropic, anthropic: Anthropic
 ) -> None:

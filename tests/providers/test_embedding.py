@@ -78,6 +78,14 @@ async def test_a_text_and_texts_get_their_vectors_in_order(embedder: Embedder) -
     assert [entry["embedding"] for entry in many["data"]] == [[1.0, 0.0], [2.0, 0.0], [1.0, 0.0]]
 
 
+async def test_the_model_is_loaded_from_the_first_request_to_the_end(embedder: Embedder) -> None:
+    assert embedder.loaded == []
+    await ask(embedder, input="four", model=MODEL)
+    assert embedder.loaded == [MODEL]
+    await embedder.aclose()
+    assert embedder.loaded == []
+
+
 async def test_base64_holds_the_same_floats(embedder: Embedder) -> None:
     found = await ask(embedder, input="four", encoding_format="base64")
     assert array.array("f", base64.b64decode(found["data"][0]["embedding"])).tolist() == [4.0, 1.0]

@@ -340,6 +340,13 @@ async def test_another_model_is_not_answered_for(shared: Embedded) -> None:
         await shared.events(ChatRequest(messages=(HELLO,), model="gpt-9"))
 
 
+async def test_a_model_is_loaded_while_its_child_runs(shared: Embedded, model_path: Path) -> None:
+    await shared.local.start()
+    assert [model.id for model in shared.local.loaded] == ["smollm2"]
+    async with embedded(lambda: model_path) as fresh:
+        assert fresh.local.loaded == []
+
+
 async def test_models_lists_the_one_model(shared: Embedded) -> None:
     assert [model.id for model in await shared.local.models()] == ["smollm2"]
 
