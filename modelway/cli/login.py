@@ -67,7 +67,8 @@ def login(
         say_json(account)
     else:
         named = f" as {account.account}" if account.account else ""
-        say(f"signed in to {account.label}{named}")
+        untried = f", but {account.problem}" if account.problem else ""
+        say(f"signed in to {account.label}{named}{untried}")
 
 
 @examples("modelway logout copilot")
@@ -106,7 +107,7 @@ def status(
             (
                 (
                     one.transport,
-                    "yes" if one.signed_in else "no",
+                    "no" if not one.signed_in else "not tried yet" if one.problem else "yes",
                     one.account,
                     local_time(one.since) if one.since else "",
                     one.kept,
@@ -156,14 +157,16 @@ def _account(setup: Setup, transport: Transport) -> Account:
     problem = f"the sign-in has ended ({found.ended})" if found.ended else ""
     if not problem and not _is_ours(setup, found):
         problem = "the settings name another application, tenant or authority than the sign-in's"
+    # Until GitHub has told whose token it is, it is known by a hash.
+    untried = transport == "github" and not (found.username or found.tried or found.kept == "copilot-cli")
     return Account(
         transport=transport,
         label=label,
         signed_in=not problem,
-        account=found.username or found.account,
+        account=found.username or ("" if transport == "github" else found.account),
         since=found.at,
         kept=found.kept,
-        problem=problem,
+        problem=problem or ("the token has not been tried yet" if untried else ""),
     )
 
 
@@ -187,10 +190,13 @@ def _theirs(setup: Setup, label: str) -> Account:
     from modelway.wiring import sign_ins_of, variable
 
     found = credential_of(setup.settings.copilot, sign_ins_of(setup.directories.data), variable)
+    problem = f"none of {', '.join(VARIABLES)} is set"
+    if setup.settings.copilot.github.sign_in == "gh":
+        problem = "nobody has signed in to the GitHub CLI"
     return Account(
         transport="github",
         label=label,
         signed_in=found is not None,
         kept=found.source if found else "",
-        problem="" if found else f"none of {', '.join(VARIABLES)} is set",
+        problem="" if found else problem,
     )

@@ -107,16 +107,17 @@ async def _proven(setup: Setup, token: str) -> SignIn:
     sign_ins = sign_ins_of(setup.directories.data)
     async with aclosing(build_github(setup.settings, setup.directories.data, sign_ins)) as door:
         try:
-            name = await door.who(token)
+            name, tried = await door.who(token), True
         except ProviderNotConfigured as error:
             warn(f"the token is kept without having been tried: {error.explanation}")
-            name = ""
+            name, tried = "", False
     return SignIn(
         transport="github",
         authority=authority_of(setup.settings.copilot, "github"),
         account=name or account_of(token),
         username=name,
         refresh_token=token,
+        tried=tried,
         at=time.time(),
     )
 

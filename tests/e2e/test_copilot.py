@@ -143,9 +143,15 @@ async def test_a_token_from_stdin_is_kept_for_github(m365: FakeM365, tmp_path: P
     code, _, err = await run(m365, tmp_path, *github, given=key("ghp_classic"))
     assert (code, "classic" in err, "ghp_" in err) == (3, True, False)
     code, out, err = await run(m365, tmp_path, *github, given=key("github_pat"))
-    assert (code, out.startswith("signed in to GitHub Copilot as ")) == (0, True), err
+    assert (code, out.startswith("signed in to GitHub Copilot, but the token has not been tried")) == (
+        0,
+        True,
+    )
     assert "without having been tried" in err
     assert CANARY not in out + err
+    _, out, _ = await run(m365, tmp_path, "status", "copilot")
+    [row] = [line.split("\t") for line in out.splitlines() if line.startswith("github")]
+    assert row[1:3] == ["not tried yet", ""]
     code, out, err = await run(m365, tmp_path, "chat", "--no-server", "--provider", "Copilot", "Hi")
     assert (code, "no runtime" in err) == (3, True)
     code, _, err = await run(m365, tmp_path, "login", "copilot", "--with-token", given="x\n")

@@ -509,6 +509,31 @@ class TestRuntime:
         assert "pip install" in raised.value.hint
         assert raised.value.failover
 
+    def test_a_missing_runtime_shows_before_a_call(self, github: FakeGitHub, tmp_path: Path) -> None:
+        assert door_of(github, tmp_path).credential_source() == "file"
+        for variables in ({"COPILOT_CLI_PATH": "none"}, {"COPILOT_CLI_EXTRACT_DIR": str(tmp_path / "none")}):
+            door = door_of(github, tmp_path, variables=variables, runtime_path="")
+            with pytest.raises(ProviderNotConfigured, match="runtime of GitHub Copilot"):
+                door.credential_source()
+        kept = {"COPILOT_CLI_EXTRACT_DIR": str(tmp_path)}
+        assert door_of(github, tmp_path, variables=kept, runtime_path="").credential_source() == "file"
+
+    def test_the_github_cli_shows_whether_somebody_has_signed_in(
+        self, github: FakeGitHub, tmp_path: Path
+    ) -> None:
+        variables = {"GH_CONFIG_DIR": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+
+        def source(**more: str) -> str:
+            door = door_of(github, tmp_path, variables=variables | more, sign_in="gh", signed_in=False)
+            return door.credential_source()
+
+        assert source() == ""
+        (tmp_path / "hosts.yml").write_text("{}\n")
+        assert source() == ""
+        assert source(GH_TOKEN="x") == "gh"
+        (tmp_path / "hosts.yml").write_text("github.com:\n    user: ada\n")
+        assert source() == "gh"
+
     def test_without_the_extras_there_is_no_runtime_and_no_keyring(self) -> None:
         program = """
 import sys

@@ -23,7 +23,7 @@ from modelway.providers.copilot.asked import Asked, read
 from modelway.providers.copilot.door import Lost, State, known_conversation
 from modelway.providers.copilot.github_account import Credential, account_of, credential_of, token_of
 from modelway.providers.copilot.github_failures import unknown_model
-from modelway.providers.copilot.launching import launch_of, require_sdk, start
+from modelway.providers.copilot.launching import launch_of, require_runtime, start
 from modelway.providers.copilot.profiles import LABELS, Transport
 from modelway.providers.copilot.refusals import sign_in_required
 from modelway.providers.copilot.runtime import (
@@ -83,7 +83,7 @@ class GitHubDoor:
         found = credential_of(self._settings, self._sign_ins, self._variable)
         if found is None:
             return ""
-        require_sdk()
+        require_runtime(self._settings, self._variable)
         return found.source
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:

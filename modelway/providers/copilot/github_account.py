@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -41,8 +42,10 @@ def credential_of(
         case "environment":
             token = next(filter(None, map(variable, VARIABLES)), "")
             return Credential("environment", account_of(token), checked(token)) if token else None
-        case "copilot-cli" | "gh" as source:
-            return Credential(source, source)
+        case "copilot-cli":
+            return Credential("copilot-cli", "copilot-cli")
+        case "gh":
+            return Credential("gh", "gh") if _gh_has_account(variable) else None
     sign_in = sign_ins.load("github")
     if sign_in is None or sign_in.ended or sign_in.authority.url != authority_of(settings, "github").url:
         return None
@@ -71,6 +74,22 @@ def checked(token: str) -> str:
 def account_of(token: str) -> str:
     """Binds conversations to an account whose name is not known, without telling the token."""
     return hashlib.sha256(token.encode()).hexdigest()[:16]
+
+
+def _gh_has_account(variable: Callable[[str], str]) -> bool:
+    """Whether somebody has signed in to the GitHub CLI, by its variables and its list of hosts.
+
+    https://cli.github.com/manual/gh_help_environment; the token itself may be in the system's keyring.
+    """
+    if variable("GH_TOKEN") or variable("GITHUB_TOKEN"):
+        return True
+    places = (("GH_CONFIG_DIR", ""), ("XDG_CONFIG_HOME", "gh"), ("APPDATA", "GitHub CLI"))
+    named = (Path(value, folder) for name, folder in places if (value := variable(name)))
+    try:
+        hosts = next(named, Path("~/.config/gh").expanduser()) / "hosts.yml"
+        return "github.com" in hosts.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 async def _token_of_gh() -> str:

@@ -9,11 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
+from platformdirs import user_cache_path
+
 from modelway.config import CopilotSettings
 from modelway.providers.copilot.github_failures import runtime_missing
 from modelway.providers.copilot.runtime import Client, Launch
 
 _PROGRAMS = ("copilot-runtime", "copilot")
+_SDK_CACHE = "github-copilot-sdk"
 # What the runtime's process gets of our environment: how to reach the network, and nothing secret.
 _PASSED_ON = (
     *("PATH", "LANG", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "COMSPEC", "PATHEXT"),
@@ -34,6 +37,16 @@ def require_sdk() -> None:
         raise runtime_missing("the GitHub Copilot SDK is not installed")
 
 
+def require_runtime(settings: CopilotSettings, variable: Callable[[str], str]) -> None:
+    """ProviderNotConfigured where no runtime can be there, as far as it shows without loading the SDK."""
+    require_sdk()
+    if _named_runtime(settings, variable) or any(map(shutil.which, _PROGRAMS)):
+        return
+    kept = variable("COPILOT_CLI_EXTRACT_DIR") or user_cache_path(_SDK_CACHE, appauthor=False)
+    if not Path(kept).is_dir():
+        raise runtime_missing("the runtime of GitHub Copilot is not installed")
+
+
 async def launch_of(
     settings: CopilotSettings, home: Path, token: str, variable: Callable[[str], str]
 ) -> Launch:
@@ -45,7 +58,7 @@ async def launch_of(
     # Its own home keeps the settings and instructions of the user's other programs out.
     is_theirs = settings.github.sign_in == "copilot-cli"
     environment["HOME"] = (is_theirs and variable("HOME")) or str(home)
-    path = await asyncio.to_thread(_runtime_path, settings.github.runtime_path, variable)
+    path = await asyncio.to_thread(_runtime_path, settings, variable)
     return Launch(path, home, environment, token, settings.github.base_url)
 
 
@@ -68,17 +81,24 @@ def _passed_on(variable: Callable[[str], str]) -> dict[str, str]:
     return {name: value for name in _PASSED_ON if (value := variable(name))}
 
 
-def _runtime_path(configured: str, variable: Callable[[str], str]) -> Path:
-    named = configured or variable("COPILOT_CLI_PATH")
-    if named:
-        path = Path(named).expanduser()
-        if not path.is_file():
-            raise runtime_missing(f"there is no runtime of GitHub Copilot at {path}")
-        return path
+def _runtime_path(settings: CopilotSettings, variable: Callable[[str], str]) -> Path:
+    if named := _named_runtime(settings, variable):
+        return named
     found = _sdk().cached_runtime() or next(filter(None, map(shutil.which, _PROGRAMS)), "")
     if not found:
         raise runtime_missing("the runtime of GitHub Copilot is not installed")
     return Path(found)
+
+
+def _named_runtime(settings: CopilotSettings, variable: Callable[[str], str]) -> Path | None:
+    """The runtime that the user names; ProviderNotConfigured where it is not there."""
+    named = settings.github.runtime_path or variable("COPILOT_CLI_PATH")
+    if not named:
+        return None
+    path = Path(named).expanduser()
+    if not path.is_file():
+        raise runtime_missing(f"there is no runtime of GitHub Copilot at {path}")
+    return path
 
 
 def _sdk() -> ModuleType:

@@ -33,6 +33,7 @@ class SignIn(Struct, frozen=True, kw_only=True):
 
     `account` is what a conversation is bound to, `username` is for people. `at` is in seconds since 1970.
     `kept` tells where the secret is; in a keyring, `refresh_token` is "" and `renewed` counts its changes.
+    `tried`: GitHub has taken the token.
     """
 
     transport: Transport
@@ -43,6 +44,7 @@ class SignIn(Struct, frozen=True, kw_only=True):
     at: float = 0.0
     kept: Kept = "file"
     renewed: int = 0
+    tried: bool = False
     ended: str = ""
 
     def __repr__(self) -> str:
