@@ -106,6 +106,16 @@ def test_thinking_that_is_off_by_habit_keeps_no_model_from_answering(upstream: s
         assert b'"none"' not in ENCODERS[upstream](request)
 
 
+@pytest.mark.parametrize(("model", "told"), [("gemini-3-pro", b'"XHIGH"'), ("gemini-2.5-pro", b"24576")])
+def test_as_much_thinking_as_there_is_can_be_asked_of_gemini(model: str, told: bytes) -> None:
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": "Hi"}],
+        "output_config": {"effort": "max"},
+    }
+    assert told in gemini.encode_request(anthropic_messages.decode_request(msgspec.json.encode(body)))
+
+
 def test_who_insists_that_a_model_must_not_think_is_told_that_it_must() -> None:
     request = msgspec.structs.replace(ask(), model="gemini-3-pro", params=Params(reasoning_effort="none"))
     with pytest.raises(InvalidRequest, match="thinking"):

@@ -12,7 +12,12 @@ LEVELS = ("minimal", "low", "medium", "high", "xhigh")
 
 
 def thinking_config(model: str, effort: str) -> dict[str, Any]:
-    """`thinkingConfig` for a model's bare name. InvalidRequest for a word that it cannot obey."""
+    """`thinkingConfig` for a model's bare name. InvalidRequest for a word that it cannot obey.
+
+    "max", which is Anthropic's, is as much as there is.
+    """
+    if effort == "max":
+        effort = LEVELS[-1] if must_think(model) else "high"
     if not must_think(model):
         if effort not in BUDGETS:
             raise _unknown(effort, tuple(BUDGETS))
