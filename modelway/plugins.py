@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from modelway.config import ProviderSettings, settings_of
 from modelway.errors import GatewayError, ProviderNotConfigured
 from modelway.provider import Provider, ProviderInfo
+from modelway.providers._settings import Key, KeyLookup, key_of
 from modelway.providers.announced import Announced
-from modelway.providers.http import HTTPClient, Secret
+from modelway.providers.http import HTTPClient, Secret, events_of, events_of_body, good_response
+from modelway.types import Model
+
+__all__ = [
+    "GROUP",
+    "Key",
+    "Plugin",
+    "PluginContext",
+    "Secret",
+    "events_of",
+    "events_of_body",
+    "good_response",
+    "installed",
+    "load_plugins",
+]
 
 GROUP = "modelway.providers"
 MAX_REASON = 300
@@ -24,14 +40,35 @@ class PluginContext(Struct, frozen=True):
     """What a plug-in gets to make its provider.
 
     `name` is the entry point's, which the provider must bear. `settings` are those under
-    [providers.NAME]. `http` calls upstreams and is shared: the provider does not close it. `key()` gives
-    the credential that the settings name, "" where there is none.
+    [providers.NAME]. `http` calls upstreams and is shared: the provider does not close it. `key_lookup`
+    takes the name of an environment variable and the path of a file, "" for none, and gives the key or "".
     """
 
     name: str
     settings: ProviderSettings
     http: HTTPClient
-    key: Callable[[], str]
+    key_lookup: KeyLookup
+    keys: list[Key] = field(default_factory=list)
+
+    def key(self, *variables: str, needed: bool = True) -> Key:
+        """The credential: the one that the settings name, else that of the first variable that is set."""
+        key = key_of(self.name, self.settings, variables, self.key_lookup, needed=needed)
+        self.keys.append(key)
+        return key
+
+
+class Plugin:
+    """What most plug-ins have in common: the models that they describe, and nothing to close."""
+
+    info: ProviderInfo
+
+    async def models(self) -> list[Model]:
+        """Those of the description."""
+        names = dict.fromkeys((self.info.default_model, *self.info.models))
+        return [Model(id=name) for name in names if name]
+
+    async def aclose(self) -> None:
+        """Nothing is held here: the connections belong to the shared HTTP client."""
 
 
 def installed() -> list[EntryPoint]:
@@ -45,7 +82,7 @@ def load_plugins(
     http: HTTPClient,
     *,
     taken: Collection[str],
-    key_lookup: Callable[[str, str], str],
+    key_lookup: KeyLookup,
 ) -> list[Provider]:
     """The providers that the entry points make; one that fails is listed as not ready, with the reason.
 
@@ -60,20 +97,9 @@ def load_plugins(
             _log.warning("the plug-in %s is left out: another provider is called %s", entry.value, entry.name)
             continue
         used.add(name)
-        providers.append(
-            _load(entry, _context(entry.name, settings_of(entry.name, settings), http, key_lookup))
-        )
+        context = PluginContext(entry.name, settings_of(entry.name, settings), http, key_lookup)
+        providers.append(_load(entry, context))
     return providers
-
-
-def _context(
-    name: str, chosen: ProviderSettings, http: HTTPClient, key_lookup: Callable[[str, str], str]
-) -> PluginContext:
-
-    def key() -> str:
-        return key_lookup(chosen.api_key_env or "", chosen.api_key_file or "")
-
-    return PluginContext(name, chosen, http, key)
 
 
 def _load(entry: EntryPoint, context: PluginContext) -> Provider:
@@ -99,11 +125,10 @@ def _fault(provider: object, name: str) -> str:
 
 
 def _without_key(reason: str, context: PluginContext) -> str:
-    try:
-        key = context.key()
-    except GatewayError:
-        key = ""
-    return " ".join(Secret(key).out_of_text(reason).split())[:MAX_REASON]
+    for key in (context.key(), *context.keys):
+        with suppress(GatewayError):
+            reason = Secret(key()).out_of_text(reason)
+    return " ".join(reason.split())[:MAX_REASON]
 
 
 def _not_ready(entry: EntryPoint, reason: str) -> Provider:

@@ -23,12 +23,24 @@ from modelway.providers.http import HTTPClient
 from modelway.types import ChatRequest, Message
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "adding-a-provider.md"
-PROVIDER, PROJECT, CONTRACT = re.findall(
+PROVIDER, PROJECT, ACME, CONTRACT = re.findall(
     r"^```(?:python|toml)\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL
 )
 
+SHOUT_CONTRACT = """
+import pytest
+from modelway.testing import ProviderContract, plugin_context
+from modelway_shout import Shout
 
-# The one of the documents.
+
+class TestShout(ProviderContract):
+    @pytest.fixture
+    def provider(self) -> Shout:
+        return Shout(plugin_context("Shout"))
+"""
+
+
+# The ones of the documents.
 
 
 @pytest.fixture(scope="module")
@@ -69,18 +81,21 @@ def test_the_documents_provider_answers(shout: Path, tmp_path: Path) -> None:
 
 
 def test_the_documents_provider_is_short_and_listed(shout: Path, tmp_path: Path) -> None:
-    assert len(PROVIDER.splitlines()) <= 30
+    assert max(len(PROVIDER.splitlines()), len(ACME.splitlines())) <= 30
+    assert len(DOCUMENT.read_text().splitlines()) <= 90
     done = modelway(shout, tmp_path, "providers", "Shout", "--json")
     assert '"ready":true' in done.stdout.replace(" ", ""), done.stdout + done.stderr
 
 
-def test_the_documents_test_passes(shout: Path, tmp_path: Path) -> None:
-    (tmp_path / "test_shout.py").write_text(CONTRACT)
+def test_the_documents_tests_pass(shout: Path, tmp_path: Path) -> None:
+    (tmp_path / "modelway_acme.py").write_text(ACME)
+    (tmp_path / "test_acme.py").write_text(CONTRACT)
+    (tmp_path / "test_shout.py").write_text(SHOUT_CONTRACT)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(shout)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(shout), str(tmp_path)))},
         cwd=tmp_path,
         timeout=30,
         check=False,
@@ -118,7 +133,7 @@ def no_provider(plugin: PluginContext) -> object:
 
 
 def failing(plugin: PluginContext) -> Provider:
-    raise ValueError(f"cannot do with {plugin.key()}")
+    raise ValueError(f"cannot do with {plugin.key('OURS')()}")
 
 
 def leaving(plugin: PluginContext) -> Provider:
@@ -150,8 +165,11 @@ async def test_a_plug_in_gets_its_name_settings_key_and_the_shared_client(http: 
     [provider] = loaded(http, entry("Named"), settings={"mine": own})
     assert isinstance(provider, Named)
     plugin = provider.plugin
-    assert (plugin.name, plugin.settings, plugin.key()) == ("Mine", own, "key of MINE")
+    assert (plugin.name, plugin.settings, plugin.key("OURS")()) == ("Mine", own, "key of MINE")
     assert plugin.http is http
+    [provider] = loaded(http, entry("Named"))
+    assert isinstance(provider, Named)
+    assert provider.plugin.key("OURS")() == "key of OURS"
     assert "key of" not in repr(plugin)
 
 

@@ -9,7 +9,7 @@ pytest.register_assert_rewrite("modelway.testing.provider_contract")
 
 from modelway.testing.fake_upstream import FakeUpstream  # noqa: E402
 from modelway.testing.provider_contract import ProviderContract, UpstreamContract  # noqa: E402
-from modelway.testing.stage import FakeStage, OpenStage, Stage, plugin_context  # noqa: E402
+from modelway.testing.stage import FakeStage, OpenStage, Stage, plugin_context, stage_of  # noqa: E402
 
 __all__ = [
     "FakeStage",
@@ -19,4 +19,5 @@ __all__ = [
     "Stage",
     "UpstreamContract",
     "plugin_context",
+    "stage_of",
 ]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Protocol
 
 from modelway.config import ProviderSettings, UpstreamSettings
@@ -52,7 +52,7 @@ def plugin_context(
 ) -> PluginContext:
     """What Modelway would give to a plug-in of this name. Who gives an `http` closes it."""
     own = http or HTTPClient(UpstreamSettings())
-    return PluginContext(name, settings or ProviderSettings(), own, lambda: key)
+    return PluginContext(name, settings or ProviderSettings(), own, lambda variable, file: key)
 
 
 OpenStage = Callable[[], AbstractAsyncContextManager[Stage]]
@@ -89,3 +89,15 @@ class FakeStage:
         """See Stage."""
         while self._upstream.connections:
             await asyncio.sleep(0)
+
+
+def stage_of(make: Callable[[PluginContext], Provider], name: str, *, key: str = "key") -> OpenStage:
+    """Opens stages with the provider that a plug-in makes, before the fake upstream as its base URL."""
+
+    @asynccontextmanager
+    async def stage() -> AsyncIterator[Stage]:
+        async with FakeUpstream() as upstream, aclosing(HTTPClient(UpstreamSettings())) as http:
+            settings = ProviderSettings(base_url=upstream.url)
+            yield FakeStage(upstream, make(plugin_context(name, settings, http=http, key=key)))
+
+    return stage
