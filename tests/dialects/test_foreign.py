@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from modelway.dialects import anthropic_messages, gemini, ollama_chat, openai_chat
-from modelway.dialects.foreign import refuse_foreign_fields, refuse_foreign_messages
+from modelway.dialects.foreign import refuse_foreign_fields, told
 from modelway.errors import InvalidRequest
 from modelway.providers.bedrock import asking as bedrock
 from modelway.types import ChatRequest, Message, Params
@@ -135,4 +135,53 @@ def test_an_upstream_of_the_same_dialect_is_told_everything() -> None:
 def test_what_a_message_says_in_its_own_dialect_only_is_refused(field: str) -> None:
     message = Message(role="assistant", extra={"openai_chat": {field: {"id": "1"}}})
     with pytest.raises(InvalidRequest, match=field):
-        refuse_foreign_messages(ChatRequest(messages=(message,), dialect="openai_chat"), "gemini", "Gemini")
+        told(ChatRequest(messages=(message,), dialect="openai_chat"), "gemini", "Gemini")
+
+
+ANTHROPIC: dict[str, Any] = {"stream": False, "max_tokens": 9}
+
+
+def from_anthropic(*turns: dict[str, Any]) -> ChatRequest:
+    return anthropic_messages.decode_request(msgspec.json.encode({**ANTHROPIC, "messages": turns}))
+
+
+@pytest.mark.parametrize("dialect", ["openai_chat", "gemini", "ollama_chat", "Bedrock"])
+@pytest.mark.parametrize(
+    ("turn", "lost"),
+    [
+        (
+            {"role": "assistant", "content": [{"type": "server_tool_use", "id": "1", "name": "web_search"}]},
+            "server_tool_use",
+        ),
+        ({"role": "assistant", "content": [{"type": "image", "source": {}}]}, "image"),
+        (
+            {
+                "role": "user",
+                "content": [
+                    {
+                        "type": "document",
+                        "context": "the contract",
+                        "source": {"type": "text", "media_type": "text/plain", "data": "a"},
+                    }
+                ],
+            },
+            "context",
+        ),
+    ],
+)
+def test_what_only_anthropic_can_read_is_refused_elsewhere(
+    turn: dict[str, Any], lost: str, dialect: str
+) -> None:
+    request = from_anthropic({"role": "user", "content": "hi"}, turn)
+    with pytest.raises(InvalidRequest, match=f"`{lost}`"):
+        told(request, dialect, "X")
+    assert told(request, "anthropic_messages", "X") is request
+
+
+@pytest.mark.parametrize("content", ["not found", [{"type": "text", "text": "not found"}], ""])
+def test_that_a_tool_failed_is_told_in_words_where_there_is_no_sign_for_it(content: Any) -> None:
+    result = {"type": "tool_result", "tool_use_id": "1", "is_error": True, "content": content}
+    request = from_anthropic({"role": "user", "content": [result]})
+    text = "" if content == "" else "not found"
+    assert told(request, "openai_chat", "X").messages[0].text == f"Error: {text}"
+    assert told(request, "anthropic_messages", "X") is request

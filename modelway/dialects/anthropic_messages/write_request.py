@@ -9,7 +9,7 @@ import msgspec
 from modelway.dialects.anthropic_messages.thinking import thinking_fields
 from modelway.dialects.anthropic_messages.wire import BETA, NAME
 from modelway.dialects.anthropic_messages.write_content import UPSTREAM, system_content, turns
-from modelway.dialects.foreign import refuse_foreign_fields, refuse_foreign_messages
+from modelway.dialects.foreign import refuse_foreign_fields, told
 from modelway.dialects.translation import refuse_params
 from modelway.errors import InvalidRequest
 from modelway.types import ChatRequest, Params, ResponseFormat, Tool
@@ -70,7 +70,7 @@ def headers_for(request: ChatRequest) -> dict[str, str]:
 
 def _body(request: ChatRequest) -> dict[str, Any]:
     refuse_foreign_fields(request, NAME, UPSTREAM)
-    refuse_foreign_messages(request, NAME, UPSTREAM)
+    request = told(request, NAME, UPSTREAM)
     _refuse_params(request)
     own = dict(request.extra) if request.dialect == NAME else {}
     own.pop(BETA, None)

@@ -11,7 +11,7 @@ import msgspec
 from modelway.dialects.foreign import (
     is_off_by_habit,
     refuse_foreign_fields,
-    refuse_foreign_messages,
+    told,
 )
 from modelway.dialects.gemini.thinking import must_think, thinking_config
 from modelway.dialects.translation import (
@@ -56,7 +56,7 @@ def encode_request(request: ChatRequest, signatures: Mapping[str, str] = {}) -> 
     """
     refuse_params(request, ("parallel_tool_calls",), UPSTREAM)
     refuse_foreign_fields(request, NAME, UPSTREAM)
-    refuse_foreign_messages(request, NAME, UPSTREAM)
+    request = told(request, NAME, UPSTREAM)
     contents = _Contents(request, signatures).written()
     if not contents:
         raise InvalidRequest(

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from modelway.dialects.foreign import refuse_foreign_fields, refuse_foreign_messages
+from modelway.dialects.foreign import refuse_foreign_fields, told
 from modelway.dialects.ollama_chat.wire import GENERATE, NAME
 from modelway.dialects.translation import (
     arguments_object,
@@ -44,7 +44,7 @@ def encode_request(request: ChatRequest) -> bytes:
         request = replace(request, dialect=NAME)
     refuse_params(request, ("n", "parallel_tool_calls"), UPSTREAM)
     refuse_foreign_fields(request, NAME, UPSTREAM)
-    refuse_foreign_messages(request, NAME, UPSTREAM)
+    request = told(request, NAME, UPSTREAM)
     names = called_names(request.messages)
     body: dict[str, Any] = {
         "model": request.model,

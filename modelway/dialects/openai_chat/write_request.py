@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from modelway.dialects.foreign import is_off_by_habit, refuse_foreign_fields
+from modelway.dialects.foreign import is_off_by_habit, refuse_foreign_fields, told
 from modelway.dialects.openai_chat.wire import NAME
 from modelway.dialects.translation import other_part_refused
 from modelway.types import (
@@ -41,6 +41,7 @@ def encode_request(
     `drop` names fields that this upstream refuses. InvalidRequest for what it cannot be told.
     """
     upstream = request.provider or "this provider"
+    request = told(request, NAME, upstream)
     body: dict[str, Any] = {
         "model": request.model,
         "messages": [_message(message, upstream) for message in request.messages],

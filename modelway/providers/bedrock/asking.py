@@ -12,7 +12,7 @@ from modelway.dialects.anthropic_messages.thinking import EFFORTS, thinking_fiel
 from modelway.dialects.foreign import (
     is_off_by_habit,
     refuse_foreign_fields,
-    refuse_foreign_messages,
+    told,
 )
 from modelway.dialects.replay import Block, replayed
 from modelway.dialects.translation import (
@@ -71,7 +71,7 @@ _DOCUMENTS = {
 def encode_request(request: ChatRequest) -> bytes:
     """The JSON body; InvalidRequest for what the upstream cannot be told."""
     refuse_foreign_fields(request, UPSTREAM, UPSTREAM)
-    refuse_foreign_messages(request, UPSTREAM, UPSTREAM)
+    request = told(request, UPSTREAM, UPSTREAM)
     _refuse_params(request.params)
     body: dict[str, Any] = {"messages": _Turns(request).written()}
     said = (message for message in request.messages if message.role in _INSTRUCTIONS)
