@@ -10,9 +10,9 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from modelway.dialects import openai_chat
 from modelway.errors import GatewayError, InvalidRequest, RequestTimeout, RequestTooLarge
 from modelway.server.exchange import IS_GONE, ON_GONE
+from modelway.server.formats import dialect_of
 
 log = logging.getLogger("modelway.server")
 
@@ -62,10 +62,10 @@ class CorkedTransport:
 class Protocol(HttpToolsProtocol):
     """uvicorn's protocol over a corked transport.
 
-    What is not HTTP is answered in OpenAI's shape, and never into the middle of another answer. Heads are
-    bounded, trailers ignored, offers to upgrade declined without losing the body. When the connection is
-    lost the request that is being answered is told, also where another one waits behind it. A client that is
-    too slow to send its request gets 408.
+    What is not HTTP is answered in the format of the address, and never into the middle of another answer.
+    Heads are bounded, trailers ignored, offers to upgrade declined without losing the body. When the
+    connection is lost the request that is being answered is told, also where another one waits behind it. A
+    client that is too slow to send its request gets 408.
     """
 
     head_timeout_s = 10.0
@@ -216,7 +216,8 @@ class Protocol(HttpToolsProtocol):
     def _reply(self, error: GatewayError) -> None:
         request_id = "req_" + secrets.token_hex(12)
         log.info("request %s refused: %s", request_id, error.message)
-        body = openai_chat.encode_error(error)
+        path = getattr(self, "url", b"").partition(b"?")[0].decode("latin-1")
+        body = dialect_of(path, {}).encode_error(error)
         head = (
             f"HTTP/1.1 {error.status} Refused\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n"

@@ -274,6 +274,15 @@ async def test_a_client_that_is_too_slow_to_send_its_request_is_told(tmp_path: P
             assert (await connection.reply())[0] == 200
 
 
+async def test_a_slow_client_is_told_in_the_format_of_the_address(tmp_path: Path) -> None:
+    async with serving(gateway_of([Scripted("Local")], tmp_path), settings=HASTY) as address:
+        for path, shape in ((b"/v1/messages", dict), (b"/api/chat", str)):
+            async with wire(address, post(path=path)[:-10]) as connection:
+                status, _, body = await connection.reply()
+            assert status == 408
+            assert isinstance(json.loads(body)["error"], shape)
+
+
 async def test_drops_of_a_body_do_not_buy_time(tmp_path: Path) -> None:
     async with (
         serving(gateway_of([Scripted("Local")], tmp_path), settings=HASTY) as address,
