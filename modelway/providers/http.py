@@ -21,7 +21,6 @@ from modelway.errors import (
     UpstreamUnreachable,
 )
 from modelway.providers._calling import (
-    ToError,
     errors_of,
     events_of,
     events_of_body,
@@ -31,14 +30,12 @@ from modelway.providers._calling import (
 from modelway.providers._connection import Connection
 from modelway.providers._dial import Origin, Resolve, dial, parse_url, resolve
 from modelway.providers._inflate import Inflater
-from modelway.providers._redaction import NO_SECRET, Secret
+from modelway.providers._redaction import Secret
 
 __all__ = [
-    "NO_SECRET",
     "HTTPClient",
     "Response",
     "Secret",
-    "ToError",
     "errors_of",
     "events_of",
     "events_of_body",
