@@ -4,7 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-INSTALL := $(PIP) install --require-hashes --only-binary=:all:
+# Python compiles what it imports by itself; to compile all that is installed takes longer than all the rest.
+INSTALL := $(PIP) install --require-hashes --only-binary=:all: --no-compile
 
 # Where Python may not keep its bytecode, every process that a test starts compiles every module anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -15,7 +16,8 @@ run: .venv/.run .venv/.model
 	$(BIN)/python examples/python_client.py
 	$(BIN)/modelway serve
 
-# `make test THOROUGH=1`, which CI runs, tries four times as many random inputs and prints the coverage.
+# `make test THOROUGH=1`, which CI runs, adds the slow tests (tests/conftest.py lists their files), four times as
+# many random inputs, and the coverage.
 # The checks wait for nothing, the tests for processes: side by side they fill the machine.
 test: .venv/.dev .venv/.model
 	@$(MAKE) --no-print-directory --jobs=2 .check .tests
@@ -29,7 +31,7 @@ test: .venv/.dev .venv/.model
 
 .tests:
 	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder \
-		$(if $(THOROUGH),--hypothesis-profile=thorough --cov --cov-report=term:skip-covered)
+		$(if $(THOROUGH),--hypothesis-profile=thorough --cov --cov-report=term:skip-covered,-m "not slow")
 
 fix: .venv/.dev
 	$(BIN)/ruff format .

@@ -9,15 +9,21 @@ from hypothesis import settings
 
 from tests.canary import Listener, files_that_tell
 
-# Files whose tests wait for processes: begun last, one of them would keep one worker busy alone at the end.
+# Files whose tests start programs, load models or measure; CI runs them, `make test` leaves them out.
 SLOW = (
-    "tests/providers/test_local.py",
+    "tests/bench/test_cli.py",
+    "tests/bench/test_load.py",
+    "tests/bench/test_modelway.py",
+    "tests/bench/test_processes.py",
     "tests/cli/test_processes.py",
-    "tests/e2e/",
-    "tests/bench/",
+    "tests/e2e/test_copilot.py",
+    "tests/e2e/test_copilot_programs.py",
+    "tests/e2e/test_documents.py",
+    "tests/providers/test_local.py",
     "tests/test_plugins.py",
 )
-
+# Begun last, one of these would keep one worker busy alone at the end.
+LONG = (*SLOW, "tests/e2e/", "tests/contract/test_providers.py")
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("quick", max_examples=25, deadline=None)
@@ -47,5 +53,11 @@ def no_secret_is_told(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the slow files first, in whatever order they have been shuffled into."""
-    items.sort(key=lambda item: not item.nodeid.startswith(SLOW))
+    """Put the long files first, in whatever order they have been shuffled into."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what takes long."""
+    if item.nodeid.startswith(SLOW):
+        item.add_marker("slow")

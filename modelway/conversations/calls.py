@@ -34,6 +34,9 @@ def with_stored_ids(known: Sequence[Row], base: Path, new: list[Row]) -> list[Ro
             id = ids.get(message.tool_call_id, message.tool_call_id) or unanswered.named(message.name)
             message = replace(message, tool_call_id=id)
         unanswered.add(message)
+        for call in message.tool_calls:
+            # From here on the client means its new call by this id.
+            ids.pop(call.id, None)
         named.append(row if message is row.message else codec.row(message))
     return named
 
@@ -56,7 +59,9 @@ class Unanswered:
     def add(self, message: Message) -> None:
         """Take the next message."""
         if message.role == "tool":
-            self._calls = [call for call in self._calls if call.id != message.tool_call_id]
+            answered = next((call for call in self._calls if call.id == message.tool_call_id), None)
+            if answered is not None:
+                self._calls.remove(answered)
         self._calls.extend(message.tool_calls)
 
     def named(self, name: str) -> str:

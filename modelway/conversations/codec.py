@@ -15,7 +15,10 @@ from modelway.errors import InvalidRequest
 from modelway.types import (
     Citation,
     Completion,
+    FilePart,
+    ImagePart,
     Message,
+    Part,
     ReasoningDelta,
     RefusalDelta,
     Role,
@@ -34,6 +37,10 @@ _message_decoder = msgspec.json.Decoder(Message)
 _messages_decoder = msgspec.json.Decoder(tuple[Message, ...])
 _deltas_decoder = msgspec.json.Decoder(tuple[Recorded, ...])
 _usage_decoder = msgspec.json.Decoder(Usage)
+
+
+# Beyond it a whole number is no float.
+_LARGEST = 10**300
 
 
 class SavedState(Struct, frozen=True):
@@ -215,25 +222,73 @@ def _bare_citation(citation: Citation) -> Citation:
 
 
 def _key(message: Message) -> bytes:
-    content = message.content
-    if not isinstance(content, str):
-        match content:
-            case ():
-                content = ""
-            case (TextPart(text=only),):
-                content = only
-    # Ids of calls say nothing, and some clients make up their own whenever they send the history.
+    """What makes two messages equal: what they say, not how a client writes it.
+
+    Ids of calls say nothing, and some clients make up their own whenever they send the history; nor do
+    fields that only one format has, such as marks for a cache, which move from turn to turn.
+    """
     name = "" if message.role == "tool" else message.name
     calls = [(call.name, _arguments(call.arguments)) for call in message.tool_calls]
-    return _encoder.encode((message.role, content, name, calls))
+    return _encoder.encode((message.role, _said(message), name, calls))
+
+
+def _said(message: Message) -> str | list[Any]:
+    """The content, neighbouring texts joined; plain text where there is nothing else."""
+    refusal = _refusal(message)
+    if isinstance(message.content, str):
+        return message.content + refusal
+    said: list[Any] = []
+    for is_text, run in groupby(message.content, key=lambda part: isinstance(part, TextPart)):
+        if is_text:
+            said.append("".join(part.text for part in run if isinstance(part, TextPart)))
+        else:
+            said.extend(_bare_part(part) for part in run)
+    if refusal:
+        said.append(refusal)
+    if all(isinstance(piece, str) for piece in said):
+        return "".join(said)
+    return said
+
+
+def _refusal(message: Message) -> str:
+    """What an answer declined with; formats without a place for it tell it as text."""
+    if message.role != "assistant":
+        return ""
+    for fields in (message.extra, *message.extra.values()):
+        if isinstance(fields, dict) and isinstance(refusal := fields.get("refusal"), str):
+            return refusal
+    return ""
+
+
+def _bare_part(part: Part) -> Any:
+    match part:
+        case ImagePart():
+            return ("image", part.url)
+        case FilePart():
+            return ("file", part.url, part.file_id, part.name)
+    return part
 
 
 def _arguments(text: str) -> Any:
     """What arguments say, however they are spaced and escaped: a client may write them anew."""
     try:
-        return _sorted_encoder.encode(msgspec.json.decode(text))
+        return _sorted_encoder.encode(_plain(msgspec.json.decode(text.strip() or "{}")))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
         return text
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value whose numbers are those of JavaScript, which knows no others."""
+    match value:
+        case bool():
+            return value
+        case int():
+            return float(value) if abs(value) < _LARGEST else str(value)
+        case list():
+            return [_plain(item) for item in value]
+        case dict():
+            return {name: _plain(item) for name, item in value.items()}
+    return value
 
 
 def _rest(message: Message) -> bytes | None:

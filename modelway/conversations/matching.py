@@ -84,4 +84,12 @@ def _is_unanswered_copy(path: Path, rows: Sequence[Row]) -> bool:
     """Whether the path ends with exactly these messages and no answer came to them."""
     if not 0 < len(rows) <= len(path) or path[-1].message.role == "assistant":
         return False
-    return [codec.row(node.message).key for node in path[-len(rows) :]] == [row.key for row in rows]
+    return all(_is_copy(node, row) for node, row in zip(path[-len(rows) :], rows, strict=True))
+
+
+def _is_copy(node: Node, row: Row) -> bool:
+    """Whether they say the same; of two results with the same text each may answer a call of its own."""
+    stored, sent = node.message, row.message
+    if sent.role == "tool" and sent.tool_call_id not in ("", stored.tool_call_id):
+        return False
+    return codec.row(stored).key == row.key

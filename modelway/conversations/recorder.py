@@ -92,9 +92,12 @@ class Recorder:
         with suppress(StoreUnavailable):
             await self._end(turn, lambda ledger: end_turn(ledger, self._paths, ending))
 
-    def interrupt(self, turn: Turn, ending: Ending) -> None:
-        """Store an answer that was cut off, without waiting for it."""
-        self._writer.send(lambda ledger: end_turn(ledger, self._paths, ending))
+    def interrupt(self, turn: Turn, ending: Ending, *, is_known: bool) -> None:
+        """Store an answer that was cut off, without waiting; nothing of one that nobody can ask for."""
+        if is_known:
+            self._writer.send(lambda ledger: end_turn(ledger, self._paths, ending))
+        else:
+            self._writer.send(lambda ledger: fail_turn(ledger, ending, drop_state=False))
         self._release(turn)
 
     def close(self) -> None:

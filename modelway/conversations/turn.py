@@ -107,7 +107,9 @@ class Turn:
         """Keep the text so far. Does nothing where the turn has ended."""
         if not self._has_ended:
             ending = self._end("interrupted", self._collector.completion(), provider, model)
-            self._recorder.interrupt(self, ending)
+            # Only the beginning of a stream tells the id of a hidden turn before its end.
+            is_known = not ending.hidden or (self._has_begun and self.request.stream)
+            self._recorder.interrupt(self, ending, is_known=is_known)
 
     async def fail(self, error: GatewayError, provider: str = "", model: str = "") -> None:
         """Keep the error, and the text so far if there is any; without text the history stays as it was."""

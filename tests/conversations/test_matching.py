@@ -131,6 +131,34 @@ SAME = [
     (user("a"), Message(role="user", content="a", extra={"openai_chat": {"x": 1}})),
     (user("a"), Message(role="user", content="a", reasoning="hm")),
     (user("e\u0301"), user("e\u0301")),
+    (user("ab"), Message(role="user", content=(TextPart("a"), TextPart("b")))),
+    (answer("ab"), Message(role="assistant", content=(TextPart("a"), TextPart("b")))),
+    # A mark for a cache moves from message to message.
+    (
+        Message(role="user", content=(TextPart("a"), TextPart("b", {"x": {"cache_control": {}}}))),
+        Message(role="user", content=(TextPart("a", {"x": {"cache_control": {}}}), TextPart("b"))),
+    ),
+    (
+        Message(role="user", content=(TextPart("a"), ImagePart("http://x/"))),
+        Message(role="user", content=(TextPart("a"), ImagePart("http://x/", "auto", {"x": {"y": 1}}))),
+    ),
+    (
+        Message(role="assistant", tool_calls=(ToolCall("call_1", "add", ""),)),
+        Message(role="assistant", tool_calls=(ToolCall("call_1", "add", "{}"),)),
+    ),
+    # As a program in JavaScript writes them again.
+    (
+        Message(role="assistant", tool_calls=(ToolCall("1", "f", '{"a":1.0,"b":1e2,"c":9007199254740993}'),)),
+        Message(role="assistant", tool_calls=(ToolCall("1", "f", '{"a":1,"b":100,"c":9007199254740992}'),)),
+    ),
+    (
+        Message(role="assistant", content="a", extra={"refusal": "no"}),
+        Message(role="assistant", content="ano"),
+    ),
+    (
+        Message(role="assistant", extra={"refusal": "no"}),
+        Message(role="assistant", extra={"openai_chat": {"refusal": "no"}}),
+    ),
     (
         Message(role="tool", content="1", tool_call_id="a"),
         Message(role="tool", content="1", tool_call_id="b", name="add"),
@@ -146,8 +174,11 @@ OTHER = [
     (user("a"), system("a")),
     (user("é"), user("e\u0301")),
     (user("a"), Message(role="user", content="a", name="Heiner")),
-    (user("ab"), Message(role="user", content=(TextPart("a"), TextPart("b")))),
     (user("a"), Message(role="user", content=(TextPart("a"), ImagePart("http://x/")))),
+    (
+        Message(role="user", content=(TextPart("a"), ImagePart("http://x/"))),
+        Message(role="user", content=(ImagePart("http://x/"), TextPart("a"))),
+    ),
     (
         Message(role="user", content=(ImagePart("http://x/"),)),
         Message(role="user", content=(ImagePart("http://y/"),)),
@@ -219,6 +250,28 @@ async def test_a_result_names_its_call_as_the_store_does(store: Conversations) -
     assert turn.request.new_from == 2
     assert [message.tool_call_id for message in turn.request.messages[2:]] == ["call_b", "call_a"]
     turn.interrupt()
+
+
+async def test_two_results_of_the_same_words_are_two(store: Conversations) -> None:
+    turn = await begin(store, "c", "add")
+    for index in (0, 1):
+        turn.record(ToolCallDelta(index=index, id=f"k{index}", name="f", arguments="{}"))
+    await complete(turn, "")
+    for id in ("k0", "k1"):
+        turn = await begin(store, "c", Message(role="tool", content="done", tool_call_id=id))
+        await complete(turn, "")
+    assert [message.tool_call_id for message in turn.request.messages[2:]] == ["k0", "k1"]
+
+
+async def test_a_new_call_may_have_the_id_that_the_client_gave_an_old_one(store: Conversations) -> None:
+    turn = await begin(store, "c", "add")
+    turn.record(ToolCallDelta(id="k1", name="f", arguments="{}"))
+    await complete(turn, "")
+    first = Message(role="assistant", tool_calls=(ToolCall("call_1", "f", "{}"),))
+    edited = Message(role="assistant", tool_calls=(ToolCall("call_1", "g", "{}"),))
+    result = Message(role="tool", content="2", tool_call_id="call_1")
+    turn = await begin(store, "c", "add", first, edited, result)
+    assert turn.request.messages[-1].tool_call_id == "call_1"
 
 
 async def test_a_result_that_names_only_its_function_answers_the_call_of_it(store: Conversations) -> None:

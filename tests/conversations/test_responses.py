@@ -263,13 +263,26 @@ async def test_what_failed_before_it_began_leaves_nothing_but_in_a_conversation(
 
 async def test_a_turn_that_was_cut_off_is_continued_from_what_had_come(tmp_path: Path) -> None:
     async with aclosing(open_store(tmp_path, checkpoint_s=0.01)) as store:
-        turn = await store.open_turn(ME, request("1"))
+        turn = await store.open_turn(ME, request("1", stream=True))
         turn.record(TextDelta(text="half"))
     async with aclosing(open_store(tmp_path)) as store:
         kept = (await store.turn(ME, turn.id)).turn
         assert (kept.status, kept.answer and kept.answer.text) == ("interrupted", "half")
         again = await store.open_turn(ME, request("go on", after_turn=turn.id))
         assert texts(again.request.messages) == ["1", "half", "go on"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_nothing_is_kept_of_a_turn_that_was_cut_off_before_its_id_was_told(
+    store: Conversations, tmp_path: Path, stream: bool
+) -> None:
+    first = await respond(store, "1")
+    turn = await store.open_turn(ME, request("2", after_turn=first.id, stream=stream))
+    if not stream:
+        turn.record(TextDelta(text="half"))
+    turn.interrupt()
+    await store.forget_turn(ME, first.id)
+    assert await rows(tmp_path, "messages") == 0
 
 
 async def test_a_turn_whose_holder_lost_its_lease_is_ended_and_continued(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from modelway.dialects.envelope import Envelope
 from modelway.dialects.openai_chat.wire import (
     MAX_MESSAGE,
     WireMessage,
-    WireToolCall,
     WireUsage,
     choice_index,
     error_in_stream,
@@ -31,7 +30,6 @@ from modelway.types import (
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
-    ToolCallDelta,
 )
 
 _encode = msgspec.json.Encoder().encode
@@ -96,19 +94,8 @@ def _message_events(choice: int, message: WireMessage) -> Iterable[Event]:
     if message.refusal:
         yield RefusalDelta(text=message.refusal, choice=choice)
     for index, call in enumerate(message.tool_calls or ()):
-        yield _call_event(choice, index, call)
+        yield call.call(choice, index)
     yield from message.citations(choice)
-
-
-def _call_event(choice: int, index: int, call: WireToolCall) -> ToolCallDelta:
-    function = call.function
-    return ToolCallDelta(
-        choice=choice,
-        index=index,
-        id=call.id or "",
-        name=(function and function.name) or "",
-        arguments=(function and function.arguments) or "",
-    )
 
 
 def encode_completion(completion: Completion, envelope: Envelope) -> bytes:

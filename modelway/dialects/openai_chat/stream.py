@@ -258,17 +258,7 @@ class _Deltas:
             self._add_text(RefusalDelta, choice, delta.refusal)
         for call in delta.tool_calls or ():
             self._flush()
-            function = call.function
-            self._events.append(
-                ToolCallDelta(
-                    choice=choice,
-                    index=call.index,
-                    id=call.id or "",
-                    name=(function and function.name) or "",
-                    arguments=(function and function.arguments) or "",
-                    raw=self._raw,
-                )
-            )
+            self._events.append(call.call(choice, call.index, self._raw))
         if delta.annotations:
             self._flush()
             self._events.extend(delta.citations(choice, self._raw))

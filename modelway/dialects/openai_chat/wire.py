@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from secrets import token_hex
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ from modelway.errors import (
     UpstreamRateLimited,
     UpstreamRefusedCredential,
 )
-from modelway.types import Citation, FinishReason, Usage
+from modelway.types import Citation, FinishReason, ToolCallDelta, Usage
 
 NAME = "openai_chat"
 ID_PREFIX = "chatcmpl-"
@@ -98,6 +99,19 @@ class WireToolCall(Struct):
     index: int = 0
     id: str | None = None
     function: WireFunction | None = None
+
+    def call(self, choice: int, index: int, raw: bytes | None = None) -> ToolCallDelta:
+        """The same in our words; a call that its upstream gave no id gets one with its name."""
+        function = self.function or WireFunction()
+        id = self.id or (f"call_{token_hex(12)}" if function.name else "")
+        return ToolCallDelta(
+            choice=choice,
+            index=index,
+            id=id,
+            name=function.name or "",
+            arguments=function.arguments or "",
+            raw=raw,
+        )
 
 
 class _UrlCitation(Struct):
