@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Python compiles what it imports by itself; to compile all that is installed takes longer than all the rest.
-INSTALL := $(PIP) install --require-hashes --only-binary=:all: --no-compile
+INSTALL := $(PIP) install --require-hashes --only-binary=:all: --no-deps --no-compile
 
 # Where Python may not keep its bytecode, every process that a test starts compiles every module anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -30,7 +30,7 @@ test: .venv/.dev .venv/.model
 	$(BIN)/deptry .
 
 .tests:
-	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder \
+	$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder \
 		$(if $(THOROUGH),--hypothesis-profile=thorough --cov --cov-report=term:skip-covered,-m "not slow")
 
 fix: .venv/.dev
