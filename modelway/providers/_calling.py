@@ -54,16 +54,18 @@ async def good_response(
     secret: Secret = NO_SECRET,
     to_error: ToError | None = None,
     address_hint: str = "check base_url",
+    is_file: bool = False,
 ) -> Response:
     """The response to a call, when its status is a good one and it can be an answer. Close it.
 
     `name` is the provider's. `secret`, which some upstreams repeat, is kept out of what `to_error` makes
-    of another status; without it errors are read as OpenAI writes them, which most upstreams do.
+    of another status; without it errors are read as OpenAI writes them, which most upstreams do. A web page
+    is what a wrong address answers, unless the call is for a file: `is_file`.
     """
     response = await http.request(method, url, headers=headers, body=body)
     try:
         await raise_for_status(response, to_error or errors_of(name), secret)
-        if response.content_type == "text/html":
+        if response.content_type == "text/html" and not is_file:
             raise UpstreamProtocolError(f"{name} answered with a web page", hint=address_hint)
     except BaseException:
         await response.aclose()

@@ -158,6 +158,7 @@ class OpenAICompatible:
             secret=Secret(key),
             to_error=self._to_error,
             address_hint="check base_url: it usually ends in /v1",
+            is_file=method == "GET" and path.partition("?")[0].endswith("/content"),
         )
 
     def _headers_with(self, key: str) -> Mapping[str, str]:

@@ -218,6 +218,15 @@ async def test_files_are_listed_fetched_and_deleted(upstream: FakeUpstream, tmp_
     ]
 
 
+async def test_a_file_may_be_a_web_page_and_an_answer_may_not(upstream: FakeUpstream, tmp_path: Path) -> None:
+    upstream.reply_with(b"<p>mine</p>", kind="text/html")
+    async with relaying(upstream, tmp_path) as caller:
+        response, page = await caller.ask("GET", "/v1/files/file-1/content?a=b")
+        assert (response.status, page) == (200, b"<p>mine</p>")
+        assert response.headers["content-security-policy"] == "sandbox"
+        assert (await caller.ask("GET", "/v1/files/file-1"))[0].status == 502
+
+
 @pytest.mark.parametrize(
     "path",
     [
