@@ -111,6 +111,14 @@ class Message(Struct, frozen=True, omit_defaults=True, kw_only=True):
             return self.content
         return "".join(part.text for part in self.content if isinstance(part, TextPart))
 
+    @property
+    def refusal(self) -> str:
+        """What the assistant declined with: kept by the store, or as the caller's dialect wrote it."""
+        for fields in (self.extra, *self.extra.values()):
+            if isinstance(fields, dict) and isinstance(said := fields.get("refusal"), str):
+                return said
+        return ""
+
 
 class Tool(Struct, frozen=True, omit_defaults=True):
     """A function that the model may call. `parameters` is a JSON schema."""

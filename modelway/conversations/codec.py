@@ -234,7 +234,7 @@ def _key(message: Message) -> bytes:
 
 def _said(message: Message) -> str | list[Any]:
     """The content, neighbouring texts joined; plain text where there is nothing else."""
-    refusal = _refusal(message)
+    refusal = message.refusal if message.role == "assistant" else ""
     if isinstance(message.content, str):
         return message.content + refusal
     said: list[Any] = []
@@ -248,16 +248,6 @@ def _said(message: Message) -> str | list[Any]:
     if all(isinstance(piece, str) for piece in said):
         return "".join(said)
     return said
-
-
-def _refusal(message: Message) -> str:
-    """What an answer declined with; formats without a place for it tell it as text."""
-    if message.role != "assistant":
-        return ""
-    for fields in (message.extra, *message.extra.values()):
-        if isinstance(fields, dict) and isinstance(refusal := fields.get("refusal"), str):
-            return refusal
-    return ""
 
 
 def _bare_part(part: Part) -> Any:

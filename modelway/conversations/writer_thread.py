@@ -93,6 +93,8 @@ class WriterThread:
     def _write_apart(self, jobs: Jobs, exc: Exception) -> None:
         if len(jobs) == 1:
             jobs[0].error = exc
+            if jobs[0].future is None:
+                _log.error("the conversation store could not keep something", exc_info=exc)
             return
         for job in jobs:
             self._write([job])

@@ -74,9 +74,7 @@ def other_part_refused(part: OtherPart, upstream: str) -> InvalidRequest:
 
 def text_with_refusal(message: Message) -> str:
     """All text of a message; what the assistant declined with is part of what was said."""
-    fields = [message.extra, *(value for value in message.extra.values() if isinstance(value, dict))]
-    refusals = (field.get("refusal") for field in fields)
-    return message.text + "".join(refusal for refusal in refusals if isinstance(refusal, str))
+    return message.text + message.refusal
 
 
 def called_names(messages: Iterable[Message]) -> list[str]:
