@@ -260,6 +260,6 @@ async def test_only_the_owner_can_read_what_is_kept(tmp_path: Path) -> None:
 async def test_what_nobody_waits_for_fails_in_the_log(
     store: Conversations, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store._writer.send(lambda _: 1 / 0)  # noqa: SLF001
+    store._writer.send(lambda _: 1 / 0)
     await store.ready()
     assert "ZeroDivisionError" in caplog.text
