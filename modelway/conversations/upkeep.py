@@ -8,6 +8,9 @@ from modelway.conversations.records import Summary
 from modelway.conversations.trees import Tree, TurnRow
 from modelway.errors import ConversationNotFound, InvalidRequest
 
+# A conversation that nobody is at work on, shown in the lists, with no notes of its caller's.
+_IDLE = {"lease_owner": None, "lease_until": None, "lease_turn": None, "hidden": False, "metadata": None}
+
 
 def fork(ledger: Ledger, caller: str, name: str, new_name: str, at_turn: str, now: float) -> Summary:
     """A second conversation that shares the first one's messages up to the end of a turn."""
@@ -33,11 +36,7 @@ def fork(ledger: Ledger, caller: str, name: str, new_name: str, at_turn: str, no
             "state": None,
             "created_at": now,
             "updated_at": now,
-            "lease_owner": None,
-            "lease_until": None,
-            "lease_turn": None,
-            "hidden": False,
-            "metadata": None,
+            **_IDLE,
         },
     )
     return Summary(conversation_id=new_name, title=title, created_at=now, updated_at=now)
@@ -59,10 +58,7 @@ def create(ledger: Ledger, caller: str, name: str, metadata: bytes | None, now: 
             "state": None,
             "created_at": now,
             "updated_at": now,
-            "lease_owner": None,
-            "lease_until": None,
-            "lease_turn": None,
-            "hidden": False,
+            **_IDLE,
             "metadata": metadata,
         },
     )
