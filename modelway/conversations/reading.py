@@ -46,6 +46,7 @@ def show_conversation(ledger: Ledger, caller: str, name: str) -> Conversation:
         created_at=created_at,
         updated_at=updated_at,
         metadata=codec.decode_asked(metadata),
+        head=message_name(head),
         instructions=instructions.get(in_force, ()),
         messages=tuple(messages[one] for one in sorted_path(tree, head)),
         turns=tuple(_records(ledger, tree, turns, shown, messages, instructions)),

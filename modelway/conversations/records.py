@@ -81,7 +81,8 @@ class Conversation(Struct, frozen=True, kw_only=True):
     """Everything about one conversation.
 
     `messages` is the current path without the instructions; `tree` holds the messages of all branches
-    and of failed turns, parents first. `metadata` is what the caller has noted about it.
+    and of failed turns, parents first. `head` is the id of the last message of the current path. `metadata`
+    is what the caller has noted about it.
     """
 
     conversation_id: str
@@ -94,6 +95,7 @@ class Conversation(Struct, frozen=True, kw_only=True):
     branches: tuple[Branch, ...]
     tree: tuple[StoredMessage, ...]
     metadata: dict[str, str] = {}
+    head: str = ""
 
 
 class Match(Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from modelway.config import ConversationSettings
 from modelway.conversations import codec
+from modelway.conversations.arranging import list_noted, move, rename
 from modelway.conversations.closing import end_lost_turn
 from modelway.conversations.ephemeral import new_turn_id
 from modelway.conversations.failures import unavailable
@@ -111,6 +112,23 @@ class Conversations:
         """Replace what the caller has noted about a conversation; raises ConversationNotFound."""
         noted = codec.encode_asked(metadata or None)
         await self._writer.submit(lambda ledger: set_metadata(ledger, caller, conversation_id, noted))
+
+    async def rename(self, caller: str, conversation_id: str, title: str) -> None:
+        """Give a conversation another title; raises ConversationNotFound."""
+        await self._writer.submit(lambda ledger: rename(ledger, caller, conversation_id, title))
+
+    async def move(self, caller: str, conversation_id: str, message: str) -> None:
+        """Let a conversation go on after one of its messages, "" before the first.
+
+        Raises ConversationNotFound, and ConversationBusy while a turn holds it.
+        """
+        await self._writer.submit(
+            lambda ledger: move(ledger, caller, conversation_id, message), is_quick=False
+        )
+
+    async def noted(self, caller: str) -> Sequence[tuple[Summary, dict[str, str]]]:
+        """The conversations about which the caller has noted something, and what; newest first."""
+        return await self._read(lambda ledger: list_noted(ledger, caller))
 
     async def add(
         self, caller: str, conversation_id: str, messages: tuple[Message, ...]

@@ -1,0 +1,63 @@
+"""What people do with their conversations: rename them, note something about them, change the branch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modelway.conversations import codec
+from modelway.conversations.ledger import Ledger
+from modelway.conversations.lines import busy
+from modelway.conversations.reading import not_found
+from modelway.conversations.records import Summary
+from modelway.conversations.trees import Tree
+from modelway.errors import ConversationNotFound
+
+_MOST_NOTED = 1000
+
+_RENAME = "UPDATE conversations SET title = :title WHERE caller = :caller AND name = :name AND NOT hidden"
+_FIND = """SELECT id, tree, head, lease_turn FROM conversations
+    WHERE caller = :caller AND name = :name AND NOT hidden"""
+# What an upstream keeps of the conversation stands where the head stood.
+_MOVE = "UPDATE conversations SET head = :head, state = NULL WHERE id = :conversation"
+_NOTED = """SELECT name, title, created_at, updated_at, metadata FROM conversations
+    WHERE caller = :caller AND NOT hidden AND metadata IS NOT NULL
+    ORDER BY updated_at DESC, id DESC LIMIT :limit"""
+
+
+def rename(ledger: Ledger, caller: str, name: str, title: str) -> None:
+    """Change the title; raises ConversationNotFound."""
+    if not ledger.run(_RENAME, {"title": title, "caller": caller, "name": name}):
+        raise not_found(name)
+
+
+def move(ledger: Ledger, caller: str, name: str, message: str) -> None:
+    """Make a message of any branch the last one; "" is the place before the first."""
+    row: Any = ledger.one(_FIND, {"caller": caller, "name": name})
+    if row is None:
+        raise not_found(name)
+    id, tree, head, lease_turn = row
+    if lease_turn is not None:
+        raise busy()
+    wanted = _number(message) if message else None
+    if wanted is not None and wanted not in Tree(ledger, tree).messages_of(id, head):
+        raise ConversationNotFound("the conversation has no message of this id", param="message")
+    ledger.run(_MOVE, {"conversation": id, "head": wanted})
+
+
+def list_noted(ledger: Ledger, caller: str) -> list[tuple[Summary, dict[str, str]]]:
+    """The conversations with notes."""
+    rows: list[Any] = ledger.all(_NOTED, {"caller": caller, "limit": _MOST_NOTED})
+    return [
+        (
+            Summary(conversation_id=name, title=title, created_at=created_at, updated_at=updated_at),
+            codec.decode_asked(metadata),
+        )
+        for name, title, created_at, updated_at, metadata in rows
+    ]
+
+
+def _number(message: str) -> int:
+    try:
+        return int(message.removeprefix("msg_"), 16)
+    except ValueError:
+        return -1
