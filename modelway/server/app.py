@@ -24,6 +24,7 @@ from modelway.server.conversations import ConversationEndpoints
 from modelway.server.dialect import Dialect
 from modelway.server.embeddings import EmbeddingEndpoints
 from modelway.server.exchange import ClientGone, Exchange, Receive, Scope, Send
+from modelway.server.figures import FigureEndpoints
 from modelway.server.formats import CHATS, dialect_of, is_ollama_s
 from modelway.server.guard import Guard
 from modelway.server.loading import LoadingEndpoint
@@ -60,6 +61,7 @@ def routes(
     items: ItemEndpoints,
     responses: ResponseEndpoints,
     ollama: OllamaEndpoints,
+    figures: FigureEndpoints,
 ) -> list[Route]:
     """Every address that the server answers by itself; `others` answer POSTs in other formats."""
     completions = _FromExchange(chat)
@@ -90,6 +92,8 @@ def routes(
         Route("/v1/conversations/{id}/items", items.page),
         Route("/v1/conversations/{id}/items", items.add, methods=["POST"]),
         Route("/v1/conversations/{id}/items/{item_id}", items.item),
+        Route("/v1/figures", figures.figures),
+        Route("/metrics", figures.metrics),
         Route("/openapi.json", openapi_endpoint),
         Route("/healthz", catalogue.health),
         Route("/readyz", catalogue.ready),
@@ -126,7 +130,8 @@ class Application:
         items = ItemEndpoints(gateway.conversations, max_body_bytes=settings.max_body_bytes)
         responses = ResponseEndpoints(gateway.conversations)
         ollama = OllamaEndpoints(gateway)
-        own = routes(self._chat, others, Catalogue(gateway), endpoints, items, responses, ollama)
+        figures = FigureEndpoints(telemetry)
+        own = routes(self._chat, others, Catalogue(gateway), endpoints, items, responses, ollama, figures)
         relay = RelayEndpoint(gateway, own, max_body_bytes=settings.max_body_bytes)
         self.routes = [*own, Route("/v1/{path:path}", _FromExchange(relay), methods=RELAYED_METHODS)]
         self._guard = Guard(settings, relay.has)

@@ -89,6 +89,7 @@ class Exchange:
             if size > limit:
                 raise too_large
             more = message.get("more_body", False)
+        self.record.bytes_in = size
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def start(self, status: int, headers: Headers) -> None:
@@ -106,6 +107,7 @@ class Exchange:
     async def write(self, body: bytes, *, last: bool = False) -> None:
         """Send a piece of the body."""
         self.complete = self.complete or last
+        self.record.bytes_out += len(body)
         await self._send({"type": "http.response.body", "body": body, "more_body": not last})
 
     async def send(self, message: MutableMapping[str, Any]) -> None:

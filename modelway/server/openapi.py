@@ -137,6 +137,8 @@ _PATHS: dict[str, Any] = {
         )
         for method in ("get", "post", "delete")
     },
+    "/v1/figures": {"get": _operation("What this process has counted, and the last hour in steps")},
+    "/metrics": {"get": _operation("The same counters in the text format of Prometheus")},
     "/openapi.json": {"get": _operation("This description")},
     "/healthz": {"get": _operation("Whether the process lives")},
     "/readyz": {"get": _operation("Whether the store can be written to")},

@@ -1,0 +1,52 @@
+"""Follows requests from their beginning to the line in the log and the figures."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import msgspec
+
+from modelway.telemetry.figures import Figures
+from modelway.telemetry.records import RequestRecord, milliseconds_since
+from modelway.types import ChatRequest, Completion
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Telemetry:
+    """Writes the records of requests to the logger `modelway.request`; `prompts` adds the texts."""
+
+    def __init__(self, *, prompts: bool = False) -> None:
+        self.figures = Figures()
+        self._prompts = prompts
+        self._log = logging.getLogger("modelway.request")
+
+    def start(self, request_id: str) -> RequestRecord:
+        """A record of a request that begins now."""
+        self.figures.running += 1
+        return RequestRecord(time=time.time(), request_id=request_id)
+
+    def asked(self, record: RequestRecord, request: ChatRequest) -> None:
+        """Note what was asked."""
+        record.dialect, record.stream = request.dialect, request.stream
+        if self._prompts:
+            record.messages = tuple(message.text for message in request.messages)
+
+    def answered(self, record: RequestRecord, completion: Completion, cost: float = 0.0) -> None:
+        """Note how the answer ended; `cost` is in dollars."""
+        record.finish_reason = completion.finish_reason or ""
+        record.cost = cost
+        if completion.usage is not None:
+            record.input_tokens = completion.usage.input_tokens
+            record.output_tokens = completion.usage.output_tokens
+        if self._prompts:
+            record.answer = completion.text
+
+    def end(self, record: RequestRecord) -> None:
+        """Count a request that has ended, and write its record."""
+        record.total_ms = milliseconds_since(record.time)
+        self.figures.running -= 1
+        self.figures.count(record)
+        if self._log.isEnabledFor(logging.INFO):
+            self._log.info("%s", _encode(record).decode())
