@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from modelway.bench import loop, plot, report, run, upstream
+from modelway.bench import faults, loop, plot, report, run, upstream
+from modelway.bench import faulty as faulty_upstream
 from modelway.bench.measure import Options
 from modelway.bench.processes import BenchError
 
@@ -72,8 +73,12 @@ def startup(
 @app.command("upstream")
 def serve_upstream(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0: any free one.")] = 8400,
+    faulty: Annotated[bool, typer.Option("--faulty", help="Fail as the address says.")] = False,
 ) -> None:
-    """Run only the upstream, to point another gateway at."""
+    """Run only the upstream, to point another gateway at; or one that fails on demand."""
+    if faulty:
+        _serve_faulty(port)
+        return
 
     def announce(bound: int) -> None:
         sys.stderr.write(
@@ -84,6 +89,25 @@ def serve_upstream(
         loop.run(upstream.serve(port, announce))
     except OSError as exc:
         _fail(f"port {port} cannot be used: {exc.strerror}")
+
+
+def _serve_faulty(port: int) -> None:
+    def announce(served: faulty_upstream.FaultyUpstream) -> None:
+        lines = [
+            f"http://127.0.0.1:{served.port}/FAULT/v1 fails as FAULT says; ends with Ctrl-C",
+            *(_line(fault) for fault in faults.FAULTS.values()),
+            f"connections to {served.refused_url} are refused; /heard tells what came",
+        ]
+        sys.stderr.write("\n".join(lines) + "\n")
+
+    try:
+        loop.run(faulty_upstream.serve(port, announce))
+    except OSError as exc:
+        _fail(f"port {port} cannot be used: {exc.strerror}")
+
+
+def _line(fault: faults.Fault) -> str:
+    return f"  {fault.name:<14}{fault.what}" + (f"; takes {fault.takes}" if fault.takes else "")
 
 
 def _measure_and_show(task: run.Task, json: Path | None, image: Path | None) -> None:

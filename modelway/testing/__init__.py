@@ -7,6 +7,7 @@ import pytest
 
 pytest.register_assert_rewrite("modelway.testing.provider_contract")
 
+from modelway.bench.faulty import FaultyUpstream, Heard  # noqa: E402
 from modelway.testing.fake_upstream import FakeUpstream  # noqa: E402
 from modelway.testing.provider_contract import ProviderContract, UpstreamContract  # noqa: E402
 from modelway.testing.stage import FakeStage, OpenStage, Stage, plugin_context, stage_of  # noqa: E402
@@ -14,6 +15,8 @@ from modelway.testing.stage import FakeStage, OpenStage, Stage, plugin_context, 
 __all__ = [
     "FakeStage",
     "FakeUpstream",
+    "FaultyUpstream",
+    "Heard",
     "OpenStage",
     "ProviderContract",
     "Stage",
