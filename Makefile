@@ -17,9 +17,10 @@ run: .venv/.run .venv/.model
 	$(BIN)/modelway serve
 
 # `make test THOROUGH=1`, which CI runs, adds the slow tests (tests/conftest.py lists their files), four times as
-# many random inputs, and the coverage.
+# many random inputs, and the coverage. It needs the SDKs and the embedded model, which take longer to unpack than
+# the quick tests to run.
 # The checks wait for nothing, the tests for processes: side by side they fill the machine.
-test: .venv/.dev .venv/.model
+test: $(if $(THOROUGH),.venv/.dev .venv/.model,.venv/.test)
 	@$(MAKE) --no-print-directory --jobs=2 .check .tests
 
 .check:
@@ -33,7 +34,7 @@ test: .venv/.dev .venv/.model
 	$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder \
 		$(if $(THOROUGH),--hypothesis-profile=thorough --cov --cov-report=term:skip-covered,-m "not slow")
 
-fix: .venv/.dev
+fix: .venv/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -53,6 +54,11 @@ clean:
 
 .venv/.run: requirements/run.txt pyproject.toml .venv/.python
 	$(INSTALL) -r requirements/run.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv/.test: requirements/test.txt pyproject.toml .venv/.python
+	$(INSTALL) -r requirements/test.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	touch $@
 

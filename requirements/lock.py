@@ -1,4 +1,4 @@
-"""Writes run.txt and dev.txt anew: every version pinned, with hashes and without addresses.
+"""Writes dev.txt, test.txt and run.txt anew: every version pinned, with hashes and without addresses.
 
 Needs uv (`pip install uv`), which resolves for every platform and Python at once.
 """
@@ -24,13 +24,18 @@ def compile_requirements(output: Path, *arguments: str) -> None:
 
 
 def main() -> int:
-    dev, run = HERE / "dev.txt", HERE / "run.txt"
+    dev = HERE / "dev.txt"
     extras = [word for name in EXTRAS for word in ("--extra", name)]
     compile_requirements(dev, "pyproject.toml", *extras, "--group", "dev")
+    # The smaller sets take their versions from the largest.
+    same = ("pyproject.toml", "--constraint", str(dev))
+    compile_requirements(
+        HERE / "test.txt", *same, "--extra", "keyring", "--extra", "vertex", "--group", "test"
+    )
     with tempfile.TemporaryDirectory() as folder:
         build = Path(folder) / "build.in"
         build.write_text(BUILD)
-        compile_requirements(run, "pyproject.toml", str(build), "--extra", "local", "--constraint", str(dev))
+        compile_requirements(HERE / "run.txt", *same, str(build), "--extra", "local")
     return 0
 
 

@@ -3,13 +3,15 @@
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests.canary import Listener, files_that_tell
 
-# Files whose tests start programs, load models or measure; CI runs them, `make test` leaves them out.
+# Files whose tests start programs, load models, measure, or need an SDK that only requirements/dev.txt
+# installs; CI runs them, `make test` does not so much as open them.
 SLOW = (
     "tests/bench/test_cli.py",
     "tests/bench/test_load.py",
@@ -19,11 +21,24 @@ SLOW = (
     "tests/cli/test_processes.py",
     "tests/conversations/test_leases.py",
     "tests/dialects/test_anthropic_published.py",
+    "tests/dialects/test_openai_responses.py",
+    "tests/e2e/test_anthropic_programs.py",
+    "tests/e2e/test_anthropic_sdk.py",
     "tests/e2e/test_client_programs.py",
+    "tests/e2e/test_conversations_api.py",
     "tests/e2e/test_copilot.py",
     "tests/e2e/test_copilot_programs.py",
     "tests/e2e/test_documents.py",
+    "tests/e2e/test_every_provider.py",
     "tests/e2e/test_faults.py",
+    "tests/e2e/test_ollama_client.py",
+    "tests/e2e/test_ollama_programs.py",
+    "tests/e2e/test_openai_sdk.py",
+    "tests/e2e/test_responses.py",
+    "tests/providers/test_any_llm.py",
+    "tests/providers/test_bedrock.py",
+    "tests/providers/test_copilot_github.py",
+    "tests/providers/test_embedding.py",
     "tests/providers/test_local.py",
     "tests/test_plugins.py",
 )
@@ -60,6 +75,12 @@ def no_secret_is_told(request: pytest.FixtureRequest) -> Iterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the long files first, in whatever order they have been shuffled into."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave files alone that `make test` would leave out: to import an SDK takes a second, if it is there."""
+    is_slow = collection_path.as_posix().endswith(SLOW)
+    return True if is_slow and config.getoption("markexpr") == "not slow" else None
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -194,9 +194,14 @@ STAGES["Gemini"] = gemini_stage
 STAGES["Vertex"] = vertex_stage
 
 
+def marked(name: str) -> pytest.ParameterSet:
+    """A stage as a parameter; some need an engine or an SDK that only requirements/dev.txt installs."""
+    return pytest.param(name, marks=[pytest.mark.slow] if name in ("Local", "Bedrock") else [])
+
+
 class TestEveryProvider(UpstreamContract):
     """Each of them before an upstream of its kind."""
 
-    @pytest.fixture(params=STAGES)
+    @pytest.fixture(params=map(marked, STAGES))
     def open_stage(self, request: pytest.FixtureRequest) -> OpenStage:
         return STAGES[request.param]

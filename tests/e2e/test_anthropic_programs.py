@@ -81,7 +81,7 @@ async def test_tokens_are_counted_by_anthropic(asking: Asking) -> None:
 async def test_who_does_not_count_tokens_says_so_in_anthropic_s_shape(asking: Asking) -> None:
     with pytest.raises(anthropic.NotFoundError, match="OpenAI does not count tokens") as caught:
         await asking.sdk.messages.count_tokens(model="OpenAI/model-a", messages=HI["messages"])
-    assert caught.value.body["error"]["type"] == "not_found_error"  # type: ignore[index]
+    assert caught.value.body["error"]["type"] == "not_found_error"
 
 
 async def test_models_are_listed_in_anthropic_s_form_for_its_programs(asking: Asking) -> None:
@@ -92,7 +92,7 @@ async def test_models_are_listed_in_anthropic_s_form_for_its_programs(asking: As
     assert (one.id, one.display_name) == ("Anthropic/model-a", "Anthropic/model-a")
     with pytest.raises(anthropic.NotFoundError) as caught:
         await asking.sdk.models.retrieve("nobody")
-    assert caught.value.body["type"] == "error"  # type: ignore[index]
+    assert caught.value.body["type"] == "error"
     others = (await asking.client.get("/v1/models")).json()
     assert others["object"] == "list"
 

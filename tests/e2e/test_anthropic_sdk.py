@@ -54,7 +54,7 @@ async def test_a_conversation_begun_in_this_format_goes_on_in_openai_s(tmp_path:
                 pieces = [piece async for piece in stream.text_stream]
                 second = await stream.get_final_message()
         await caller.chunks(asking("and?", conversation_id="c"))
-    assert (first.content[0].text, first.stop_reason) == ("I am fine", "end_turn")  # type: ignore[union-attr]
+    assert (first.content[0].text, first.stop_reason) == ("I am fine", "end_turn")
     assert first.id.startswith("msg_")
     assert pieces == ["It", " is German"]
     assert (second.usage.input_tokens, second.usage.output_tokens) == (1, 2)
@@ -103,7 +103,7 @@ async def test_errors_are_the_sdk_s_own_classes(tmp_path: Path) -> None:
             await client.messages.create(model="nobody/none", max_tokens=9, messages=HI)
         with pytest.raises(anthropic.InternalServerError) as overloaded:
             await client.messages.create(model="", max_tokens=9, messages=HI)
-        assert overloaded.value.body["error"]["type"] == "overloaded_error"  # type: ignore[index]
+        assert overloaded.value.body["error"]["type"] == "overloaded_error"
         with pytest.raises(anthropic.AuthenticationError):
             await client.with_options(api_key="mw-eve").messages.create(model="", max_tokens=9, messages=HI)
 

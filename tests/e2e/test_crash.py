@@ -126,6 +126,7 @@ async def test_a_second_server_on_the_same_port_says_so(server: Running, tmp_pat
         Running(other, "--port", port).start()
 
 
+@pytest.mark.slow
 async def test_a_model_that_cannot_be_loaded_at_the_start_is_told_without_a_traceback(tmp_path: Path) -> None:
     running = Running(tmp_path, "--preload", environ={"MODELWAY_LOCAL__MODEL": "/nowhere/model.gguf"})
     with pytest.raises(AssertionError, match=r"no model file /nowhere/model\.gguf") as raised:

@@ -14,7 +14,7 @@ from modelway.errors import GatewayError
 from modelway.providers._redaction import MIN_HALF, Secret
 from modelway.testing import FakeStage, FakeUpstream
 from modelway.testing.provider_contract import ask, events_of
-from tests.contract.test_providers import STAGES
+from tests.contract.test_providers import STAGES, marked
 from tests.fake_bedrock import FakeBedrock, frame
 
 pytestmark = pytest.mark.anyio
@@ -70,7 +70,7 @@ def play(upstream: FakeUpstream, name: str, message: str, *, in_stream: bool) ->
 
 
 @pytest.mark.parametrize("in_stream", [True, False], ids=["in a stream", "in a body"])
-@pytest.mark.parametrize("name", [name for name in STAGES if name not in ("Local", "LMStudio")])
+@pytest.mark.parametrize("name", [marked(name) for name in STAGES if name not in ("Local", "LMStudio")])
 async def test_no_error_tells_the_secret(name: str, in_stream: bool) -> None:
     async with STAGES[name]() as stage:
         assert isinstance(stage, FakeStage)

@@ -54,7 +54,7 @@ def _serve(wanted: dict[str, Any], answers: IO[str]) -> tuple[Any, str]:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     try:
-        import xllamacpp  # type: ignore[import-untyped]  # noqa: PLC0415
+        import xllamacpp  # noqa: PLC0415
 
         params = _params(xllamacpp.CommonParams(), wanted)
     except (ImportError, AttributeError, TypeError) as exc:
