@@ -173,6 +173,9 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     `upstream_state` is what this provider yielded as UpstreamState in an earlier turn, if that is
     still the newest turn; `turn_id` names the turn in the store.
 
+    `when_left` says what becomes of the answer when nobody reads it: it is cancelled, goes on for a grace time,
+    or goes on to its end.
+
     `after_turn` names the turn that the messages follow, instead of a conversation. `store`: whether to keep
     the turn; None: where there is a `conversation_id`. One that is kept without is in a conversation of its
     own that no list shows. `echo` is what the dialect's answer repeats of the request; it is kept with the
@@ -194,6 +197,7 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     after_turn: str = ""
     store: bool | None = None
     echo: dict[str, Any] | None = None
+    when_left: Literal["cancel", "grace", "finish"] = "cancel"
 
 
 class Caller(Struct, frozen=True):

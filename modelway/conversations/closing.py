@@ -12,6 +12,7 @@ from msgspec import Struct
 from modelway.conversations import codec
 from modelway.conversations.codec import Row, SavedState
 from modelway.conversations.ledger import Ledger
+from modelway.conversations.log import deltas_of, is_piece
 from modelway.conversations.matching import Path
 from modelway.conversations.paths import Paths, branch
 from modelway.conversations.records import TurnStatus
@@ -21,7 +22,11 @@ from modelway.types import Usage, collect
 
 
 class Ending(Struct, frozen=True, kw_only=True):
-    """How a turn ended. `path` leads to the last message before the answer; `answers` are alternatives."""
+    """How a turn ended. `path` leads to the last message before the answer; `answers` are alternatives.
+
+    `checkpoints` counts those that there may be; `piece` is what they lack of the answer's log, if it has
+    one. `is_secret`: nobody has been told of the turn, which is hidden.
+    """
 
     turn: str
     conversation: int
@@ -38,12 +43,13 @@ class Ending(Struct, frozen=True, kw_only=True):
     state: dict[str, Any] | None = None
     error_code: str = ""
     error: str = ""
-    has_checkpoints: bool = False
-    hidden: bool = False
+    checkpoints: int = 0
+    piece: bytes | None = None
+    is_secret: bool = False
 
 
 class Checkpoint(Struct, frozen=True):
-    """The deltas of a turn since its last checkpoint."""
+    """What has come of a turn since its last checkpoint: a piece of its log, or else its deltas."""
 
     turn: str
     conversation: int
@@ -74,7 +80,10 @@ def end_turn(ledger: Ledger, paths: Paths, ending: Ending) -> bool:
     if first_id is not None:
         nodes = branch(ledger, ending.answers, path, tree=ending.tree, turn=ending.turn, first_id=first_id)
         paths.keep((*path, nodes[0]), instead_of=path)
-    if ending.has_checkpoints:
+    if ending.piece is not None:
+        piece = {"turn": ending.turn, "seq": ending.checkpoints, "events": ending.piece}
+        ledger.run(ledger.sql.insert_last_piece, piece)
+    elif ending.checkpoints:
         ledger.run(ledger.sql.drop_checkpoints, {"turn": ending.turn})
     _close(ledger, ending, first_id)
     return True
@@ -92,25 +101,28 @@ def finish_turn(ledger: Ledger, paths: Paths, ending: Ending) -> None:
 def fail_turn(ledger: Ledger, ending: Ending, *, drop_state: bool) -> None:
     """Note the error; the conversation stays as it was before the turn.
 
-    A hidden one exists for this turn only, whose id nobody has been told.
+    One that is hidden, and of which nobody has been told, is as if it had never been.
     """
     values = {"conversation": ending.conversation, "turn": ending.turn, "drop_state": drop_state}
     if not ledger.run(ledger.sql.free_lease, values):
         return
-    if ending.hidden:
+    if ending.is_secret:
         remove(ledger, ending.conversation, ending.tree)
     else:
         _close(ledger, ending, None)
 
 
 def end_lost_turn(ledger: Ledger, paths: Paths, conversation: int, turn: str, now: float) -> None:
-    """End a turn whose holder is gone, with the text that its checkpoints hold."""
+    """End a turn whose holder is gone, with the text that its checkpoints hold.
+
+    A hidden one of which no piece of a log was stored goes: only a log makes it known before its end.
+    """
     row = ledger.one(ledger.sql.read_turn, {"turn": turn})
     if row is None:  # deleted in the meantime
         return
-    tree, tail, in_force = row
-    checkpoints = ledger.all(ledger.sql.read_checkpoints, {"turn": turn})
-    deltas = [delta for (events,) in checkpoints for delta in codec.decode_deltas(events)]
+    tree, tail, in_force, hidden = row
+    checkpoints = [events for (events,) in ledger.all(ledger.sql.read_checkpoints, {"turn": turn})]
+    has_log = bool(checkpoints) and is_piece(checkpoints[0])
     ending = Ending(
         turn=turn,
         conversation=conversation,
@@ -119,10 +131,14 @@ def end_lost_turn(ledger: Ledger, paths: Paths, conversation: int, turn: str, no
         in_force=in_force,
         status="interrupted",
         now=now,
-        answers=codec.answer_rows(collect(deltas)),
-        has_checkpoints=bool(checkpoints),
+        answers=codec.answer_rows(collect(deltas_of(checkpoints))),
+        checkpoints=0 if has_log else len(checkpoints),
+        is_secret=hidden and not has_log,
     )
-    end_turn(ledger, paths, ending)
+    if ending.is_secret:
+        fail_turn(ledger, ending, drop_state=False)
+    else:
+        end_turn(ledger, paths, ending)
 
 
 def save_checkpoints(ledger: Ledger, checkpoints: list[Checkpoint]) -> None:

@@ -29,8 +29,15 @@ _UPGRADES = {
         "ALTER TABLE turns ADD COLUMN asked BLOB",
         "DROP INDEX conversations_by_time",
         "CREATE INDEX conversations_by_time ON conversations (caller, hidden, updated_at, id)",
-    )
+    ),
+    2: (
+        """CREATE TABLE request_keys (caller TEXT NOT NULL, key TEXT NOT NULL, fingerprint BLOB NOT NULL,
+            turn TEXT NOT NULL, owner TEXT NOT NULL, created_at FLOAT NOT NULL, PRIMARY KEY (caller, key))""",
+        "CREATE INDEX ix_request_keys_created_at ON request_keys (created_at)",
+    ),
 }
+# What earlier versions had of the tables: a file with these is one of ours.
+_FIRST_TABLES = frozenset({"conversations", "instructions", "messages", "turns", "checkpoints"})
 _MAGIC = b"SQLite format 3\x00"
 _BUSY_TIMEOUT_S = 5.0
 
@@ -121,7 +128,7 @@ def _check_version(path: Path) -> None:
     with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S)) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    if (version or tables) and not tables.issuperset(metadata.tables):
+    if (version or tables) and not tables.issuperset(_FIRST_TABLES):
         raise _foreign(path)
     if version > VERSION:
         raise StoreUnavailable(

@@ -29,8 +29,9 @@ class Asked(Struct, frozen=True, kw_only=True):
     """A request as the store takes it.
 
     It goes on after the turn `after`, or else in the conversation `name`, or else in one of its own.
-    `instructions` is empty where the request had none; `asked`: see ChatRequest.echo. `is_new`: the rows
-    are not compared with what is stored, and the conversation is there.
+    `instructions` is empty where the request had none; `asked`: see ChatRequest.echo. `head`: the beginning of
+    the log of one that its caller is told of before it is answered. `is_new`: the rows are not compared with
+    what is stored, and the conversation is there.
     """
 
     turn: str
@@ -42,6 +43,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     lease_s: float
     after: str = ""
     asked: bytes | None = None
+    head: bytes | None = None
     is_new: bool = False
 
 
@@ -287,6 +289,8 @@ def _insert_turn(
             "asked": asked.asked,
         },
     )
+    if asked.head is not None:
+        ledger.run(ledger.sql.insert_last_piece, {"turn": asked.turn, "seq": -1, "events": asked.head})
 
 
 def _first_unanswered(path: Path, known: int) -> int:

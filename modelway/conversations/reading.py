@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from modelway.conversations import codec
 from modelway.conversations.ledger import Ledger
+from modelway.conversations.log import deltas_of
 from modelway.conversations.records import (
     Branch,
     Conversation,
@@ -132,7 +133,7 @@ def text_so_far(ledger: Ledger, turn: str) -> Message | None:
     checkpoints = ledger.all(ledger.sql.read_checkpoints, {"turn": turn})
     if not checkpoints:
         return None
-    return collect(delta for (events,) in checkpoints for delta in codec.decode_deltas(events)).message
+    return collect(deltas_of(events for (events,) in checkpoints)).message
 
 
 def _new_messages(tree: Tree, turn: TurnRow) -> list[int]:

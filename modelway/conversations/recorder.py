@@ -16,13 +16,16 @@ from modelway.conversations.closing import (
     finish_turn,
     save_checkpoints,
 )
-from modelway.conversations.groups import Command
+from modelway.conversations.groups import Command, Job
 from modelway.conversations.paths import Paths
 from modelway.conversations.writer import Writer
 from modelway.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from modelway.conversations.turn import Turn
+
+# Between the tries to write the end of a turn.
+_PAUSES_S = (0.05, 0.2, 0.5)
 
 
 class Recorder:
@@ -110,8 +113,25 @@ class Recorder:
                 timer.cancel()
 
     async def _end(self, turn: Turn, command: Command[object]) -> None:
+        """Write the end of a turn, again where that fails: nobody else has its last words."""
+        self._unsaved.discard(turn)
+        for pause_s in () if self._writer.is_closed else _PAUSES_S:
+            with suppress(StoreUnavailable):
+                return await self._try_to_end(turn, command, is_last=False)
+            try:
+                await asyncio.sleep(pause_s)
+            except asyncio.CancelledError:
+                self._release(turn)
+                raise
+        return await self._try_to_end(turn, command, is_last=True)
+
+    async def _try_to_end(self, turn: Turn, command: Command[object], *, is_last: bool) -> None:
+        def ended(job: Job[object]) -> None:
+            if is_last or not isinstance(job.error, StoreUnavailable):
+                self._release(turn)
+
         try:
-            future = self._writer.submit(command, may_refuse=False, ended=lambda job: self._release(turn))
+            future = self._writer.submit(command, may_refuse=False, ended=ended)
         except StoreUnavailable:
             self._release(turn)
             raise

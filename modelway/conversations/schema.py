@@ -25,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 
-VERSION = 2
+VERSION = 3
 
 # SQLite makes only a column of exactly this type the key of the table itself.
 _Id = BigInteger().with_variant(Integer(), "sqlite")
@@ -130,6 +130,18 @@ turns = Table(
     Column("finished_at", Float),
     Column("asked", LargeBinary),
     sqlite_with_rowid=False,
+)
+
+# What a caller has asked under a key of its own, and the turn that answers it.
+request_keys = Table(
+    "request_keys",
+    metadata,
+    Column("caller", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("turn", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("created_at", Float, nullable=False, index=True),
 )
 
 checkpoints = Table(

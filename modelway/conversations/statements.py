@@ -48,6 +48,7 @@ class Statements(Struct, frozen=True, kw_only=True):
     close_turn: str
     read_turn: str
     insert_checkpoint: str
+    insert_last_piece: str
     read_checkpoints: str
     drop_checkpoints: str
     list_conversations: str
@@ -132,11 +133,12 @@ def compose(dialect: Dialect) -> Statements:
             )
         ),
         read_turn=text(
-            select(c.tree, t.tail, t.instructions)
+            select(c.tree, t.tail, t.instructions, c.hidden)
             .select_from(turns.join(conversations, c.id == t.conversation))
             .where(t.id == bindparam("turn"))
         ),
         insert_checkpoint=text(_insert_checkpoint()),
+        insert_last_piece=text(insert(checkpoints)),
         read_checkpoints=text(
             select(checkpoints.c.events)
             .where(checkpoints.c.turn == bindparam("turn"))

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from modelway.conversations import codec
 from modelway.conversations.closing import Checkpoint, Ending
 from modelway.conversations.codec import Recorded
+from modelway.conversations.log import Failed, Head, Item, Log
 from modelway.conversations.opening import Opened
 from modelway.conversations.records import TurnStatus
 from modelway.errors import GatewayError, StoreUnavailable
@@ -20,6 +21,7 @@ from modelway.types import (
     Completion,
     Delta,
     Event,
+    Finish,
     ToolCallDelta,
     UpstreamState,
 )
@@ -27,6 +29,8 @@ from modelway.types import (
 if TYPE_CHECKING:
     from modelway.conversations.recorder import Recorder
 
+# What the turn that somebody has stopped says in the place of a reason to finish.
+CANCELLED = "cancelled"
 _MUCH = 2048
 
 
@@ -35,7 +39,8 @@ class Turn:
 
     `request` is what the provider is to answer: the instructions, the history and the new messages, which
     begin at `new_from`. `conversation_id` is "" where no caller may see the conversation; `line` is where
-    the next turn waits.
+    the next turn waits. `log` is there where the answer can be read again: it is streamed, or goes on when
+    its reader leaves.
     """
 
     def __init__(
@@ -54,6 +59,8 @@ class Turn:
         )
         self.opened = opened
         self.opened_at = opened.opened_at
+        self.log = self._new_log() if request.stream or request.when_left != "cancel" else None
+        self.is_cancelled = False
         self._recorder = recorder
         self._collector = Collector()
         self._state: dict[str, Any] | None = None
@@ -74,9 +81,16 @@ class Turn:
         self._state_was_used = True
         return state.value
 
+    def answered_by(self, provider: str, model: str) -> None:
+        """Note who has begun to answer."""
+        if self.log is not None:
+            self.log.head = replace(self.log.head, provider=provider, model=model)
+
     def record(self, event: Event) -> None:
         """Take the next event of the answer; the store gets it within `checkpoint_s` or 2 KB."""
         self._collector.add(event)
+        if self.log is not None and not isinstance(event, Finish | UpstreamState):
+            self.log.add(event)
         if isinstance(event, Delta):
             if not self._unsaved and not self._has_ended:
                 self._has_begun = True
@@ -99,34 +113,36 @@ class Turn:
         completion = replace(
             self._collector.completion(), provider=provider, conversation_id=self.conversation_id
         )
-        ending = self._end("done", completion, provider, model or completion.model)
+        finish = self._collector.finish
+        ending = self._end("done", completion, provider, model or completion.model, last=finish)
         await self._recorder.finish(self, ending)
+        self._end_log(ending, finish)
         return completion
 
     def interrupt(self, provider: str = "", model: str = "") -> None:
         """Keep the text so far. Does nothing where the turn has ended."""
         if not self._has_ended:
             ending = self._end("interrupted", self._collector.completion(), provider, model)
-            # Only the beginning of a stream tells the id of a hidden turn before its end.
-            is_known = not ending.hidden or (self._has_begun and self.request.stream)
-            self._recorder.interrupt(self, ending, is_known=is_known)
+            self._recorder.interrupt(self, ending, is_known=self._is_known)
+            self._end_log(ending, None)
 
     async def fail(self, error: GatewayError, provider: str = "", model: str = "") -> None:
         """Keep the error, and the text so far if there is any; without text the history stays as it was."""
         if self._has_ended:
             return
         status: TurnStatus = "interrupted" if self._has_begun else "failed"
-        ending = self._end(status, self._collector.completion(), provider, model, error)
+        failed = Failed.of(error)
+        ending = self._end(status, self._collector.completion(), provider, model, error, last=failed)
         if self._has_begun:
             await self._recorder.cut(self, ending)
         else:
             await self._recorder.fail(self, ending, drop_state=self._state_was_used)
+        self._end_log(ending, failed)
 
     def take_checkpoint(self) -> Checkpoint:
         """What has come since the last checkpoint."""
-        checkpoint = Checkpoint(
-            self.id, self.opened.conversation, self._checkpoints, codec.encode_deltas(self._unsaved)
-        )
+        events = codec.encode_deltas(self._unsaved) if self.log is None else self.log.take()
+        checkpoint = Checkpoint(self.id, self.opened.conversation, self._checkpoints, events)
         self._checkpoints += 1
         self._unsaved = []
         self._unsaved_size = 0
@@ -139,9 +155,11 @@ class Turn:
         provider: str,
         model: str,
         error: GatewayError | None = None,
+        last: Item | None = None,
     ) -> Ending:
         self._has_ended = True
         opened = self.opened
+        is_logged = self._has_begun or status == "done"
         return Ending(
             turn=opened.turn,
             conversation=opened.conversation,
@@ -153,14 +171,38 @@ class Turn:
             answers=codec.answer_rows(completion),
             provider=provider or self._provider,
             model=model,
-            finish_reason=completion.finish_reason or "",
+            finish_reason=completion.finish_reason or (CANCELLED if self.is_cancelled else ""),
             usage=completion.usage,
             state=self._state if status == "done" else None,
             error_code=error.code if error else "",
             error=error.explanation if error else "",
-            has_checkpoints=self._checkpoints > 0,
-            hidden=opened.hidden,
+            checkpoints=self._checkpoints,
+            piece=self.log.take(last) if self.log is not None and is_logged else None,
+            is_secret=not self._is_known,
         )
+
+    @property
+    def _is_known(self) -> bool:
+        """Whether a caller has been told of this turn: of a hidden one by the beginning of its stream."""
+        goes_on = self.request.when_left == "finish"
+        return not self.opened.hidden or goes_on or (self._has_begun and self.log is not None)
+
+    def _new_log(self) -> Log:
+        request = self.request
+        return Log(
+            Head(
+                turn=self.id,
+                created_at=self.opened_at,
+                dialect=request.dialect,
+                conversation_id=self.conversation_id,
+                include_usage=request.include_usage,
+                echo=request.echo,
+            )
+        )
+
+    def _end_log(self, ending: Ending, last: Item | None) -> None:
+        if self.log is not None:
+            self.log.end(last, ending.now)
 
 
 def _size(delta: Recorded) -> int:

@@ -88,6 +88,11 @@ class Writer:
         if not self._closed:
             self._add(Job(command))
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be written any more."""
+        return self._closed
+
     async def aclose(self) -> None:
         """Finish what is queued, then stop."""
         if not self._closed:

@@ -25,7 +25,7 @@ from modelway.types import (
     TextDelta,
     UpstreamState,
 )
-from tests.conversations.talk import ME, ask, begin, complete, history, open_store, system, texts, user
+from tests.conversations.talk import ME, ask, begin, complete, history, open_store, system, texts, until, user
 
 pytestmark = pytest.mark.anyio
 
@@ -55,6 +55,11 @@ async def respond(
 def once(text: str) -> Message:
     """Instructions for one turn."""
     return Message(role="system", content=text, extra={THIS_TURN_ONLY: True})
+
+
+async def checkpointed(folder: Path) -> bool:
+    """Whether anything of an answer under way is stored."""
+    return await rows(folder, "checkpoints") > 0
 
 
 async def rows(folder: Path, table: str) -> int:
@@ -287,14 +292,16 @@ async def test_nothing_is_kept_of_a_turn_that_was_cut_off_before_its_id_was_told
 
 async def test_a_turn_whose_holder_lost_its_lease_is_ended_and_continued(tmp_path: Path) -> None:
     async with (
-        aclosing(open_store(tmp_path, lease_s=0.3, wait_s=0.2)) as one,
+        aclosing(open_store(tmp_path, lease_s=0.3, wait_s=0.2, checkpoint_s=0.01)) as one,
         aclosing(open_store(tmp_path, wait_s=5.0)) as other,
     ):
-        turn = await one.open_turn(ME, request("1"))
+        turn = await one.open_turn(ME, request("1", stream=True))
+        turn.record(TextDelta(text="half"))
+        await until(lambda: checkpointed(tmp_path))
         with closing(sqlite3.connect(tmp_path / "kept" / "conversations.sqlite3")) as database, database:
             database.execute("UPDATE conversations SET lease_until = 0")
         again = await other.open_turn(ME, request("2", after_turn=turn.id))
-        assert texts(again.request.messages) == ["1", "2"]
+        assert texts(again.request.messages) == ["1", "half", "2"]
         turn.record(Finish())
         with pytest.raises(ConversationBusy):
             await turn.finish("Provider", "model-1")
@@ -304,6 +311,7 @@ async def test_a_database_of_the_first_version_is_upgraded(tmp_path: Path) -> No
     async with aclosing(open_store(tmp_path)) as store:
         await ask(store, "c", "hello", says="hi")
     with closing(sqlite3.connect(tmp_path / "kept" / "conversations.sqlite3")) as database, database:
+        database.execute("DROP TABLE request_keys")
         database.execute("DROP INDEX conversations_by_time")
         database.execute("ALTER TABLE conversations DROP COLUMN hidden")
         database.execute("ALTER TABLE conversations DROP COLUMN metadata")
