@@ -34,6 +34,15 @@ _UPGRADES = {
         """CREATE TABLE request_keys (caller TEXT NOT NULL, key TEXT NOT NULL, fingerprint BLOB NOT NULL,
             turn TEXT NOT NULL, owner TEXT NOT NULL, created_at FLOAT NOT NULL, PRIMARY KEY (caller, key))""",
         "CREATE INDEX ix_request_keys_created_at ON request_keys (created_at)",
+        """CREATE TABLE api_keys (id INTEGER NOT NULL PRIMARY KEY, name TEXT NOT NULL,
+            digest TEXT NOT NULL UNIQUE, hint TEXT NOT NULL, rules BLOB NOT NULL, created_at FLOAT NOT NULL,
+            expires_at FLOAT, revoked_at FLOAT)""",
+        """CREATE TABLE spending (day TEXT NOT NULL, caller TEXT NOT NULL, provider TEXT NOT NULL,
+            model TEXT NOT NULL, requests INTEGER NOT NULL, estimated INTEGER NOT NULL,
+            unpriced INTEGER NOT NULL, input_tokens BIGINT NOT NULL, output_tokens BIGINT NOT NULL,
+            nanos BIGINT NOT NULL, PRIMARY KEY (day, caller, provider, model)) WITHOUT ROWID""",
+        """CREATE TABLE costs (turn TEXT NOT NULL PRIMARY KEY REFERENCES turns (id) ON DELETE CASCADE,
+            body BLOB NOT NULL, nanos BIGINT) WITHOUT ROWID""",
     ),
 }
 # What earlier versions had of the tables: a file with these is one of ours.

@@ -151,3 +151,46 @@ checkpoints = Table(
     Column("seq", Integer, primary_key=True),
     Column("events", LargeBinary, nullable=False),
 )
+
+# Callers' keys. `digest` is the SHA-256 of one; `hint` is its beginning, by which people tell keys apart.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("digest", Text, nullable=False, unique=True),
+    Column("hint", Text, nullable=False),
+    Column("rules", LargeBinary, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float),
+    Column("revoked_at", Float),
+)
+
+# What answers cost, by the day (UTC) on which they ended. `nanos` are billionths of a dollar; of the
+# `requests` so many are `estimated`, because nobody told their tokens, or `unpriced`.
+spending = Table(
+    "spending",
+    metadata,
+    Column("day", Text, primary_key=True),
+    Column("caller", Text, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("requests", Integer, nullable=False),
+    Column("estimated", Integer, nullable=False),
+    Column("unpriced", Integer, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("nanos", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What a turn costs: `body` tells, while it is open, its price, so that a crash does not make it free; `nanos`
+# are there once it has ended.
+costs = Table(
+    "costs",
+    metadata,
+    Column("turn", Text, ForeignKey("turns.id", ondelete="CASCADE"), primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    Column("nanos", BigInteger),
+    sqlite_with_rowid=False,
+)

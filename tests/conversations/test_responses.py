@@ -311,7 +311,8 @@ async def test_a_database_of_the_first_version_is_upgraded(tmp_path: Path) -> No
     async with aclosing(open_store(tmp_path)) as store:
         await ask(store, "c", "hello", says="hi")
     with closing(sqlite3.connect(tmp_path / "kept" / "conversations.sqlite3")) as database, database:
-        database.execute("DROP TABLE request_keys")
+        for table in ("request_keys", "api_keys", "spending", "costs"):
+            database.execute(f"DROP TABLE {table}")
         database.execute("DROP INDEX conversations_by_time")
         database.execute("ALTER TABLE conversations DROP COLUMN hidden")
         database.execute("ALTER TABLE conversations DROP COLUMN metadata")
