@@ -113,8 +113,14 @@ async def _open(
 ) -> Connection:
     loop = asyncio.get_running_loop()
     name = origin.host if context else None
-    async with asyncio.timeout_at(deadline):
-        _, connection = await loop.create_connection(make, sock=sock, ssl=context, server_hostname=name)
+    try:
+        async with asyncio.timeout_at(deadline):
+            _, connection = await loop.create_connection(make, sock=sock, ssl=context, server_hostname=name)
+    except ConnectionError as error:
+        # The connection was there: whoever hangs up now does so on the handshake.
+        raise UpstreamUnreachable(
+            f"no TLS connection with {origin.authority}: it hung up", code="upstream_tls", sent=False
+        ) from error
     return connection
 
 

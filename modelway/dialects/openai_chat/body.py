@@ -69,7 +69,7 @@ def decode_completion(body: bytes, *, raw: bool = False) -> list[Event]:
     `raw`: the caller speaks this dialect too; Finish then carries the whole body.
     """
     try:
-        answer = _decode_completion(body)
+        answer, body = _read_completion(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UpstreamProtocolError("the upstream's answer is not a chat completion") from error
     if answer.error is not None:
@@ -83,6 +83,15 @@ def decode_completion(body: bytes, *, raw: bool = False) -> list[Event]:
     usage = answer.usage.usage() if answer.usage else None
     finish = Finish(reasons=reasons, usage=usage, model=answer.model or "", raw=body if raw else None)
     return [*events, finish]
+
+
+def _read_completion(body: bytes) -> tuple[_Completion, bytes]:
+    """The answer and its body; bytes that are not UTF-8 become U+FFFD in both, as they do in a stream."""
+    try:
+        return _decode_completion(body), body
+    except UnicodeDecodeError:
+        body = body.decode("utf-8", "replace").encode()
+        return _decode_completion(body), body
 
 
 def _message_events(choice: int, message: WireMessage) -> Iterable[Event]:
