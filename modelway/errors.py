@@ -3,7 +3,8 @@
     GatewayError                      status  code
     ├─ InvalidRequest                    400  invalid_request
     │  ├─ ContextTooLong                 400  context_length_exceeded
-    │  └─ RequestTooLarge                413  request_too_large
+    │  ├─ RequestTooLarge                413  request_too_large
+    │  └─ IdempotencyKeyReused           422  idempotency_key_reused
     ├─ AuthenticationError               401  invalid_api_key
     │  └─ SignInRequired                 401  sign_in_required           next candidate
     ├─ PermissionDenied                  403  permission_denied
@@ -17,6 +18,7 @@
     │  ├─ ProviderNotFound               404  provider_not_found
     │  └─ ConversationNotFound           404  conversation_not_found
     ├─ ConversationBusy                  409  conversation_busy
+    ├─ TurnInterrupted                   409  turn_interrupted
     ├─ CallerRateLimited                 429  rate_limit_exceeded
     ├─ StoreUnavailable                  503  store_unavailable
     ├─ ShuttingDown                      503  shutting_down
@@ -105,6 +107,13 @@ class RequestTooLarge(InvalidRequest):
 
     status = 413
     code = "request_too_large"
+
+
+class IdempotencyKeyReused(InvalidRequest):
+    """The key of an earlier request came with another one."""
+
+    status = 422
+    code = "idempotency_key_reused"
 
 
 class AuthenticationError(GatewayError):
@@ -201,6 +210,13 @@ class ConversationBusy(GatewayError):
     status = 409
     type = "invalid_request_error"
     code = "conversation_busy"
+
+
+class TurnInterrupted(GatewayError):
+    """The answer was cut off: its gateway ended, or somebody stopped it. What had come of it is kept."""
+
+    status = 409
+    code = "turn_interrupted"
 
 
 class CallerRateLimited(GatewayError):
@@ -310,8 +326,10 @@ _FURTHER_CODES: dict[str, type[GatewayError]] = {
     "invalid_path": InvalidRequest,
     "origin_not_allowed": PermissionDenied,
     "previous_response_not_found": InvalidRequest,
+    "stream_not_found": NotFound,
     "response_not_found": NotFound,
     "unsupported_content": InvalidRequest,
+    "unsupported_parameter": InvalidRequest,
     "unsupported_tools": InvalidRequest,
     "upstream_dns": UpstreamUnreachable,
     "upstream_redirect": UpstreamProtocolError,

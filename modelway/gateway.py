@@ -12,7 +12,9 @@ from typing import Protocol, TypeVar, runtime_checkable
 from msgspec.structs import replace
 
 from modelway.conversations import Conversations, Ephemeral, Turn, refuse_nameless_results
+from modelway.dialects.fitting import Fit
 from modelway.errors import GatewayError, InternalError, InvalidRequest, NotFound, UpstreamProtocolError
+from modelway.live import Live
 from modelway.offering import Offering
 from modelway.provider import CountsTokens, Provider, RelayReply, RelayRequest, Relays
 from modelway.routing import Candidate, RetryPolicy, Router
@@ -56,6 +58,8 @@ class Gateway:
         self.offering = Offering(router.providers)
         self._policy = policy
         self._resources = resources
+        self._fits: dict[str, Fit] = {}
+        self.live = Live(self.answer, conversations, grace_s=conversations.reconnect_grace_s)
 
     @property
     def providers(self) -> dict[str, Provider]:
@@ -104,7 +108,8 @@ class Gateway:
                 hint="an answer tells in `usage` what it took",
                 param="model",
             )
-        asked = replace(request, provider=candidate.name, model=candidate.model)
+        fitted, _ = self._fit(candidate).of(request)
+        asked = replace(fitted, provider=candidate.name, model=candidate.model)
         count = partial(candidate.provider.count_tokens, asked)
         return await self._once_it_works(candidate.name, candidate.model, count, attempts)
 
@@ -139,10 +144,11 @@ class Gateway:
                 await provider.start()
 
     async def aclose(self) -> None:
-        """Close the providers, then the store that their last turns are written to."""
+        """Cut off the turns without a reader, close the providers, then the store that keeps the last words."""
         async with AsyncExitStack() as stack:
             # The last one in is closed first; one that fails to close does not keep the others open.
-            for resource in (self.conversations, *self._resources, *self.providers.values(), self.offering):
+            first = (self.conversations, *self._resources)
+            for resource in (*first, *self.providers.values(), self.offering, self.live):
                 stack.push_async_callback(resource.aclose)
 
     def _no_relay(self, name: str, path: str) -> NotFound:
@@ -212,9 +218,10 @@ class Gateway:
     async def _attempt(self, candidate: Candidate, turn: Turn | Ephemeral, attempts: list[Attempt]) -> Answer:
         """Call the provider and wait for the first event that a caller can see."""
         started = time.time()
+        request, ignored = self._fit(candidate).of(turn.request)
         stream = candidate.provider.stream(
             replace(
-                turn.request,
+                request,
                 provider=candidate.name,
                 model=candidate.model,
                 upstream_state=turn.state_for(candidate.name),
@@ -226,15 +233,34 @@ class Gateway:
                 held.append(event)
                 if isinstance(event, _HAS_BEGUN):
                     attempts.append(Attempt(candidate.name, candidate.model, milliseconds_since(started)))
-                    return Answer(candidate, turn, stream, held, attempts)
+                    return Answer(candidate, turn, stream, held, attempts, ignored)
         except BaseException:
             await stream.aclose()
             raise
         raise _no_finish(candidate.name)
 
+    def _fit(self, candidate: Candidate) -> Fit:
+        """What a provider can be told; one that is signed in to in several ways differs from time to time."""
+        fit = self._fits.get(candidate.name)
+        if fit is None:
+            info = candidate.provider.info
+            fit = Fit(
+                info.name,
+                dialect=info.dialect,
+                params=info.params,
+                supports=info.supports,
+                lacks=info.lacks,
+            )
+            if not info.stateful:
+                self._fits[candidate.name] = fit
+        return fit
+
 
 class Answer:
-    """One answer under way. Iterate it once; `completion` is there when the end has been reached."""
+    """One answer under way. Iterate it once; `completion` is there when the end has been reached.
+
+    `ignored` names the fields of the request that the provider could not be told.
+    """
 
     def __init__(
         self,
@@ -243,6 +269,7 @@ class Answer:
         stream: AsyncGenerator[Event, None],
         held: list[Event],
         attempts: list[Attempt],
+        ignored: tuple[str, ...] = (),
     ) -> None:
         self.provider = candidate.name
         # Where nobody named one, the provider has found one by now.
@@ -251,6 +278,10 @@ class Answer:
         self.turn_id = turn.id
         self.created_at = turn.opened_at
         self.attempts = tuple(attempts)
+        self.ignored = ignored
+        self.log = turn.log
+        if turn.log is not None:
+            turn.answered_by(self.provider, self.model, ignored)
         self._turn = turn
         self._stream = stream
         self._held = held

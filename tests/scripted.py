@@ -7,7 +7,13 @@ from collections.abc import AsyncGenerator, Sequence
 
 from modelway.errors import GatewayError
 from modelway.provider import ProviderInfo
-from modelway.types import ChatRequest, Event, Finish, Model, TextDelta, Usage
+from modelway.types import ChatRequest, Event, Finish, Model, Params, TextDelta, Usage
+
+EVERYTHING: dict[str, object] = {
+    "supports": ("system", "tools", "images", "files", "json_object", "json_schema", "reasoning", "n"),
+    "params": Params.__struct_fields__,
+    "dialect": "openai_chat",
+}
 
 Step = Event | GatewayError | asyncio.Event
 Script = Sequence[Step]
@@ -22,11 +28,17 @@ class Scripted:
     """Plays one script for each request; the last one again when there are no more.
 
     A step is an event to yield, an error to raise, or an asyncio.Event to wait for. `requests` holds what
-    the provider was given, `closed` counts the streams that were ended.
+    the provider was given, `closed` counts the streams that were ended. It honours everything, unless `info`
+    says otherwise.
     """
 
     def __init__(self, name: str, *scripts: Script, **info: object) -> None:
-        fields: dict[str, object] = {"label": name, "default_model": f"{name.lower()}-1", **info}
+        fields: dict[str, object] = {
+            "label": name,
+            "default_model": f"{name.lower()}-1",
+            **EVERYTHING,
+            **info,
+        }
         self.info = ProviderInfo(name=name, **fields)  # type: ignore[arg-type]
         self.scripts = list(scripts) or [says("hello")]
         self.requests: list[ChatRequest] = []

@@ -13,7 +13,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
 
     `id` has the dialect's prefix already. `created` and `completed` are in seconds, 0: not yet.
     `include_usage`: the caller wants a stream to tell its usage, where the dialect leaves the choice. `echo`:
-    see ChatRequest.
+    see ChatRequest. `ignored` names the fields of the request that the provider could not be told.
     """
 
     id: str
@@ -24,21 +24,30 @@ class Envelope(Struct, frozen=True, kw_only=True):
     include_usage: bool = False
     completed: int = 0
     echo: dict[str, Any] = {}
+    ignored: tuple[str, ...] = ()
 
     def fields(self) -> bytes:
         """Our own fields as members of a JSON object, without the braces."""
         members = b'"provider":' + msgspec.json.encode(self.provider)
         if self.conversation_id:
             members += b',"conversation_id":' + msgspec.json.encode(self.conversation_id)
+        if self.ignored:
+            members += b',"ignored":' + msgspec.json.encode(self.ignored)
         return members
 
     def add_to(self, value: bytes) -> bytes:
         """Put our own fields into a JSON object that an upstream wrote."""
-        if b'"provider"' in value or b'"conversation_id"' in value:
+        if (
+            b'"provider"' in value
+            or b'"conversation_id"' in value
+            or (self.ignored and b'"ignored"' in value)
+        ):
             # Some upstreams use these names themselves; a JSON object must not have them twice.
             members: dict[str, Any] = msgspec.json.decode(value)
             members["provider"] = self.provider
             if self.conversation_id:
                 members["conversation_id"] = self.conversation_id
+            if self.ignored:
+                members["ignored"] = self.ignored
             return msgspec.json.encode(members)
         return value.rstrip()[:-1] + b"," + self.fields() + b"}"

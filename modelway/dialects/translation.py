@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from hashlib import blake2b
 from urllib.parse import unquote_to_bytes
 
@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from modelway.errors import GatewayError, InvalidRequest
-from modelway.types import ChatRequest, Message, OtherPart
+from modelway.types import Message, OtherPart
 
 _is_plain_id = re.compile(r"[a-zA-Z0-9_-]{1,64}").fullmatch
 
@@ -42,19 +42,6 @@ def inline(url: str) -> Inline | None:
     except (binascii.Error, ValueError):
         return None
     return Inline(media_type.strip().lower() or "text/plain", content)
-
-
-def refuse_params(request: ChatRequest, names: Collection[str], upstream: str) -> None:
-    """InvalidRequest for the first of these parameters that is asked for with an effect."""
-    harmless = {"n": 1, "parallel_tool_calls": True}
-    for name in names:
-        value = getattr(request.params, name)
-        if value is not None and value != harmless.get(name):
-            raise InvalidRequest(
-                f"{upstream} cannot be told `{name}`",
-                param=name,
-                hint="leave it out or choose another provider",
-            )
 
 
 def part_refused(what: str, upstream: str, hint: str) -> InvalidRequest:

@@ -49,6 +49,7 @@ class Anthropic:
             needs_auth=needed,
             supports=SUPPORTS,
             params=anthropic_messages.PARAMS,
+            dialect=anthropic_messages.NAME,
         )
         self._info = as_set(info, settings)
         self._http = http

@@ -110,6 +110,7 @@ class AnyLLM:
             needs_auth=needed,
             supports=SUPPORTS,
             params=Params.__struct_fields__,
+            dialect=openai_chat.NAME,
         )
         self._info = as_set(info, settings)
 

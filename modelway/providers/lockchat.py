@@ -235,6 +235,7 @@ def _info(settings: ProviderSettings) -> ProviderInfo:
         needs_auth=bool(settings.needs_auth),
         supports=("system",),
         params=tuple(name for name in _parameters() if name in Params.__struct_fields__),
+        dialect=openai_chat.NAME,
         ready=bool(settings.base_url),
         missing="" if settings.base_url else f"{NO_ADDRESS}: {SET_ADDRESS}",
     )

@@ -58,6 +58,7 @@ class Ollama:
             needs_auth=needed,
             supports=SUPPORTS,
             params=ollama_chat.PARAMS,
+            dialect=ollama_chat.NAME,
             untried=not needed,
         )
         self._info = as_set(info, settings)

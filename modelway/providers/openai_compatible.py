@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -84,7 +84,7 @@ class OpenAICompatible:
         key_hint: str = "",
         key_source: str = "",
     ) -> None:
-        self._info = info if info.params else replace(info, params=_params_without(quirks.drop))
+        self._info = _described(info, quirks)
         self._base_url = base_url.rstrip("/")
         self._http = http
         self._key = Key(info.name, key, needed=info.needs_auth, hint=key_hint, origin=key_source)
@@ -235,8 +235,13 @@ def _preset_of(name: str, settings: ProviderSettings) -> Preset:
         hint = f'did you mean the preset "{near[0]}"?' if near else f"set [providers.{name}] base_url"
         raise ProviderNotConfigured(f"{name} is not a preset and has no base_url", hint=hint)
     has_key = bool(settings.api_key_env or settings.api_key_file)
-    return Preset(label=name, url="", base_url=settings.base_url, needs_auth=has_key)
+    supports = ("system", "tools", "json_object", "json_schema", "n")
+    return Preset(label=name, url="", base_url=settings.base_url, needs_auth=has_key, supports=supports)
 
 
-def _params_without(drop: Collection[str]) -> tuple[str, ...]:
-    return tuple(field for field in Params.__struct_fields__ if field not in drop)
+def _described(info: ProviderInfo, quirks: Quirks) -> ProviderInfo:
+    """The description with what the upstream departs from."""
+    known = Params.__struct_fields__
+    params = info.params or tuple(field for field in known if field not in quirks.drop)
+    lacks = tuple(field for field in quirks.drop if field not in known)
+    return replace(info, params=params, dialect=openai_chat.NAME, lacks=lacks)

@@ -96,6 +96,7 @@ class ChatEndpoint:
             conversation_id=answer.conversation_id,
             include_usage=request.include_usage,
             echo=request.echo or {},
+            ignored=answer.ignored,
         )
 
 
@@ -168,4 +169,6 @@ def _answer_headers(answer: Answer) -> Headers:
     ]
     if answer.conversation_id:
         headers.append((b"x-modelway-conversation-id", answer.conversation_id.encode()))
+    if answer.ignored:
+        headers.append((b"x-modelway-ignored", header_value(", ".join(answer.ignored))))
     return headers

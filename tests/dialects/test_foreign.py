@@ -1,4 +1,4 @@
-"""What a caller of one format may say to an upstream of another: left out in silence, or refused by name."""
+"""What the messages of one format say to an upstream of another: told in its words, or refused by name."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from modelway.dialects import anthropic_messages, gemini, ollama_chat, openai_chat
-from modelway.dialects.foreign import refuse_foreign_fields, told
+from modelway.dialects.foreign import told
 from modelway.errors import InvalidRequest
 from modelway.providers.bedrock import asking as bedrock
 from modelway.types import ChatRequest, Message, Params
@@ -19,79 +19,10 @@ ENCODERS: dict[str, Callable[[ChatRequest], bytes]] = {
     "ollama_chat": ollama_chat.encode_request,
     "bedrock": bedrock.encode_request,
 }
-SEARCH = {"type": "web_search_20250305", "name": "web_search", "max_uses": 3}
-LOOK = {"name": "look", "input_schema": {"type": "object"}}
 
 
 def ask(dialect: str = "openai_chat", **extra: Any) -> ChatRequest:
     return ChatRequest(messages=(Message(role="user", content="Hi"),), dialect=dialect, extra=extra)
-
-
-@pytest.mark.parametrize(
-    ("dialect", "name", "value"),
-    [
-        ("openai_chat", "user", "ada"),
-        ("openai_chat", "logprobs", False),
-        ("openai_chat", "logit_bias", {}),
-        ("openai_chat", "modalities", ["text"]),
-        ("openai_chat", "tools", [{"type": "function", "function": {"name": "look"}}]),
-        ("openai_chat", "anything", None),
-        ("ollama_chat", "keep_alive", "5m"),
-        ("ollama_chat", "think", True),
-        ("ollama_chat", "options", {"num_ctx": 9000, "top_k": 0, "mirostat": 0, "repeat_penalty": 1.0}),
-        ("anthropic_messages", "thinking", {"type": "adaptive"}),
-        ("anthropic_messages", "output_config", {"effort": "high"}),
-        ("anthropic_messages", "context_management", {"edits": [{"type": "clear_thinking_20251015"}]}),
-        ("anthropic_messages", "tools", [{"type": "custom", **LOOK, "cache_control": {"type": "ephemeral"}}]),
-        ("anthropic_messages", "anthropic_beta", ["context-1m-2025-08-07"]),
-    ],
-)
-def test_what_says_nothing_about_the_answer_passes(dialect: str, name: str, value: Any) -> None:
-    refuse_foreign_fields(ask(dialect, **{name: value}), "gemini", "Gemini")
-
-
-@pytest.mark.parametrize(
-    ("dialect", "extra", "named"),
-    [
-        ("openai_chat", {"logprobs": True}, "logprobs"),
-        ("openai_chat", {"logit_bias": {"1": 2}}, "logit_bias"),
-        ("openai_chat", {"modalities": ["text", "audio"]}, "modalities"),
-        ("openai_chat", {"web_search_options": {}}, "web_search_options"),
-        ("openai_chat", {"thinking": {"type": "disabled"}}, "thinking"),
-        ("openai_chat", {"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type"),
-        ("ollama_chat", {"options": {"num_ctx": 9000, "mirostat": 1}}, "options.mirostat"),
-        ("ollama_generate", {"options": {"top_k": 40}}, "options.top_k"),
-        ("anthropic_messages", {"top_k": 40}, "top_k"),
-        ("anthropic_messages", {"tools": [LOOK, {**SEARCH}]}, "tools[1].type"),
-        (
-            "anthropic_messages",
-            {"tools": [{"name": "web_search", "max_uses": 3, "type": "web_search_20250305"}]},
-            "tools[0].type",
-        ),
-        (
-            "anthropic_messages",
-            {"tools": [{**LOOK, "allowed_callers": ["code_execution_20250825"]}]},
-            "tools[0].allowed_callers",
-        ),
-        ("anthropic_messages", {"output_config": {"task_budget": {"total": 9}}}, "output_config.task_budget"),
-        ("anthropic_messages", {"mcp_servers": [{"name": "x"}]}, "mcp_servers"),
-    ],
-)
-def test_what_would_change_the_answer_is_refused_by_its_name(
-    dialect: str, extra: dict[str, Any], named: str
-) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        refuse_foreign_fields(ask(dialect, **extra), "gemini", "Gemini")
-    assert caught.value.param == named
-    assert f"`{named}`" in caught.value.message
-
-
-@pytest.mark.parametrize("upstream", ENCODERS)
-def test_every_upstream_of_another_format_refuses_the_same(upstream: str) -> None:
-    for request in (ask("anthropic_messages", top_k=40), ask("ollama_chat", options={"top_k": 40})):
-        if request.dialect != upstream:
-            with pytest.raises(InvalidRequest, match="top_k"):
-                ENCODERS[upstream](request)
 
 
 @pytest.mark.parametrize("upstream", ENCODERS)
@@ -125,10 +56,6 @@ def test_who_insists_that_a_model_must_not_think_is_told_that_it_must() -> None:
 def test_openai_s_other_format_says_how_verbose_to_be() -> None:
     body = msgspec.json.decode(openai_chat.encode_request(ask("openai_responses", verbosity="low")))
     assert body["verbosity"] == "low"
-
-
-def test_an_upstream_of_the_same_dialect_is_told_everything() -> None:
-    refuse_foreign_fields(ask("gemini", logprobs=True), "gemini", "Gemini")
 
 
 @pytest.mark.parametrize("field", ["audio", "function_call"])

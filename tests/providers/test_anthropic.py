@@ -334,10 +334,3 @@ async def test_an_address_that_can_be_none_is_told_at_once(http: HTTPClient, tmp
         Anthropic(
             ProviderSettings(base_url=f"file://{tmp_path}"), http=http, key_lookup=lambda variable, file: ""
         )
-
-
-async def test_an_unknown_parameter_is_refused_before_anything_is_sent(
-    upstream: FakeAnthropic, anthropic: Anthropic
-) -> None:
-    assert (await failure(anthropic, replace(ask(), params=Params(seed=1)))).param == "seed"
-    assert upstream.requests == []

@@ -606,20 +606,14 @@ CALLED = (user("look"), Message(role="assistant", tool_calls=(ToolCall("1", "loo
 @pytest.mark.parametrize(
     ("changes", "param"),
     [
-        ({"params": Params(n=2)}, "n"),
-        ({"params": Params(seed=1)}, "seed"),
-        ({"params": Params(presence_penalty=0.5)}, "presence_penalty"),
-        ({"params": Params(parallel_tool_calls=False)}, "parallel_tool_calls"),
         ({"params": Params(temperature=1.5)}, "temperature"),
         ({"params": Params(reasoning_effort="none")}, "reasoning_effort"),
-        ({"params": Params(response_format=ResponseFormat("json_object"))}, "response_format"),
         ({"params": Params(tool_choice=ToolChoice("required"))}, "tool_choice"),
         ({"messages": CALLED}, "tools"),
         (
             {"messages": CALLED, "params": Params(tools=(LOOK,), tool_choice=ToolChoice("none"))},
             "tool_choice",
         ),
-        ({"dialect": "openai_chat", "extra": {"logprobs": True}}, "logprobs"),
         ({"messages": (user((ImagePart("https://x/y.png"),)),)}, "messages"),
         ({"messages": (user((FilePart("https://x/y.pdf"),)),)}, "messages"),
         ({"messages": (user((FilePart(file_id="1"),)),)}, "messages"),

@@ -258,10 +258,8 @@ async def test_how_much_to_think_is_a_budget_or_a_level(
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"params": Params(parallel_tool_calls=False)}, "parallel_tool_calls"),
         ({"params": Params(reasoning_effort="none"), "model": NEW}, "reasoning_effort"),
         ({"params": Params(reasoning_effort="xhigh")}, "reasoning_effort"),
-        ({"extra": {"logit_bias": {"1": 2}}}, "logit_bias"),
     ],
 )
 async def test_what_it_cannot_be_told_is_refused_by_name(

@@ -200,12 +200,8 @@ async def test_parameters_are_said_in_ollamas_words(
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"params": Params(n=2)}, "n"),
-        ({"params": Params(parallel_tool_calls=False)}, "parallel_tool_calls"),
         ({"params": Params(tools=(LOOK,), tool_choice=ToolChoice("required"))}, "tool_choice"),
         ({"params": Params(tools=(LOOK,), tool_choice=ToolChoice("named", "look"))}, "tool_choice"),
-        ({"extra": {"logit_bias": {"1": 2}}}, "logit_bias"),
-        ({"extra": {"tools": [{"type": "web_search"}]}}, "tools[0].type"),
     ],
 )
 async def test_what_it_cannot_be_told_is_refused_by_name(

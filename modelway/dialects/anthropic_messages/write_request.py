@@ -9,8 +9,7 @@ import msgspec
 from modelway.dialects.anthropic_messages.thinking import thinking_fields
 from modelway.dialects.anthropic_messages.wire import BETA, NAME
 from modelway.dialects.anthropic_messages.write_content import UPSTREAM, system_content, turns
-from modelway.dialects.foreign import refuse_foreign_fields, told
-from modelway.dialects.translation import refuse_params
+from modelway.dialects.foreign import told
 from modelway.errors import InvalidRequest
 from modelway.types import ChatRequest, Params, ResponseFormat, Tool
 
@@ -69,9 +68,8 @@ def headers_for(request: ChatRequest) -> dict[str, str]:
 
 
 def _body(request: ChatRequest) -> dict[str, Any]:
-    refuse_foreign_fields(request, NAME, UPSTREAM)
     request = told(request, NAME, UPSTREAM)
-    _refuse_params(request)
+    _check_temperature(request.params)
     own = dict(request.extra) if request.dialect == NAME else {}
     own.pop(BETA, None)
     body: dict[str, Any] = {
@@ -93,23 +91,9 @@ def _body(request: ChatRequest) -> dict[str, Any]:
     return body | own
 
 
-def _refuse_params(request: ChatRequest) -> None:
-    params = request.params
-    refuse_params(request, ("n", "seed"), UPSTREAM)
-    refuse_params(
-        request,
-        [name for name in ("presence_penalty", "frequency_penalty") if getattr(params, name)],
-        UPSTREAM,
-    )
+def _check_temperature(params: Params) -> None:
     if params.temperature is not None and params.temperature > 1:
         raise InvalidRequest(f"for {UPSTREAM} `temperature` is at most 1", param="temperature")
-    wanted = params.response_format
-    if wanted is not None and wanted.kind == "json_object":
-        raise InvalidRequest(
-            f"{UPSTREAM} writes JSON only to a schema",
-            param="response_format",
-            hint='ask for "json_schema" with the schema',
-        )
 
 
 def _sampling(params: Params) -> dict[str, float]:

@@ -8,11 +8,7 @@ from typing import Any
 
 import msgspec
 
-from modelway.dialects.foreign import (
-    is_off_by_habit,
-    refuse_foreign_fields,
-    told,
-)
+from modelway.dialects.foreign import is_off_by_habit, told
 from modelway.dialects.gemini.thinking import must_think, thinking_config
 from modelway.dialects.translation import (
     arguments_object,
@@ -20,7 +16,6 @@ from modelway.dialects.translation import (
     inline,
     other_part_refused,
     part_refused,
-    refuse_params,
     text_with_refusal,
 )
 from modelway.errors import InvalidRequest
@@ -54,8 +49,6 @@ def encode_request(request: ChatRequest, signatures: Mapping[str, str] = {}) -> 
 
     `signatures` maps the ids of calls in the history to the thought signatures that came with them.
     """
-    refuse_params(request, ("parallel_tool_calls",), UPSTREAM)
-    refuse_foreign_fields(request, NAME, UPSTREAM)
     request = told(request, NAME, UPSTREAM)
     contents = _Contents(request, signatures).written()
     if not contents:

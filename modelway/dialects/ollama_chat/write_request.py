@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from modelway.dialects.foreign import refuse_foreign_fields, told
+from modelway.dialects.foreign import told
 from modelway.dialects.ollama_chat.wire import GENERATE, NAME
 from modelway.dialects.translation import (
     arguments_object,
@@ -15,7 +15,6 @@ from modelway.dialects.translation import (
     inline,
     other_part_refused,
     part_refused,
-    refuse_params,
     text_with_refusal,
 )
 from modelway.errors import InvalidRequest
@@ -42,8 +41,6 @@ def encode_request(request: ChatRequest) -> bytes:
     """
     if request.dialect == GENERATE:
         request = replace(request, dialect=NAME)
-    refuse_params(request, ("n", "parallel_tool_calls"), UPSTREAM)
-    refuse_foreign_fields(request, NAME, UPSTREAM)
     request = told(request, NAME, UPSTREAM)
     names = called_names(request.messages)
     body: dict[str, Any] = {

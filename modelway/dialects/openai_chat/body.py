@@ -131,6 +131,8 @@ def encode_completion(completion: Completion, envelope: Envelope) -> bytes:
         answer["usage"] = write_usage(completion.usage)
     if envelope.conversation_id:
         answer["conversation_id"] = envelope.conversation_id
+    if envelope.ignored:
+        answer["ignored"] = envelope.ignored
     return _encode(answer)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from modelway.dialects.foreign import is_off_by_habit, refuse_foreign_fields, told
+from modelway.dialects.foreign import is_off_by_habit, told
 from modelway.dialects.openai_chat.wire import NAME
 from modelway.dialects.translation import other_part_refused
 from modelway.types import (
@@ -38,7 +38,7 @@ def encode_request(
     """The JSON body for the upstream.
 
     `include_usage` asks the upstream to count tokens in a stream, whether the caller did or not.
-    `drop` names fields that this upstream refuses. InvalidRequest for what it cannot be told.
+    `drop` names fields that this upstream refuses. InvalidRequest for messages that it cannot be told.
     """
     upstream = request.provider or "this provider"
     request = told(request, NAME, upstream)
@@ -48,7 +48,7 @@ def encode_request(
         "stream": request.stream,
     }
     body |= _params(request.params, max_tokens_field)
-    body |= _own_fields(request, upstream)
+    body |= _own_fields(request)
     if is_off_by_habit(request):
         # Models that never think refuse the very word.
         del body["reasoning_effort"]
@@ -61,10 +61,9 @@ def encode_request(
     return msgspec.json.encode(body)
 
 
-def _own_fields(request: ChatRequest, upstream: str) -> dict[str, Any]:
+def _own_fields(request: ChatRequest) -> dict[str, Any]:
     if request.dialect == NAME:
         return request.extra
-    refuse_foreign_fields(request, NAME, upstream, told=_SHARED)
     return {name: request.extra[name] for name in _SHARED if name in request.extra}
 
 

@@ -9,11 +9,7 @@ from typing import Any
 import msgspec
 
 from modelway.dialects.anthropic_messages.thinking import EFFORTS, thinking_fields
-from modelway.dialects.foreign import (
-    is_off_by_habit,
-    refuse_foreign_fields,
-    told,
-)
+from modelway.dialects.foreign import is_off_by_habit, told
 from modelway.dialects.replay import Block, replayed
 from modelway.dialects.translation import (
     arguments_object,
@@ -21,7 +17,6 @@ from modelway.dialects.translation import (
     other_part_refused,
     part_refused,
     plain_id,
-    refuse_params,
     text_with_refusal,
 )
 from modelway.errors import InvalidRequest
@@ -70,9 +65,8 @@ _DOCUMENTS = {
 
 def encode_request(request: ChatRequest) -> bytes:
     """The JSON body; InvalidRequest for what the upstream cannot be told."""
-    refuse_foreign_fields(request, UPSTREAM, UPSTREAM)
     request = told(request, UPSTREAM, UPSTREAM)
-    _refuse_params(request.params)
+    _check_temperature(request.params)
     body: dict[str, Any] = {"messages": _Turns(request).written()}
     said = (message for message in request.messages if message.role in _INSTRUCTIONS)
     if system := [block for message in said for block in _instructions(message)]:
@@ -85,18 +79,9 @@ def encode_request(request: ChatRequest) -> bytes:
     return msgspec.json.encode(body)
 
 
-def _refuse_params(params: Params) -> None:
-    asked = ["n", "seed", "parallel_tool_calls"]
-    asked += [name for name in ("presence_penalty", "frequency_penalty") if getattr(params, name)]
-    refuse_params(ChatRequest(messages=(), params=params), asked, UPSTREAM)
+def _check_temperature(params: Params) -> None:
     if params.temperature is not None and params.temperature > 1:
         raise InvalidRequest(f"for {UPSTREAM} `temperature` is at most 1", param="temperature")
-    if params.response_format is not None and params.response_format.kind == "json_object":
-        raise InvalidRequest(
-            f"{UPSTREAM} writes JSON only to a schema",
-            param="response_format",
-            hint='ask for "json_schema" with the schema',
-        )
 
 
 def _limits(params: Params) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from modelway.config import LocalSettings
+from modelway.dialects import openai_chat
 from modelway.errors import (
     InvalidRequest,
     ModelNotFound,
@@ -77,6 +78,7 @@ class Local:
             models=(self._name,),
             supports=("system", "tools", "json_schema", "json_object", "n"),
             params=PARAMS,
+            dialect=openai_chat.NAME,
         )
         self._missing = ""
         self._looked_at = -math.inf
