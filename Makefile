@@ -10,7 +10,7 @@ INSTALL := $(PIP) install --require-hashes --only-binary=:all: --no-deps --no-co
 # Where Python may not keep its bytecode, every process that a test starts compiles every module anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test .check .tests fix bench lock clean
+.PHONY: run test .check .tests fix bench sql lock clean
 
 run: .venv/.run .venv/.model
 	$(BIN)/python examples/python_client.py
@@ -40,6 +40,10 @@ fix: .venv/.test
 
 bench: .venv/.dev
 	$(BIN)/modelway bench
+
+# After a change of the store's schema or statements.
+sql: .venv/.test
+	$(BIN)/python -m modelway.conversations.composing
 
 lock: .venv/.dev
 	$(BIN)/python requirements/lock.py

@@ -6,19 +6,14 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
-from sqlalchemy.schema import CreateIndex, CreateTable
-
+from modelway.conversations.composed import SCHEMA, STATEMENTS, VERSION
 from modelway.conversations.failures import unavailable
 from modelway.conversations.ledger import Ledger
-from modelway.conversations.schema import VERSION, metadata
 from modelway.conversations.search import SEARCH_SCHEMA
-from modelway.conversations.statements import Statements, compose
 from modelway.errors import StoreUnavailable
 
 # For each version what makes the next one of it.
@@ -58,7 +53,6 @@ class Database:
         self.path = path
         self.syncs_each_commit = synchronous == "full"
         self._synchronous = synchronous
-        self._statements, self._schema = _in_words_of_sqlite()
         with unavailable("opened"):
             _prepare_file(path)
             _check_version(path)
@@ -72,7 +66,7 @@ class Database:
         connection = self._connect(_BUSY_TIMEOUT_S if waits else 0.0)
         if not waits:
             connection.execute("PRAGMA wal_autocheckpoint=0")
-        return Ledger(connection, self._statements, self.path)
+        return Ledger(connection, STATEMENTS, self.path)
 
     @contextmanager
     def reading(self) -> Iterator[Ledger]:
@@ -98,22 +92,11 @@ class Database:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("BEGIN IMMEDIATE")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            for statement in self._schema if version == 0 else _upgrade(version):
+            for statement in (*SCHEMA, *SEARCH_SCHEMA) if version == 0 else _upgrade(version):
                 connection.execute(statement)
             if version != VERSION:
                 connection.execute(f"PRAGMA user_version={VERSION}")
             connection.execute("COMMIT")
-
-
-@cache
-def _in_words_of_sqlite() -> tuple[Statements, tuple[str, ...]]:
-    """The statements, and those that create the tables: always the same, and slow to compose."""
-    dialect = SQLiteDialect_pysqlite(paramstyle="named")
-    schema: list[str] = []
-    for table in metadata.sorted_tables:
-        schema.append(str(CreateTable(table).compile(dialect=dialect)))
-        schema.extend(str(CreateIndex(index).compile(dialect=dialect)) for index in table.indexes)
-    return compose(dialect), (*schema, *SEARCH_SCHEMA)
 
 
 def _upgrade(version: int) -> list[str]:

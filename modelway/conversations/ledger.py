@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modelway.conversations.statements import Statements
+    from modelway.conversations.sql import Statements
 
 Values = Mapping[str, object]
 

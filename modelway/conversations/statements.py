@@ -1,11 +1,7 @@
-"""The statements of the hot path, composed once and kept as the text that the driver takes.
-
-Executing them through SQLAlchemy costs several times what the database itself needs.
-"""
+"""Composes the statements and the schema; a program does it that writes composed.py, never the server."""
 
 from __future__ import annotations
 
-from msgspec import Struct
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
@@ -27,47 +23,15 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
-from modelway.conversations.schema import checkpoints, conversations, instructions, messages, turns
-
-
-class Statements(Struct, frozen=True, kw_only=True):
-    """SQL by what it does; parameters are named like the columns, and as the comments below say."""
-
-    find_conversation: str
-    insert_conversation: str
-    take_lease: str
-    free_lease: str
-    settle: str
-    extend_lease: str
-    read_leases: str
-    insert_instructions: str
-    insert_message: str
-    find_message: str
-    read_path: str
-    insert_turn: str
-    close_turn: str
-    read_turn: str
-    insert_checkpoint: str
-    insert_last_piece: str
-    read_checkpoints: str
-    drop_checkpoints: str
-    list_conversations: str
-    show_conversation: str
-    set_metadata: str
-    set_title: str
-    find_turn: str
-    forget_turn: str
-    drop_state: str
-    read_tree: str
-    read_messages: str
-    read_turns: str
-    read_instructions: str
-    sharing_conversations: str
-    move_turn: str
-    drop_message: str
-    drop_tree: str
-    drop_instructions: str
-    drop_conversation: str
+from modelway.conversations.schema import (
+    checkpoints,
+    conversations,
+    instructions,
+    messages,
+    request_keys,
+    turns,
+)
+from modelway.conversations.sql import Statements
 
 
 def compose(dialect: Dialect) -> Statements:
@@ -76,7 +40,7 @@ def compose(dialect: Dialect) -> Statements:
     def text(statement: ClauseElement) -> str:
         return str(statement.compile(dialect=dialect))
 
-    c, m, t = conversations.c, messages.c, turns.c
+    c, m, t, k = conversations.c, messages.c, turns.c, request_keys
     mine = (c.id == bindparam("conversation"), c.lease_turn == bindparam("turn"))
     unleased = {"lease_owner": null(), "lease_until": null(), "lease_turn": null()}
     return Statements(
@@ -145,6 +109,21 @@ def compose(dialect: Dialect) -> Statements:
             .order_by(checkpoints.c.seq)
         ),
         drop_checkpoints=text(delete(checkpoints).where(checkpoints.c.turn == bindparam("turn"))),
+        find_log=text(_find_log()),
+        read_pieces=text(
+            select(checkpoints.c.seq, checkpoints.c.events)
+            .where(checkpoints.c.turn == bindparam("turn"), checkpoints.c.seq > bindparam("after"))
+            .order_by(checkpoints.c.seq)
+        ),
+        newest_turn=text(_newest_turn()),
+        running_turns=text(_running_turns()),
+        find_key=text(
+            select(k.c.fingerprint, k.c.turn, k.c.owner, k.c.created_at).where(
+                k.c.caller == bindparam("caller"), k.c.key == bindparam("key")
+            )
+        ),
+        insert_key=text(insert(k)),
+        drop_key=text(delete(k).where(k.c.caller == bindparam("caller"), k.c.key == bindparam("key"))),
         list_conversations=text(_list_conversations()),
         show_conversation=text(
             select(
@@ -223,6 +202,45 @@ def _find_turn() -> ClauseElement:
             turns.join(conversations, c.id == t.conversation).outerjoin(instructions, i.id == t.instructions)
         )
         .where(c.caller == bindparam("caller"), t.id == bindparam("turn"), t.asked.is_not(None))
+    )
+
+
+def _find_log() -> ClauseElement:
+    """How a turn of a caller's stands, and who holds it."""
+    c, t = conversations.c, turns.c
+    return (
+        select(
+            t.status,
+            t.error_code,
+            t.error,
+            t.finished_at,
+            t.conversation,
+            c.lease_owner,
+            c.lease_until,
+        )
+        .select_from(turns.join(conversations, c.id == t.conversation))
+        .where(c.caller == bindparam("caller"), t.id == bindparam("turn"))
+    )
+
+
+def _newest_turn() -> ClauseElement:
+    c, t = conversations.c, turns.c
+    return (
+        select(t.id)
+        .select_from(turns.join(conversations, c.id == t.conversation))
+        .where(c.caller == bindparam("caller"), c.name == bindparam("name"), ~c.hidden)
+        .order_by(t.created_at.desc(), t.id.desc())
+    )
+
+
+def _running_turns() -> ClauseElement:
+    """The turns of a caller that are being answered; "" is the name of a conversation that no list shows."""
+    c, t = conversations.c, turns.c
+    return (
+        select(t.id, case((c.hidden, literal_column("''")), else_=c.name), t.created_at)
+        .select_from(conversations.join(turns, c.lease_turn == t.id))
+        .where(c.caller == bindparam("caller"), c.lease_turn.is_not(None))
+        .order_by(t.created_at)
     )
 
 
