@@ -45,13 +45,18 @@ class ConversationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The conversation store.
 
     `path` "" is `conversations.sqlite3` in the data directory. `wait_s` is how long a turn waits for
-    another one of the same conversation. `synchronous` "full" also survives a power cut.
+    another one of the same conversation. `synchronous` "full" also survives a power cut. An answer whose
+    reader is to come back goes on for `reconnect_grace_s`; streams and `Idempotency-Key`s are known for
+    `stream_log_s`; responses outside of any conversation are kept for `response_days`, 0: for ever.
     """
 
     path: str = ""
     wait_s: float = 5.0
     lease_s: float = 15.0
     checkpoint_s: float = 0.25
+    reconnect_grace_s: float = 60.0
+    stream_log_s: float = 86400.0
+    response_days: float = 30.0
     synchronous: Literal["normal", "full"] = "normal"
 
 
@@ -119,7 +124,11 @@ class VertexSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class UpstreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits on calls to upstreams, in seconds and bytes, and how often a failed one is repeated."""
+    """Limits on calls to upstreams, in seconds and bytes, and how often a failed one is repeated.
+
+    All attempts for one answer have `deadline_s` until its first piece. A model of which `breaker_failures`
+    requests in a row failed is left alone for `breaker_cool_down_s`, then tried with one request; 0: never.
+    """
 
     connect_timeout_s: float = 5.0
     first_byte_timeout_s: float = 120.0
@@ -128,6 +137,9 @@ class UpstreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_response_bytes: int = 64 * 1024 * 1024
     retries: int = 2
     max_retry_wait_s: float = 10.0
+    deadline_s: float = 300.0
+    breaker_failures: int = 5
+    breaker_cool_down_s: float = 10.0
 
 
 class ProviderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -156,14 +168,37 @@ def settings_of(name: str, providers: Mapping[str, ProviderSettings]) -> Provide
     return next(named, ProviderSettings())
 
 
-class RouteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A name that callers use as a model, and the candidates behind it, in order.
+class CandidateLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long a candidate may take: to connect, to its first token, between two, and in all.
 
-    A candidate is "Provider/model", or "Provider" for its default model.
+    None: as the route says, and where that says nothing, as [upstream] does.
+    """
+
+    connect_timeout_s: float | None = None
+    first_token_timeout_s: float | None = None
+    idle_timeout_s: float | None = None
+    total_timeout_s: float | None = None
+
+
+class RouteSettings(CandidateLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A name that callers use as a model, and the candidates behind it: in order, or drawn by `weights`.
+
+    A candidate is "Provider/model", or "Provider" for its default model. `on_break` says what happens to an
+    answer that breaks off: "continue" lets the next candidate finish it. `hedge_after_s`: the next one is
+    asked too when no token has come by then. `shadow` is asked a `shadow_share` of the same questions, and
+    nobody sees its answers. `limits` is by candidate.
     """
 
     candidates: tuple[str, ...]
+    weights: tuple[float, ...] = ()
     failover_on_context: bool = False
+    on_break: Literal["fail", "continue"] = "fail"
+    retries: int | None = None
+    deadline_s: float | None = None
+    hedge_after_s: float | None = None
+    shadow: str = ""
+    shadow_share: float = 1.0
+    limits: dict[str, CandidateLimits] = field(default_factory=dict)
 
 
 class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -23,6 +23,7 @@
     ├─ StoreUnavailable                  503  store_unavailable
     ├─ ShuttingDown                      503  shutting_down
     ├─ ProviderNotConfigured             503  provider_not_configured    next candidate
+    ├─ ProviderUnavailable               503  provider_unavailable       next candidate
     ├─ InternalError                     500  internal_error
     └─ UpstreamError                     502  upstream_error             next candidate
        ├─ UpstreamRateLimited            429  upstream_rate_limited      same again, next candidate
@@ -246,6 +247,14 @@ class ProviderNotConfigured(GatewayError):
 
     status = 503
     code = "provider_not_configured"
+    failover = True
+
+
+class ProviderUnavailable(GatewayError):
+    """The upstream has failed so often that it is left alone; `retry_after` says for how long."""
+
+    status = 503
+    code = "provider_unavailable"
     failover = True
 
 

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Protocol, TypeVar, runtime_checkable
 
 from msgspec.structs import replace
 
+from modelway.attempting import Attempting, Begun, EventStream, Hurried
 from modelway.conversations import Conversations, Ephemeral, Turn, refuse_nameless_results
 from modelway.dialects.fitting import Fit
-from modelway.errors import GatewayError, InternalError, InvalidRequest, NotFound, UpstreamProtocolError
+from modelway.errors import (
+    ConversationNotFound,
+    GatewayError,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    UpstreamProtocolError,
+)
 from modelway.live import Live
 from modelway.offering import Offering
 from modelway.provider import CountsTokens, Provider, RelayReply, RelayRequest, Relays
-from modelway.routing import Candidate, RetryPolicy, Router
+from modelway.routing import Breakers, Candidate, RetryPolicy, Router
 from modelway.telemetry import Attempt, milliseconds_since
 from modelway.types import Caller, ChatRequest, Completion, Delta, Event, Finish, Model
 
@@ -52,10 +60,13 @@ class Gateway:
         conversations: Conversations,
         policy: RetryPolicy,
         resources: tuple[Closeable, ...] = (),
+        breakers: Breakers | None = None,
     ) -> None:
         self.router = router
         self.conversations = conversations
         self.offering = Offering(router.providers)
+        self.breakers = breakers or Breakers()
+        self._attempting = Attempting(policy, self.breakers)
         self._policy = policy
         self._resources = resources
         self._fits: dict[str, Fit] = {}
@@ -99,8 +110,11 @@ class Gateway:
             raise self._no_relay(name, request.path)
         return await self._once_it_works(name, model, partial(provider.relay, request), attempts)
 
-    async def count_tokens(self, request: ChatRequest, attempts: list[Attempt]) -> int:
-        """How many tokens a request has where it would be answered; NotFound where nobody counts them."""
+    async def count_tokens(self, request: ChatRequest, caller: Caller, attempts: list[Attempt]) -> int:
+        """How many tokens a request has, with what it follows, where it would be answered.
+
+        NotFound where nobody counts them.
+        """
         candidate = self.router.resolve(request)[0]
         if not isinstance(candidate.provider, CountsTokens):
             raise NotFound(
@@ -108,10 +122,24 @@ class Gateway:
                 hint="an answer tells in `usage` what it took",
                 param="model",
             )
-        fitted, _ = self._fit(candidate).of(request)
+        fitted, _ = self._fit(candidate).of(await self._recalled(request, caller))
         asked = replace(fitted, provider=candidate.name, model=candidate.model)
         count = partial(candidate.provider.count_tokens, asked)
         return await self._once_it_works(candidate.name, candidate.model, count, attempts)
+
+    async def _recalled(self, request: ChatRequest, caller: Caller) -> ChatRequest:
+        """The request with what it follows, of which nothing is opened or kept."""
+        if request.after_turn:
+            return await self.conversations.after(caller.name, request)
+        if not request.conversation_id:
+            return request
+        try:
+            stored = await self.conversations.messages(caller.name, request.conversation_id)
+        except ConversationNotFound:
+            return request
+        known = tuple(message for _, message in stored)
+        is_sent_again = request.messages[: len(known)] == known
+        return request if is_sent_again else replace(request, messages=known + request.messages)
 
     async def _once_it_works(
         self, name: str, model: str, call: Callable[[], Awaitable[T]], attempts: list[Attempt]
@@ -144,7 +172,7 @@ class Gateway:
                 await provider.start()
 
     async def aclose(self) -> None:
-        """Cut off the turns without a reader, close the providers, then the store that keeps the last words."""
+        """Cut off the turns that nobody reads, close the providers, then the store with the last words."""
         async with AsyncExitStack() as stack:
             # The last one in is closed first; one that fails to close does not keep the others open.
             first = (self.conversations, *self._resources)
@@ -177,49 +205,13 @@ class Gateway:
         self, candidates: list[Candidate], turn: Turn | Ephemeral, attempts: list[Attempt]
     ) -> Answer:
         """Retry and fail over, which both are possible only as long as no delta has come."""
-        asked, *others = candidates
-        try:
-            return await self._with_retries(asked, turn, attempts)
-        except GatewayError as error:
-            if not others or not asked.may_fail_over(error):
-                raise
-            first = error
-        for candidate in others:
-            try:
-                return await self._with_retries(candidate, turn, attempts)
-            except GatewayError as error:
-                # The caller asked for the first: its error says most, the others only what they lack.
-                instead = f"{candidate.name} could not answer instead: {error.message}"
-                first.hint = f"{first.hint}; {instead}" if first.hint else instead
-                if not candidate.may_fail_over(error):
-                    break
-        raise first
+        begun = await self._attempting.first_to_answer(candidates, partial(self._begin, turn), attempts)
+        return Answer(begun, turn, attempts, self.breakers)
 
-    async def _with_retries(
-        self, candidate: Candidate, turn: Turn | Ephemeral, attempts: list[Attempt]
-    ) -> Answer:
-        """Try one candidate, again where the error and the policy permit it."""
-        tried = 0
-        while True:
-            started = time.time()
-            try:
-                return await self._attempt(candidate, turn, attempts)
-            except GatewayError as error:
-                attempts.append(
-                    Attempt(candidate.name, candidate.model, milliseconds_since(started), error.code)
-                )
-                stateful = candidate.provider.info.stateful
-                pause = self._policy.pause(error, tried, stateful=stateful)
-                if pause is None:
-                    raise
-            tried += 1
-            await asyncio.sleep(pause)
-
-    async def _attempt(self, candidate: Candidate, turn: Turn | Ephemeral, attempts: list[Attempt]) -> Answer:
+    async def _begin(self, turn: Turn | Ephemeral, candidate: Candidate) -> Begun:
         """Call the provider and wait for the first event that a caller can see."""
-        started = time.time()
         request, ignored = self._fit(candidate).of(turn.request)
-        stream = candidate.provider.stream(
+        stream: EventStream = candidate.provider.stream(
             replace(
                 request,
                 provider=candidate.name,
@@ -227,13 +219,14 @@ class Gateway:
                 upstream_state=turn.state_for(candidate.name),
             )
         )
+        if candidate.limits is not None:
+            stream = Hurried(candidate.name, stream, candidate.limits)
         held: list[Event] = []
         try:
             async for event in stream:
                 held.append(event)
                 if isinstance(event, _HAS_BEGUN):
-                    attempts.append(Attempt(candidate.name, candidate.model, milliseconds_since(started)))
-                    return Answer(candidate, turn, stream, held, attempts, ignored)
+                    return Begun(candidate, stream, held, ignored)
         except BaseException:
             await stream.aclose()
             raise
@@ -263,28 +256,25 @@ class Answer:
     """
 
     def __init__(
-        self,
-        candidate: Candidate,
-        turn: Turn | Ephemeral,
-        stream: AsyncGenerator[Event, None],
-        held: list[Event],
-        attempts: list[Attempt],
-        ignored: tuple[str, ...] = (),
+        self, begun: Begun, turn: Turn | Ephemeral, attempts: list[Attempt], breakers: Breakers
     ) -> None:
+        candidate = begun.candidate
         self.provider = candidate.name
         # Where nobody named one, the provider has found one by now.
         self.model = candidate.model or candidate.provider.info.default_model
         self.conversation_id = turn.conversation_id
         self.turn_id = turn.id
         self.created_at = turn.opened_at
-        self.attempts = tuple(attempts)
-        self.ignored = ignored
+        self.attempts = attempts
+        self.ignored = begun.ignored
         self.log = turn.log
         if turn.log is not None:
-            turn.answered_by(self.provider, self.model, ignored)
+            turn.answered_by(self.provider, self.model, begun.ignored)
+        self._candidate = candidate
+        self._breakers = breakers
         self._turn = turn
-        self._stream = stream
-        self._held = held
+        self._stream = begun.stream
+        self._held = begun.held
         self._completion: Completion | None = None
 
     @property
@@ -303,7 +293,9 @@ class Answer:
                 try:
                     event = await anext(self._stream)
                 except StopAsyncIteration:
-                    raise _no_finish(self.provider) from None
+                    raise self._broken(_no_finish(self.provider)) from None
+                except GatewayError as error:
+                    raise self._broken(error)
                 yield await self._take(event)
         except GatewayError as error:
             await self._turn.fail(error, self.provider, self.model)
@@ -323,9 +315,16 @@ class Answer:
         self._turn.interrupt(self.provider, self.model)
         await self._stream.aclose()
 
+    def _broken(self, error: GatewayError) -> GatewayError:
+        """The error, noted against the candidate."""
+        self._breakers.failed(self._candidate.key, error)
+        return error
+
     async def _take(self, event: Event) -> Event:
         self._turn.record(event)
         if isinstance(event, Finish):
+            if self._breakers.troubled:
+                self._breakers.succeeded(self._candidate.key)
             completion = await self._turn.finish(self.provider, self.model)
             self._completion = replace(
                 completion, provider=self.provider, conversation_id=self.conversation_id

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from modelway.config import Settings
+from modelway.config import CandidateLimits, RouteSettings, Settings, UpstreamSettings
 from modelway.setting_keys import Fault, Key, written
 
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
@@ -94,8 +94,11 @@ RULES = (
     Rule("server.head_timeout_s", _at_least(0.1), "must be at least 0.1"),
     Rule("server.body_timeout_s", _at_least(0.1), "must be at least 0.1"),
     Rule("conversations.wait_s", _at_least(0), _NOT_NEGATIVE),
+    Rule("conversations.reconnect_grace_s", _at_least(0), _NOT_NEGATIVE),
+    Rule("conversations.response_days", _at_least(0), _NOT_NEGATIVE),
     Rule("upstream.max_retry_wait_s", _at_least(0), _NOT_NEGATIVE),
     Rule("upstream.retries", lambda retries: 0 <= retries <= 10, "must be from 0 to 10"),
+    Rule("upstream.breaker_failures", _at_least(0), "must be 0 (never) or more"),
     Rule("local.model", _is_name, "must name a model or the path of a GGUF file"),
     Rule("local.context_length", _at_least(256), "must be at least 256"),
     Rule("local.parallel", lambda slots: 1 <= slots <= 256, "must be from 1 to 256"),
@@ -154,6 +157,14 @@ RULES = (
         lambda names: bool(names) and all(map(_is_candidate, names)),
         'must be a list of "Provider/model" or "Provider", with at least one',
     ),
+    Rule(
+        "routes.*.weights",
+        lambda weights: all(0 < weight < math.inf for weight in weights),
+        "must be numbers, more than 0",
+    ),
+    Rule("routes.*.retries", lambda retries: 0 <= retries <= 10, "must be from 0 to 10"),
+    Rule("routes.*.shadow", lambda name: not name or _is_candidate(name), 'must be "Provider/model"'),
+    Rule("routes.*.shadow_share", lambda share: 0 < share <= 1, "must be more than 0, at most 1"),
 )
 
 
@@ -167,18 +178,54 @@ def check(key: Key, value: Any) -> None:
 
 def check_together(settings: Settings) -> None:
     """Fault where values that are good alone do not fit together."""
-    server, conversations = settings.server, settings.conversations
-    if not (is_loopback(server.host) or server.allow_remote or settings.auth.api_keys):
-        raise Fault(
-            ("server", "host"),
-            f"server.host {server.host} can be reached from other machines, and no API key is asked for",
-            "configure [auth] api_keys, or say --allow-remote to let everybody in",
-        )
+    conversations = settings.conversations
     if conversations.checkpoint_s >= conversations.lease_s:
         raise Fault(
             ("conversations",),
             "conversations.checkpoint_s must be less than conversations.lease_s",
         )
+
+
+    for name, route in settings.routes.items():
+        _check_route(name, route, settings.upstream)
+
+
+def _check_route(name: str, route: RouteSettings, upstream: UpstreamSettings) -> None:
+    key = ("routes", name)
+    if route.weights and len(route.weights) != len(route.candidates):
+        raise Fault(
+            (*key, "weights"),
+            f"{written((*key, 'weights'))} has {len(route.weights)} numbers for {len(route.candidates)} "
+            "candidates",
+            "write one for each candidate, in the same order",
+        )
+    if len(set(route.candidates)) < len(route.candidates):
+        raise Fault((*key, "candidates"), f"{written((*key, 'candidates'))} names a candidate twice")
+    for candidate, limits in route.limits.items():
+        if candidate not in route.candidates:
+            raise Fault(
+                (*key, "limits", candidate),
+                f"{written((*key, 'limits', candidate))} is for none of the route's candidates",
+                f"there are {', '.join(route.candidates)}",
+            )
+        _check_limits((*key, "limits", candidate), limits, upstream)
+    _check_limits(key, route, upstream)
+
+
+def _check_limits(key: Key, limits: CandidateLimits, upstream: UpstreamSettings) -> None:
+    """A route can be less patient than [upstream], whose limits hold for all calls, and not more."""
+    for own, general in (
+        ("connect_timeout_s", "connect_timeout_s"),
+        ("first_token_timeout_s", "first_byte_timeout_s"),
+        ("idle_timeout_s", "idle_timeout_s"),
+    ):
+        limit, most = getattr(limits, own), getattr(upstream, general)
+        if limit is not None and limit > most:
+            raise Fault(
+                (*key, own),
+                f"{written((*key, own))} is more than upstream.{general}, which is {most:g}",
+                f"raise upstream.{general} too",
+            )
 
 
 def is_loopback(host: str) -> bool:

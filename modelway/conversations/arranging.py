@@ -12,13 +12,21 @@ from modelway.conversations.records import Summary
 from modelway.conversations.trees import Tree
 from modelway.errors import ConversationNotFound
 
-_MOST_NOTED = 1000
+_MOST_DROP = "UPDATE conversations SET instructions = NULL WHERE caller = :caller AND name = :name AND NOT hidden"
+_STANDING = """SELECT head, updated_at, lease_turn, title FROM conversations
+    WHERE caller = :caller AND name = :name AND NOT hidden"""
+_NEWEST = """SELECT count(*), max(updated_at) FROM conversations WHERE caller = :caller AND NOT hidden"""
+_NOTED = 1000
 
 _RENAME = "UPDATE conversations SET title = :title WHERE caller = :caller AND name = :name AND NOT hidden"
 _FIND = """SELECT id, tree, head, lease_turn FROM conversations
     WHERE caller = :caller AND name = :name AND NOT hidden"""
 # What an upstream keeps of the conversation stands where the head stood.
 _MOVE = "UPDATE conversations SET head = :head, state = NULL WHERE id = :conversation"
+_DROP = "UPDATE conversations SET instructions = NULL WHERE caller = :caller AND name = :name AND NOT hidden"
+_STANDING = """SELECT head, updated_at, lease_turn, title FROM conversations
+    WHERE caller = :caller AND name = :name AND NOT hidden"""
+_NEWEST = """SELECT count(*), max(updated_at) FROM conversations WHERE caller = :caller AND NOT hidden"""
 _NOTED = """SELECT name, title, created_at, updated_at, metadata FROM conversations
     WHERE caller = :caller AND NOT hidden AND metadata IS NOT NULL
     ORDER BY updated_at DESC, id DESC LIMIT :limit"""
@@ -42,6 +50,19 @@ def move(ledger: Ledger, caller: str, name: str, message: str) -> None:
     if wanted is not None and wanted not in Tree(ledger, tree).messages_of(id, head):
         raise ConversationNotFound("the conversation has no message of this id", param="message")
     ledger.run(_MOVE, {"conversation": id, "head": wanted})
+
+
+def drop_instructions(ledger: Ledger, caller: str, name: str) -> None:
+    """Let the next turns have no instructions; raises ConversationNotFound."""
+    if not ledger.run(_DROP, {"caller": caller, "name": name}):
+        raise not_found(name)
+
+
+def standing(ledger: Ledger, caller: str, name: str) -> tuple[object, ...]:
+    """Equal values as long as nothing changed: in the list of conversations, and in one of them."""
+    newest: Any = ledger.one(_NEWEST, {"caller": caller})
+    one: Any = ledger.one(_STANDING, {"caller": caller, "name": name}) if name else None
+    return (tuple(newest), None if one is None else tuple(one))
 
 
 def list_noted(ledger: Ledger, caller: str) -> list[tuple[Summary, dict[str, str]]]:

@@ -20,6 +20,9 @@ from modelway.conversations.upkeep import remove
 from modelway.errors import ConversationBusy
 from modelway.types import Usage, collect
 
+# What a turn that somebody has stopped says in the place of a reason to finish.
+CANCELLED = "cancelled"
+
 
 class Ending(Struct, frozen=True, kw_only=True):
     """How a turn ended. `path` leads to the last message before the answer; `answers` are alternatives.
@@ -112,10 +115,13 @@ def fail_turn(ledger: Ledger, ending: Ending, *, drop_state: bool) -> None:
         _close(ledger, ending, None)
 
 
-def end_lost_turn(ledger: Ledger, paths: Paths, conversation: int, turn: str, now: float) -> None:
+def end_lost_turn(
+    ledger: Ledger, paths: Paths, conversation: int, turn: str, now: float, *, is_cancelled: bool = False
+) -> None:
     """End a turn whose holder is gone, with the text that its checkpoints hold.
 
-    A hidden one of which no piece of a log was stored goes: only a log makes it known before its end.
+    A hidden one of which no piece of a log was stored goes: only a log makes it known before its end. The
+    same ends one that somebody has stopped who cannot reach its holder.
     """
     row = ledger.one(ledger.sql.read_turn, {"turn": turn})
     if row is None:  # deleted in the meantime
@@ -132,6 +138,7 @@ def end_lost_turn(ledger: Ledger, paths: Paths, conversation: int, turn: str, no
         status="interrupted",
         now=now,
         answers=codec.answer_rows(collect(deltas_of(checkpoints))),
+        finish_reason=CANCELLED if is_cancelled else "",
         checkpoints=0 if has_log else len(checkpoints),
         is_secret=hidden and not has_log,
     )

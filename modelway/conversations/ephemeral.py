@@ -20,6 +20,8 @@ def new_turn_id() -> str:
 class Ephemeral:
     """What a Turn is, for a request without a conversation."""
 
+    log = None
+
     def __init__(self, request: ChatRequest) -> None:
         self.id = new_turn_id()
         self.conversation_id = ""

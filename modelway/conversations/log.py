@@ -18,7 +18,6 @@ from modelway.types import (
     Citation,
     Delta,
     Event,
-    Finish,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -31,8 +30,8 @@ _MUCH = 1024
 class Head(Struct, frozen=True, kw_only=True, tag="head", omit_defaults=True):
     """What surrounds an answer: with it a dialect writes the same bytes again.
 
-    `dialect` is the one in which the caller asked and whose bytes the events may carry. `echo`: see
-    ChatRequest.
+    `dialect` is the one in which the caller asked and whose bytes the events may carry. `echo` and
+    `ignored`: see ChatRequest and Envelope.
     """
 
     turn: str
@@ -42,6 +41,7 @@ class Head(Struct, frozen=True, kw_only=True, tag="head", omit_defaults=True):
     model: str = ""
     conversation_id: str = ""
     include_usage: bool = False
+    ignored: tuple[str, ...] = ()
     echo: dict[str, Any] | None = None
 
 
@@ -163,11 +163,6 @@ def deltas_of(checkpoints: Iterable[bytes]) -> list[Recorded]:
         else:
             found += codec.decode_deltas(events)
     return found
-
-
-def is_end(item: Item) -> bool:
-    """Whether nothing follows."""
-    return isinstance(item, Finish | Failed)
 
 
 def _well_formed(item: Head | Item) -> Head | Item:

@@ -29,9 +29,9 @@ class Asked(Struct, frozen=True, kw_only=True):
     """A request as the store takes it.
 
     It goes on after the turn `after`, or else in the conversation `name`, or else in one of its own.
-    `instructions` is empty where the request had none; `asked`: see ChatRequest.echo. `head`: the beginning of
-    the log of one that its caller is told of before it is answered. `is_new`: the rows are not compared with
-    what is stored, and the conversation is there.
+    `instructions` is empty where the request had none; `asked`: see ChatRequest.echo. `head`: the beginning
+    of the log of one that its caller is told of before it is answered. `is_new`: the rows are not compared
+    with what is stored, and the conversation is there.
     """
 
     turn: str

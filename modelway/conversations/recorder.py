@@ -55,6 +55,10 @@ class Recorder:
         """Whether this process still works on the turn."""
         return turn in self._turns
 
+    def turn(self, turn: str) -> Turn | None:
+        """A turn that this process works on, once it is open."""
+        return self._turns.get(turn)
+
     def expect(self, turn: str) -> None:
         """A turn is about to be opened in the store."""
         self._turns[turn] = None

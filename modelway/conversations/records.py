@@ -70,6 +70,14 @@ class Kept(Struct, frozen=True, kw_only=True):
     asked: dict[str, Any]
 
 
+class Running(Struct, frozen=True, kw_only=True):
+    """A turn that is being answered. `conversation_id` is "" where no list shows the conversation."""
+
+    turn_id: str
+    conversation_id: str
+    created_at: float
+
+
 class Branch(Struct, frozen=True, kw_only=True):
     """The end of a branch: fork the conversation at this turn to go on from here."""
 

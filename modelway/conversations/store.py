@@ -15,15 +15,18 @@ from msgspec.structs import replace
 
 from modelway.config import ConversationSettings
 from modelway.conversations import codec
-from modelway.conversations.arranging import list_noted, move, rename
+from modelway.conversations.callers import Callers
+from modelway.conversations.arranging import drop_instructions, list_noted, move, rename, standing
 from modelway.conversations.closing import end_lost_turn
 from modelway.conversations.ephemeral import new_turn_id
 from modelway.conversations.failures import unavailable
 from modelway.conversations.groups import Job
+from modelway.conversations.importing import take_in
 from modelway.conversations.instructing import in_force, split_instructions
 from modelway.conversations.leases import Leases
 from modelway.conversations.ledger import Ledger
 from modelway.conversations.lines import Lines
+from modelway.conversations.log import Head, Log, encode_piece
 from modelway.conversations.opening import Asked, Opened, Opener
 from modelway.conversations.paths import Paths
 from modelway.conversations.reading import list_conversations, show_conversation
@@ -37,6 +40,7 @@ from modelway.conversations.recalling import (
 from modelway.conversations.recorder import Recorder
 from modelway.conversations.records import Conversation, Kept, Match, Summary
 from modelway.conversations.search import find, index_some
+from modelway.conversations.streams import Streams
 from modelway.conversations.turn import Turn
 from modelway.conversations.upkeep import create, delete, fork, set_metadata, try_to_write
 from modelway.conversations.writer import Writer
@@ -75,7 +79,17 @@ class Conversations:
             released=lambda turn: self._lines.leave(turn.line),
         )
         self._is_closed = False
+        self.reconnect_grace_s = settings.reconnect_grace_s
+        self.callers = Callers(database, self._writer, self._read)
         self._opener = Opener(leases.owner, self._paths, self._is_gone)
+        self.streams = Streams(
+            self._writer,
+            self._paths,
+            self._read,
+            owner=leases.owner,
+            is_gone=self._is_gone,
+            settings=settings,
+        )
 
     @classmethod
     def open(cls, path: Path, settings: ConversationSettings) -> Conversations:
@@ -126,6 +140,21 @@ class Conversations:
             lambda ledger: move(ledger, caller, conversation_id, message), is_quick=False
         )
 
+    async def drop_instructions(self, caller: str, conversation_id: str) -> None:
+        """Let the next turns of a conversation have no instructions; raises ConversationNotFound."""
+        await self._writer.submit(lambda ledger: drop_instructions(ledger, caller, conversation_id))
+
+    async def standing(self, caller: str, conversation_id: str = "") -> tuple[object, ...]:
+        """Cheap to ask for often: equal values as long as the list, and the conversation, are the same."""
+        return await self._read(lambda ledger: standing(ledger, caller, conversation_id))
+
+    async def take_in(self, caller: str, conversation_id: str, found: Conversation) -> None:
+        """Store a conversation that was exported, under a name that is not taken; raises InvalidRequest."""
+        check_conversation_id(conversation_id)
+        await self._writer.submit(
+            lambda ledger: take_in(ledger, caller, conversation_id, found, time.time()), is_quick=False
+        )
+
     async def noted(self, caller: str) -> Sequence[tuple[Summary, dict[str, str]]]:
         """The conversations about which the caller has noted something, and what; newest first."""
         return await self._read(lambda ledger: list_noted(ledger, caller))
@@ -155,8 +184,9 @@ class Conversations:
         instructions, chain = split_instructions(request.messages)
         until = time.monotonic() + self._settings.wait_s
         now = time.time()
+        turn_id = request.turn_id or new_turn_id()
         asked = Asked(
-            turn=new_turn_id(),
+            turn=turn_id,
             caller=caller,
             name=request.conversation_id,
             instructions=codec.rows(instructions),
@@ -165,6 +195,9 @@ class Conversations:
             lease_s=self._settings.lease_s,
             after=request.after_turn,
             asked=codec.encode_asked(request.echo),
+            head=encode_piece([Head(turn=turn_id, created_at=now)])
+            if request.when_left == "finish"
+            else None,
             is_new=is_new,
         )
         line = (caller, request.conversation_id or asked.turn)
@@ -197,6 +230,17 @@ class Conversations:
     async def turn(self, caller: str, turn: str) -> Kept:
         """One turn that can be asked for by its id; raises NotFound."""
         return await self._read(lambda ledger: show_turn(ledger, caller, turn))
+
+    def log(self, caller: str, turn: str) -> Log | None:
+        """The log of a turn of this caller's that is under way in this process, if it has one."""
+        found = self._recorder.turn(turn)
+        return found.log if found is not None and found.line[0] == caller else None
+
+    def note_cancelled(self, turn: str) -> None:
+        """Somebody stops a turn that is under way in this process."""
+        found = self._recorder.turn(turn)
+        if found is not None:
+            found.is_cancelled = True
 
     async def forget_turn(self, caller: str, turn: str) -> None:
         """Let a turn no longer be asked for, and delete it where no conversation shows it.
@@ -240,6 +284,7 @@ class Conversations:
         self._recorder.close()
         await self._writer.aclose()
         await asyncio.to_thread(self._readers.shutdown)
+        self.callers.close()
         self._leases.release()
 
     async def _hold(self, asked: Asked, until: float) -> Opened:

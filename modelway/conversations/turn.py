@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from modelway.conversations import codec
-from modelway.conversations.closing import Checkpoint, Ending
+from modelway.conversations.closing import CANCELLED, Checkpoint, Ending
 from modelway.conversations.codec import Recorded
 from modelway.conversations.log import Failed, Head, Item, Log
 from modelway.conversations.opening import Opened
@@ -29,8 +29,6 @@ from modelway.types import (
 if TYPE_CHECKING:
     from modelway.conversations.recorder import Recorder
 
-# What the turn that somebody has stopped says in the place of a reason to finish.
-CANCELLED = "cancelled"
 _MUCH = 2048
 
 
@@ -81,10 +79,10 @@ class Turn:
         self._state_was_used = True
         return state.value
 
-    def answered_by(self, provider: str, model: str) -> None:
-        """Note who has begun to answer."""
+    def answered_by(self, provider: str, model: str, ignored: tuple[str, ...] = ()) -> None:
+        """Note who has begun to answer, and what of the request they could not be told."""
         if self.log is not None:
-            self.log.head = replace(self.log.head, provider=provider, model=model)
+            self.log.head = replace(self.log.head, provider=provider, model=model, ignored=ignored)
 
     def record(self, event: Event) -> None:
         """Take the next event of the answer; the store gets it within `checkpoint_s` or 2 KB."""

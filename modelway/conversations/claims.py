@@ -1,0 +1,86 @@
+"""Which turn answers a request that came with a key of its caller's: one key, one turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from modelway.conversations.closing import end_lost_turn
+from modelway.conversations.ledger import Ledger
+from modelway.conversations.paths import Paths
+from modelway.errors import IdempotencyKeyReused
+
+
+class Asking(NamedTuple):
+    """A request with a key. `fingerprint` tells requests apart; `turn` is to answer it if none does yet."""
+
+    caller: str
+    key: str
+    fingerprint: bytes
+    turn: str
+
+
+class Claim(NamedTuple):
+    """The turn that answers a key; `is_new`: whoever has asked is to answer it."""
+
+    turn: str
+    is_new: bool
+
+
+def claim(
+    ledger: Ledger,
+    paths: Paths,
+    asking: Asking,
+    *,
+    owner: str,
+    now: float,
+    kept_s: float,
+    is_gone: Callable[[str, str], bool],
+) -> Claim:
+    """Take the key, unless a turn has it that answers or has answered; raises IdempotencyKeyReused.
+
+    `is_gone` tells whether the holder of a turn has ended.
+    """
+    named = {"caller": asking.caller, "key": asking.key}
+    row = ledger.one(ledger.sql.find_key, named)
+    if row is not None:
+        fingerprint, turn, holder, created_at = row
+        if created_at > now - kept_s and _answers(ledger, paths, asking.caller, turn, holder, now, is_gone):
+            if fingerprint != asking.fingerprint:
+                raise IdempotencyKeyReused(
+                    "this Idempotency-Key came with another request before",
+                    hint="send the same request again, or a new key",
+                )
+            return Claim(turn, is_new=False)
+        ledger.run(ledger.sql.drop_key, named)
+    taken = {"fingerprint": asking.fingerprint, "turn": asking.turn, "owner": owner, "created_at": now}
+    ledger.run(ledger.sql.insert_key, {**named, **taken})
+    return Claim(asking.turn, is_new=True)
+
+
+def give_up(ledger: Ledger, asking: Asking) -> None:
+    """Free the key of a turn that could not be answered."""
+    named = {"caller": asking.caller, "key": asking.key}
+    row = ledger.one(ledger.sql.find_key, named)
+    if row is not None and row[1] == asking.turn:
+        ledger.run(ledger.sql.drop_key, named)
+
+
+def _answers(
+    ledger: Ledger,
+    paths: Paths,
+    caller: str,
+    turn: str,
+    holder: str,
+    now: float,
+    is_gone: Callable[[str, str], bool],
+) -> bool:
+    """Whether anything has come, or will come, of the turn that has a key."""
+    row = ledger.one(ledger.sql.find_log, {"caller": caller, "turn": turn})
+    if row is None:
+        return not is_gone(holder, turn)
+    if row[0] == "open" and is_gone(holder, turn):
+        end_lost_turn(ledger, paths, row[4], turn, now)
+    elif row[0] == "open":
+        return True
+    return bool(ledger.all(ledger.sql.read_pieces, {"turn": turn, "after": -1}))

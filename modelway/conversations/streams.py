@@ -1,0 +1,217 @@
+"""The logs of answers, as readers find them: under way here or elsewhere, or as they were kept."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from modelway.config import ConversationSettings
+from modelway.conversations.claims import Asking, Claim, claim, give_up
+from modelway.conversations.closing import end_lost_turn
+from modelway.conversations.ledger import Ledger
+from modelway.conversations.log import Head, Item, decode_piece, is_piece
+from modelway.conversations.paths import Paths
+from modelway.conversations.reading import not_found
+from modelway.conversations.records import Running
+from modelway.conversations.writer import Writer
+from modelway.errors import NotFound, error_class
+
+POLL_S = 0.15
+# Before the first piece of an answer that runs elsewhere.
+_BEFORE_ALL = -2
+
+
+class Readable(Protocol):
+    """The log of one answer, wherever it comes from."""
+
+    @property
+    def head(self) -> Head:
+        """What surrounds the answer, once anything of it is there."""
+        ...
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """What is there of it."""
+        ...
+
+    @property
+    def ended_at(self) -> float | None:
+        """When the answer ended; None: not yet."""
+        ...
+
+    async def after(self, place: int) -> Sequence[Item]:
+        """What comes after so many items, as soon as there is any; nothing after the end."""
+        ...
+
+
+Read = Callable[[Callable[[Ledger], Any]], Awaitable[Any]]
+
+
+class Streams:
+    """Finds the logs of turns, and the turns that answer the keys of requests."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        paths: Paths,
+        read: Read,
+        *,
+        owner: str,
+        is_gone: Callable[[str, str], bool],
+        settings: ConversationSettings,
+    ) -> None:
+        self._writer = writer
+        self._paths = paths
+        self._read = read
+        self._owner = owner
+        self._is_gone = is_gone
+        self._kept_s = settings.stream_log_s
+
+    async def stored(self, caller: str, turn: str) -> StoredLog:
+        """The log of a turn as the store has it; raises NotFound where there is no such turn, or no log."""
+        log = StoredLog(caller, turn, self._look, self._end_lost)
+        await log.look()
+        return log
+
+    async def newest(self, caller: str, conversation_id: str) -> str:
+        """The newest turn of a conversation; raises ConversationNotFound."""
+        named = {"caller": caller, "name": conversation_id}
+        row = await self._read(lambda ledger: ledger.one(ledger.sql.newest_turn, named))
+        if row is None:
+            raise not_found(conversation_id)
+        return str(row[0])
+
+    async def running(self, caller: str) -> list[Running]:
+        """The turns of a caller that are being answered, here or elsewhere, oldest first."""
+        rows = await self._read(lambda ledger: ledger.all(ledger.sql.running_turns, {"caller": caller}))
+        return [Running(turn_id=turn, conversation_id=name, created_at=at) for turn, name, at in rows]
+
+    async def claim(self, asking: Asking, is_expected: Callable[[str], bool]) -> Claim:
+        """The turn that answers a request with a key; raises IdempotencyKeyReused.
+
+        `is_expected` tells whether a turn that is not in the store yet is about to be opened here.
+        """
+
+        def is_gone(owner: str, turn: str) -> bool:
+            return not is_expected(turn) and self._is_gone(owner, turn)
+
+        return await self._writer.submit(
+            lambda ledger: claim(
+                ledger,
+                self._paths,
+                asking,
+                owner=self._owner,
+                now=time.time(),
+                kept_s=self._kept_s,
+                is_gone=is_gone,
+            )
+        )
+
+    def give_up(self, asking: Asking) -> None:
+        """Free the key of a request that could not be answered."""
+        self._writer.send(lambda ledger: give_up(ledger, asking))
+
+    async def cancel(self, caller: str, turn: str) -> bool:
+        """Stop a turn that runs elsewhere; False where it had ended. Raises NotFound.
+
+        It loses the conversation, and its holder notices.
+        """
+        look = await self._look(caller, turn, _BEFORE_ALL)
+        if look.status != "open":
+            return False
+        await self._writer.submit(
+            lambda ledger: end_lost_turn(
+                ledger, self._paths, look.conversation, turn, time.time(), is_cancelled=True
+            )
+        )
+        return True
+
+    async def _look(self, caller: str, turn: str, after: int) -> _Look:
+        look: _Look = await self._read(lambda ledger: _look_up(ledger, caller, turn, after))
+        return look
+
+    async def _end_lost(self, turn: str, look: _Look) -> bool:
+        """End a turn whose holder is gone; False where it still lives."""
+        if (look.lease_until or 0.0) > time.time() and not self._is_gone(look.owner or "", turn):
+            return False
+        await self._writer.submit(
+            lambda ledger: end_lost_turn(ledger, self._paths, look.conversation, turn, time.time())
+        )
+        return True
+
+
+class _Look(NamedTuple):
+    """How a turn stands, who holds it, and the pieces of its log that are new."""
+
+    status: str
+    error_code: str
+    error: str
+    finished_at: float | None
+    conversation: int
+    owner: str | None
+    lease_until: float | None
+    pieces: list[tuple[int, bytes]]
+
+
+class StoredLog:
+    """The log of a turn in the store. Where the turn runs elsewhere, its reader looks until it has ended."""
+
+    def __init__(
+        self,
+        caller: str,
+        turn: str,
+        look: Callable[[str, str, int], Awaitable[_Look]],
+        end_lost: Callable[[str, _Look], Awaitable[bool]],
+    ) -> None:
+        self._caller = caller
+        self._turn = turn
+        self._look = look
+        self._end_lost = end_lost
+        self._seen = _BEFORE_ALL
+        self.items: list[Item] = []
+        self.head = Head(turn=turn, created_at=0.0)
+        self.ended_at: float | None = None
+
+    async def after(self, place: int) -> Sequence[Item]:
+        """What comes after so many items, as soon as there is any; nothing after the end."""
+        while len(self.items) <= place and self.ended_at is None:
+            await asyncio.sleep(POLL_S)
+            await self.look()
+        return self.items[place:]
+
+    async def look(self) -> None:
+        """Take what is new; raises NotFound, and the error of a turn that has failed before it began."""
+        look = await self._look(self._caller, self._turn, self._seen)
+        while look.status == "open" and await self._end_lost(self._turn, look):
+            look = await self._look(self._caller, self._turn, self._seen)
+        for seq, piece in look.pieces:
+            self._seen = seq
+            for item in decode_piece(piece) if is_piece(piece) else ():
+                if isinstance(item, Head):
+                    self.head = item
+                else:
+                    self.items.append(item)
+        if look.status == "failed":
+            raise error_class(look.error_code)(look.error, code=look.error_code)
+        if look.status != "open":
+            self.ended_at = look.finished_at or time.time()
+            if not self.items and look.status == "done":
+                raise _no_log()
+
+
+def _look_up(ledger: Ledger, caller: str, turn: str, after: int) -> _Look:
+    row = ledger.one(ledger.sql.find_log, {"caller": caller, "turn": turn})
+    if row is None:
+        raise NotFound("there is no such turn", code="stream_not_found")
+    status: tuple[str, str, str, float | None, int, str | None, float | None] = row
+    return _Look(*status, ledger.all(ledger.sql.read_pieces, {"turn": turn, "after": after}))
+
+
+def _no_log() -> NotFound:
+    return NotFound(
+        "the stream of this answer is not kept any more, or it never was one",
+        code="stream_not_found",
+        hint="the conversation has the answer",
+    )

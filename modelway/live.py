@@ -1,0 +1,242 @@
+"""Turns that belong to the gateway and not to a connection: begun, read along by many, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from modelway.conversations import Asking, Conversations, Failed, Readable, Running, new_turn_id
+from modelway.errors import GatewayError, InternalError, NotFound, TurnInterrupted
+from modelway.telemetry import Attempt
+from modelway.types import Caller, ChatRequest, Event, Finish
+
+log = logging.getLogger("modelway.live")
+
+_POLL_S = 0.1
+
+
+class Answering(Protocol):
+    """An answer under way."""
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        """Its events, each in the log of its turn by then."""
+        ...
+
+    async def aclose(self) -> None:
+        """End it."""
+        ...
+
+
+Answer = Callable[[ChatRequest, Caller, list[Attempt]], Awaitable[Answering]]
+
+
+class LiveTurn:
+    """A turn that goes on without its reader. `attempts` tells what has been tried for it."""
+
+    def __init__(self, request: ChatRequest, caller: Caller, asking: Asking | None) -> None:
+        self.id = request.turn_id
+        self.caller = caller
+        self.request = request
+        self.asking = asking
+        self.attempts: list[Attempt] = []
+        self.task: asyncio.Task[None] | None = None
+        self.readers = 0
+        self.timer: asyncio.TimerHandle | None = None
+        self._begun: asyncio.Future[Readable] = asyncio.get_running_loop().create_future()
+        # Nobody may wait for it.
+        self._begun.add_done_callback(lambda begun: begun.cancelled() or begun.exception())
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the first piece of the answer is there."""
+        return self._begun.done() and self._begun.exception() is None
+
+    async def begun(self) -> Readable:
+        """The log, as soon as the answer has begun; raises the error of one that could not be had."""
+        return await asyncio.shield(self._begun)
+
+    def begin(self, log: Readable) -> None:
+        """The first piece of the answer is there."""
+        self._begun.set_result(log)
+
+    def fail(self, error: GatewayError) -> None:
+        """There is no answer; after it has begun its log tells."""
+        if not self._begun.done():
+            self._begun.set_exception(error)
+
+
+class Live:
+    """Answers turns in tasks of its own, and finds the logs of all turns, wherever they are answered."""
+
+    def __init__(self, answer: Answer, conversations: Conversations, *, grace_s: float) -> None:
+        self._answer = answer
+        self._conversations = conversations
+        self._grace_s = grace_s
+        self._turns: dict[str, LiveTurn] = {}
+        self._expected: set[str] = set()
+
+    def begin(self, request: ChatRequest, caller: Caller, asking: Asking | None = None) -> LiveTurn:
+        """Begin a turn, which goes on to its end or, where the request says so, for a grace time.
+
+        It is stored: in its conversation, or else in one that no list shows.
+        """
+        turn = LiveTurn(
+            replace(
+                request,
+                turn_id=request.turn_id or new_turn_id(),
+                store=None if request.conversation_id else True,
+                when_left="finish" if request.when_left == "cancel" else request.when_left,
+            ),
+            caller,
+            asking,
+        )
+        self._turns[turn.id] = turn
+        turn.task = asyncio.create_task(self._run(turn))
+        turn.task.add_done_callback(lambda task: self._ended(turn, task))
+        return turn
+
+    async def begin_once(self, request: ChatRequest, caller: Caller, key: str, fingerprint: bytes) -> str:
+        """The turn that answers a request with this key: it is begun where there is none yet.
+
+        Raises IdempotencyKeyReused where another request had the key, and what log() raises.
+        """
+        while True:
+            asking = Asking(caller.name, key, fingerprint, new_turn_id())
+            self._expected.add(asking.turn)
+            try:
+                claim = await self._conversations.streams.claim(asking, self._is_expected)
+                if claim.is_new:
+                    return self.begin(replace(request, turn_id=asking.turn), caller, asking).id
+            finally:
+                self._expected.discard(asking.turn)
+            try:
+                await self.log(caller, claim.turn)
+            except NotFound as error:
+                if error.code != "stream_not_found":
+                    raise
+            else:
+                return claim.turn
+            # Another process has the key and is about to open the turn, or could not.
+            await asyncio.sleep(_POLL_S)
+
+    async def log(self, caller: Caller, turn_id: str) -> Readable:
+        """The log of a turn that has begun; waits for one that is about to.
+
+        Raises NotFound where there is none, and the error of a turn that could not be answered.
+        """
+        turn = self._turns.get(turn_id)
+        if turn is not None and turn.caller.name == caller.name:
+            return await turn.begun()
+        here = self._conversations.log(caller.name, turn_id)
+        return here or await self._conversations.streams.stored(caller.name, turn_id)
+
+    async def subscribe(
+        self, caller: Caller, turn_id: str, *, after: int = 0
+    ) -> AsyncGenerator[tuple[int, Event], None]:
+        """The events of a turn, each with its number (the first is 1), from the one after `after` on.
+
+        Ends after the Finish. Raises NotFound, the error that the answer ended with, or TurnInterrupted.
+        """
+        with self.reading(turn_id):
+            async with aclosing(events_of(await self.log(caller, turn_id), after)) as events:
+                async for numbered in events:
+                    yield numbered
+
+    @contextmanager
+    def reading(self, turn_id: str) -> Iterator[None]:
+        """Somebody reads this turn: as long as anybody does, it goes on."""
+        turn = self._turns.get(turn_id)
+        if turn is None:
+            yield
+            return
+        turn.readers += 1
+        if turn.timer is not None:
+            turn.timer.cancel()
+            turn.timer = None
+        try:
+            yield
+        finally:
+            turn.readers -= 1
+            if not turn.readers and turn.request.when_left == "grace" and turn.id in self._turns:
+                turn.timer = asyncio.get_running_loop().call_later(self._grace_s, self._abandon, turn)
+
+    async def running(self, caller: Caller) -> list[Running]:
+        """The turns of a caller that are being answered, here or elsewhere, oldest first."""
+        return await self._conversations.streams.running(caller.name)
+
+    async def cancel(self, caller: Caller, turn_id: str) -> bool:
+        """Stop a turn; what has come of it is kept. False where it had ended."""
+        turn = self._turns.get(turn_id)
+        if turn is None or turn.caller.name != caller.name or turn.task is None:
+            return await self._conversations.streams.cancel(caller.name, turn_id)
+        self._conversations.note_cancelled(turn_id)
+        turn.task.cancel()
+        await asyncio.wait((turn.task,))
+        return True
+
+    async def aclose(self) -> None:
+        """Interrupt all turns; what has come of them is kept."""
+        tasks = [turn.task for turn in self._turns.values() if turn.task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _run(self, turn: LiveTurn) -> None:
+        try:
+            async with aclosing(await self._answer(turn.request, turn.caller, turn.attempts)) as answer:
+                here = self._conversations.log(turn.caller.name, turn.id)
+                if here is None:
+                    raise InternalError("a turn without a log cannot be read along")
+                turn.begin(here)
+                async for _ in answer:
+                    pass
+        except GatewayError as error:
+            turn.fail(error)
+
+    def _ended(self, turn: LiveTurn, task: asyncio.Task[None]) -> None:
+        del self._turns[turn.id]
+        if turn.timer is not None:
+            turn.timer.cancel()
+        if turn.asking is not None and not turn.has_begun:
+            self._conversations.streams.give_up(turn.asking)
+        if task.cancelled():
+            turn.fail(cut_off())
+        elif error := task.exception():
+            log.error("turn %s failed", turn.id, exc_info=error)
+            turn.fail(InternalError("internal error", hint=f"the log has it under {turn.id}"))
+
+    def _abandon(self, turn: LiveTurn) -> None:
+        if turn.task is not None:
+            turn.task.cancel()
+
+    def _is_expected(self, turn_id: str) -> bool:
+        return turn_id in self._turns or turn_id in self._expected
+
+
+async def events_of(log: Readable, after: int = 0) -> AsyncGenerator[tuple[int, Event], None]:
+    """The events of a log with their numbers; raises what the answer ended with, if not with a Finish."""
+    place = after
+    while items := await log.after(place):
+        for item in items:
+            place += 1
+            if isinstance(item, Failed):
+                raise item.error()
+            yield place, item
+            if isinstance(item, Finish):
+                return
+    if not (log.items and isinstance(log.items[-1], Finish)):
+        raise cut_off()
+
+
+def cut_off() -> TurnInterrupted:
+    """The error for an answer that was cut off by nobody's error."""
+    return TurnInterrupted(
+        "the answer was cut off before its end; the conversation keeps what had come of it",
+        hint="send a new request to go on",
+    )
