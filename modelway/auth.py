@@ -2,45 +2,81 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from msgspec import Struct
 
 from modelway.errors import AuthenticationError
-from modelway.types import Caller
+from modelway.keys import ApiKey, hash_key
+from modelway.types import Caller, Rules
 
 LOCAL_CALLER = Caller("local")
+_NO_RULES = Rules()
+_HINT = 'send "Authorization: Bearer KEY" with a key of `modelway keys create` or [auth] api_keys'
+
+__all__ = ["LOCAL_CALLER", "Auth", "hash_key"]
 
 
-def hash_key(key: str) -> str:
-    """The SHA-256 of an API key, as the configuration holds it."""
-    return hashlib.sha256(key.encode()).hexdigest()
+class _Known(Struct, frozen=True):
+    """A key by its hash: whose it is, and until when it counts; `why` tells what ended it."""
+
+    digest: str
+    caller: Caller
+    until: float = math.inf
+    why: str = ""
 
 
 class Auth:
-    """Knows the API keys by their hashes. Without any, everybody is the caller "local"."""
+    """Knows the API keys by their hashes. Without any, everybody is the caller "local".
 
-    def __init__(self, api_keys: Mapping[str, str]) -> None:
-        self._callers = [(digest.lower(), Caller(name)) for name, digest in api_keys.items()]
+    `api_keys` are those of the configuration; `learn` adds those of the store, the revoked ones too: who has
+    taken away the last key has not opened the door. `needs_key`: nobody is let in without one, even where
+    there is none.
+    """
+
+    def __init__(
+        self,
+        api_keys: Mapping[str, str],
+        *,
+        needs_key: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        configured = (_Known(digest.lower(), Caller(name)) for name, digest in api_keys.items())
+        self._configured = {known.digest: known for known in configured}
+        self._known = self._configured
+        self._needs_key = needs_key
+        self._clock = clock
 
     @property
     def open(self) -> bool:
         """Whether no key is needed."""
-        return not self._callers
+        return not (self._known or self._needs_key)
+
+    def learn(self, keys: Iterable[ApiKey]) -> None:
+        """Take the keys of the store in the place of those that came from there before."""
+        self._known = {key.digest: _known(key) for key in keys} | self._configured
 
     def identify(self, key: str) -> Caller:
         """The caller with this key; AuthenticationError if there is none."""
-        if not self._callers:
+        if not self._known and not self._needs_key:
             return LOCAL_CALLER
         digest = hash_key(key)
-        found = None
-        # Every entry is compared, so that the time taken says nothing about which one is near.
-        for known, caller in self._callers:
-            if hmac.compare_digest(known, digest):
-                found = caller
-        if found is None:
-            raise AuthenticationError(
-                "the API key is missing" if not key else "the API key is not known here",
-                hint='send "Authorization: Bearer KEY" with a key from [auth] api_keys',
-            )
-        return found
+        found = self._known.get(digest)
+        # How long the search for a hash takes says nothing about the key; the comparison must not either.
+        if found is None or not hmac.compare_digest(found.digest, digest):
+            what = "the API key is not known here" if key else "the API key is missing"
+            raise AuthenticationError(what, hint=_HINT)
+        if self._clock() >= found.until:
+            raise AuthenticationError(f"the API key has {found.why}", hint="ask for a new one")
+        return found.caller
+
+
+def _known(key: ApiKey) -> _Known:
+    # A caller without rules is asked no question on the way of a request.
+    caller = Caller(key.name, None if key.rules == _NO_RULES else key.rules)
+    if key.revoked_at is not None:
+        return _Known(key.digest, caller, 0.0, "been revoked")
+    return _Known(key.digest, caller, math.inf if key.expires_at is None else key.expires_at, "expired")

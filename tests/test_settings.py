@@ -197,18 +197,6 @@ def test_what_may_be_secret_is_not_shown(load_from: Load) -> None:
     assert tables["providers"]["A"]["headers"] == {"Authorization": "…"}
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org"])
-def test_an_address_that_others_reach_needs_a_key_or_a_flag(load_from: Load, host: str) -> None:
-    with pytest.raises(SettingsError, match="--allow-remote") as caught:
-        load_from(f'[server]\nhost = "{host}"')
-    assert "[auth] api_keys" in str(caught.value)
-    with pytest.raises(SettingsError) as from_flag:
-        load_from(flags={"server.host": host})
-    assert from_flag.value.from_flag
-    assert load_from(flags={"server.host": host, "server.allow_remote": True}).settings.server.host == host
-    assert load_from(f'[auth.api_keys]\na = "{DIGEST}"', flags={"server.host": host}).settings.auth.api_keys
-
-
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.0.0.9", "::1"])
 def test_a_loopback_address_needs_nothing(load_from: Load, host: str) -> None:
     assert load_from(flags={"server.host": host}).settings.server.host == host

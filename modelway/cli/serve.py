@@ -16,7 +16,7 @@ from modelway.cli.setup import set_up
 @examples(
     "modelway serve",
     "modelway serve --port 8080 --fallback Local",
-    "modelway serve --host 0.0.0.0        needs [auth] api_keys or --allow-remote",
+    "modelway serve --host 0.0.0.0        needs a key (`modelway keys`) or --allow-remote",
 )
 def serve(
     context: typer.Context,
@@ -58,15 +58,17 @@ def serve(
         config=config,
     )
     _log_to_stderr(setup.settings.log.level)
-    from modelway.server.run import PortInUse, run
+    from modelway.server.run import KeyNeeded, PortInUse, run
 
-    keyed = bool(setup.settings.auth.api_keys)
     try:
         run(
             setup.settings,
             data_dir=setup.directories.data,
-            on_ready=lambda url: warn(welcome(url, keyed=keyed)),
+            on_ready=lambda url, keyed: warn(welcome(url, keyed=keyed)),
         )
+    except KeyNeeded as error:
+        error.from_flag = setup.loaded.origin("server.host").startswith("flag")
+        raise
     except PortInUse as error:
         raise CommandError(
             str(error.strerror),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gc
 import logging
 import signal
 import socket
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,8 +18,11 @@ import uvicorn
 
 from modelway.auth import Auth
 from modelway.config import ServerSettings, Settings
+from modelway.gateway import Gateway
 from modelway.server.app import Application
 from modelway.server.protocol import Protocol
+from modelway.setting_rules import is_loopback
+from modelway.settings import SettingsError
 from modelway.telemetry import Telemetry
 from modelway.wiring import build
 
@@ -66,6 +71,10 @@ def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket
     return sock
 
 
+class KeyNeeded(SettingsError):
+    """Other machines could reach the server, and nobody has a key yet."""
+
+
 class Server(uvicorn.Server):
     """uvicorn, which tells the address once requests are taken."""
 
@@ -100,21 +109,26 @@ class Server(uvicorn.Server):
         self._on_ready(f"http://{self._host}:{port}")
 
 
-def run(settings: Settings, *, data_dir: Path, on_ready: Callable[[str], None]) -> None:
+def run(settings: Settings, *, data_dir: Path, on_ready: Callable[[str, bool], None]) -> None:
     """Serve until SIGINT or SIGTERM, then let running answers finish within the grace time.
 
-    Raises PortInUse before anything is started. `on_ready` is told the address.
+    Raises PortInUse before anything is started, and KeyNeeded. `on_ready` is told the address, and
+    whether a key is asked for.
     """
     sockets = bind(settings.server)
     try:
         gateway = build(settings, data_dir=data_dir)
+        needs_key = not (is_loopback(settings.server.host) or settings.server.allow_remote)
+        if needs_key:
+            _check_for_keys(settings, gateway)
     except BaseException:
         for sock in sockets:
             sock.close()
         raise
+    auth = Auth(settings.auth.api_keys, needs_key=needs_key)
     application = Application(
         gateway,
-        Auth(settings.auth.api_keys),
+        auth,
         Telemetry(prompts=settings.log.prompts),
         settings.server,
         preload=settings.local.preload,
@@ -123,7 +137,19 @@ def run(settings: Settings, *, data_dir: Path, on_ready: Callable[[str], None]) 
     # uvicorn raises a caught signal again once it has shut down; a clean end must exit with 0.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _ignore)
-    Server(application, settings.server, on_ready).run(sockets=sockets)
+    server = Server(application, settings.server, lambda url: on_ready(url, not auth.open))
+    server.run(sockets=sockets)
+
+
+def _check_for_keys(settings: Settings, gateway: Gateway) -> None:
+    made = gateway.conversations.callers.known_now()
+    if not settings.auth.api_keys and not any(key.counts(time.time()) for key in made):
+        asyncio.run(gateway.aclose())
+        raise KeyNeeded(
+            f"server.host {settings.server.host} can be reached from other machines, and there is no API key",
+            "make one with `modelway keys create NAME`, configure [auth] api_keys, or say --allow-remote to "
+            "let everybody in",
+        )
 
 
 def _ignore(number: int, frame: Any) -> None:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -79,6 +81,19 @@ def test_an_open_address_is_refused(home: Home) -> None:
     assert done.returncode == 2
     assert "--allow-remote" in done.stderr
     assert "[auth] api_keys" in done.stderr
+
+
+def test_an_address_that_others_reach_is_served_to_who_has_a_key(home: Home, tmp_path: Path) -> None:
+    secret = home.run("keys", "create", "alice").out.strip()
+    with Running(tmp_path, "--host", "0.0.0.0") as server:
+        address = server.address.replace("0.0.0.0", "127.0.0.1")
+        with pytest.raises(HTTPError, match="401") as caught:
+            urlopen(f"{address}/v1/models")
+        caught.value.close()
+        asked = Request(f"{address}/v1/models", headers={"authorization": f"Bearer {secret}"})
+        with urlopen(asked) as reply:
+            assert reply.status == 200
+    assert "YOUR_API_KEY" in "".join(server.log)
 
 
 class Terminal:

@@ -1,0 +1,104 @@
+"""`modelway keys`: made, listed, shown, revoked."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime
+
+import pytest
+
+from modelway.cli.exits import CommandError
+from modelway.cli.keys import expiry
+from modelway.keys import hash_key
+from tests.cli.conftest import Home
+
+NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+
+
+def test_a_key_is_printed_once_and_kept_as_a_hash(home: Home) -> None:
+    done = home.run("keys", "create", "alice")
+    assert done.code == 0
+    secret = done.out.strip()
+    assert secret.startswith("mw-")
+    assert secret not in done.err
+    assert secret.encode() not in (home.folder / "conversations.sqlite3").read_bytes()
+    with sqlite3.connect(home.folder / "conversations.sqlite3") as database:
+        assert database.execute("SELECT digest FROM api_keys").fetchall() == [(hash_key(secret),)]
+    database.close()
+    for command in (("list",), ("show", "alice"), ("list", "--json")):
+        shown = home.run("keys", *command).out
+        assert "alice" in shown
+        assert secret not in shown
+
+
+def test_rules_are_kept_as_they_were_given(home: Home) -> None:
+    done = home.run(
+        *("keys", "create", "ci", "--json", "--providers", "groq, Local", "--models", "gpt-*"),
+        *("--requests-per-minute", "60", "--tokens-per-minute", "1000", "--streams", "2"),
+        *("--daily-budget", "0.25", "--monthly-budget", "5", "--expires", "30d"),
+    )
+    made = done.json
+    assert made["rules"] == {
+        "providers": ["groq", "Local"],
+        "models": ["gpt-*"],
+        "requests_per_minute": 60,
+        "tokens_per_minute": 1000,
+        "streams": 2,
+        "daily_budget": 0.25,
+        "monthly_budget": 5.0,
+    }
+    assert made["expires_at"] - made["created_at"] == pytest.approx(30 * 86_400, abs=60)
+    (listed,) = home.run("keys", "list", "--json").json["keys"]
+    assert listed == {name: value for name, value in made.items() if name != "key"}
+
+
+def test_a_name_has_one_key_at_a_time(home: Home) -> None:
+    assert home.run("keys", "create", "alice").code == 0
+    again = home.run("keys", "create", "alice")
+    assert again.code == 2
+    assert "revoke alice" in again.err
+    assert home.run("keys", "revoke", "alice").code == 0
+    assert home.run("keys", "create", "alice").code == 0
+    states = [key["state"] for key in home.run("keys", "show", "alice", "--json").json["keys"]]
+    assert states == ["revoked", "valid"]
+
+
+def test_a_forgotten_key_is_gone(home: Home) -> None:
+    home.run("keys", "create", "alice")
+    assert home.run("keys", "revoke", "alice", "--forget", "--json").json == {
+        "name": "alice",
+        "revoked": True,
+    }
+    assert home.run("keys", "list", "--json").json == {"keys": []}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("revoke", "nobody"), "nobody"),
+        (("show", "nobody"), "nobody"),
+        (("create", "no blanks"), "name of a key"),
+        (("create", "a", "--providers", "Grok"), "Groq"),
+        (("create", "a", "--expires", "soon"), "30d"),
+        (("create", "a", "--expires", "2020-01-01"), "over"),
+    ],
+)
+def test_what_cannot_be_is_told(home: Home, arguments: tuple[str, ...], said: str) -> None:
+    done = home.run("keys", *arguments)
+    assert done.code in (1, 2)
+    assert said in done.err
+    assert home.run("keys", "list", "--json").json == {"keys": []}
+
+
+def test_a_name_of_the_configuration_is_taken(home: Home) -> None:
+    with home.config.open("a") as file:
+        file.write(f'[auth.api_keys]\nalice = "{hash_key("sk-fake")}"\n')
+    assert "[auth]" in home.run("keys", "create", "alice").err
+
+
+def test_an_expiry_is_a_span_or_the_end_of_a_day() -> None:
+    assert expiry("12h", NOW) == NOW.timestamp() + 12 * 3600
+    assert expiry("2w", NOW) == NOW.timestamp() + 14 * 86_400
+    assert expiry("2026-12-31", NOW) == datetime(2027, 1, 1).astimezone().timestamp()
+    with pytest.raises(CommandError):
+        expiry("", NOW)
