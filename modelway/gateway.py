@@ -295,7 +295,8 @@ class Answer:
                 except StopAsyncIteration:
                     raise self._broken(_no_finish(self.provider)) from None
                 except GatewayError as error:
-                    raise self._broken(error)
+                    self._broken(error)
+                    raise
                 yield await self._take(event)
         except GatewayError as error:
             await self._turn.fail(error, self.provider, self.model)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from contextvars import ContextVar
 from typing import Any, Protocol, get_args, get_origin, runtime_checkable
 
 import msgspec
 from msgspec import Struct
 
 from modelway.types import ChatRequest, Event, Model, Params
+
+# How long a connection to an upstream may take for the call under way, where a route grants less than the
+# settings do. Only who opens one looks at it, far below whoever knows the route.
+CONNECT_LIMIT_S: ContextVar[float | None] = ContextVar("connect_limit_s", default=None)
 
 _JSON_TYPES: dict[Any, str] = {float: "number", int: "integer", str: "string", bool: "boolean"}
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from modelway.config import Settings, settings_of
 from modelway.conversations import Conversations
-from modelway.errors import InvalidRequest, NotFound
 from modelway.gateway import Gateway
 from modelway.models import resolve
 from modelway.plugins import installed, load_plugins
@@ -30,7 +29,7 @@ from modelway.providers.lockchat import Lockchat
 from modelway.providers.ollama import Ollama
 from modelway.providers.openai_compatible import OpenAICompatible, build_provider, load_presets
 from modelway.providers.vertex import Vertex
-from modelway.routing import RetryPolicy, Router
+from modelway.routing import BadSetting, Breakers, RetryPolicy, Router
 from modelway.settings import SettingsError, credential
 
 STORE_FILE = "conversations.sqlite3"
@@ -38,23 +37,33 @@ SIGN_IN_FOLDER = "credentials"
 COPILOT_FOLDER = "copilot"
 
 
-def build(settings: Settings, *, data_dir: Path, on_progress: Callable[[str], None] | None = None) -> Gateway:
+def build(
+    settings: Settings,
+    *,
+    data_dir: Path,
+    on_progress: Callable[[str], None] | None = None,
+    origins: Mapping[str, str] = {},
+) -> Gateway:
     """A gateway with every provider; nothing is connected or started yet.
 
-    `on_progress` is told what the embedded model is doing while it starts.
+    `on_progress` is told what the embedded model is doing while it starts. `origins` tells, for the message
+    of a SettingsError, where a setting came from.
     """
     http = HTTPClient(settings.upstream)
     providers = build_providers(settings, http, data_dir=data_dir, on_progress=on_progress)
     path = Path(settings.conversations.path) if settings.conversations.path else data_dir / STORE_FILE
     try:
         router = Router(providers, settings)
-    except (NotFound, InvalidRequest) as error:
-        raise SettingsError(f"settings: {error.message}", error.hint) from error
+    except BadSetting as bad:
+        place = origins.get(bad.key, "settings")
+        raise SettingsError(f"{place}: {bad.key}: {bad.error.message}", bad.error.hint) from bad
+    upstream = settings.upstream
     return Gateway(
         router,
         Conversations.open(path, settings.conversations),
-        RetryPolicy(settings.upstream.retries, settings.upstream.max_retry_wait_s),
+        RetryPolicy(upstream.retries, upstream.max_retry_wait_s, upstream.deadline_s),
         resources=(http,),
+        breakers=Breakers(upstream.breaker_failures, upstream.breaker_cool_down_s),
     )
 
 

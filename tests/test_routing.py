@@ -14,7 +14,7 @@ from modelway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from modelway.routing import RetryPolicy, Router
+from modelway.routing import BadSetting, RetryPolicy, Router
 from modelway.types import ChatRequest, Message
 from tests.scripted import Scripted
 
@@ -94,7 +94,7 @@ def test_the_fallback_comes_last_and_only_once() -> None:
 
 
 def test_a_fallback_that_does_not_exist_is_told_at_once() -> None:
-    with pytest.raises(ProviderNotFound):
+    with pytest.raises(BadSetting, match="fallback: no provider"):
         Router(PROVIDERS, Settings(fallback=("Nobody",)))
 
 
@@ -107,8 +107,9 @@ def test_a_fallback_that_does_not_exist_is_told_at_once() -> None:
     ],
 )
 def test_settings_that_name_what_does_not_exist_are_told_at_once(settings: Settings) -> None:
-    with pytest.raises((ProviderNotFound, InvalidRequest)):
+    with pytest.raises(BadSetting) as caught:
         Router(PROVIDERS, settings)
+    assert caught.value.error.hint
 
 
 def test_a_provider_without_address_lists_no_model() -> None:

@@ -20,6 +20,7 @@ from modelway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from modelway.provider import CONNECT_LIMIT_S
 from modelway.providers._calling import (
     errors_of,
     events_of,
@@ -141,7 +142,7 @@ class HTTPClient:
             make,
             tls=self._trust,
             resolve=self._resolve,
-            timeout_s=self.settings.connect_timeout_s,
+            timeout_s=CONNECT_LIMIT_S.get() or self.settings.connect_timeout_s,
         )
         if not connection.lost:
             self._origins[connection] = origin

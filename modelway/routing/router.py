@@ -1,67 +1,26 @@
-"""Turns what a caller names into candidates, and decides what a failed attempt permits."""
+"""Finds the candidates for what a caller names."""
 
 from __future__ import annotations
 
 import difflib
+import math
 import random
-from collections.abc import Iterable, Mapping
-
-from msgspec import Struct
+from collections.abc import Iterable, Sequence
 
 from modelway.config import RouteSettings, Settings
-from modelway.errors import (
-    ContextTooLong,
-    GatewayError,
-    InvalidRequest,
-    ModelNotFound,
-    ProviderNotFound,
-    UpstreamError,
-    UpstreamTimeout,
-)
+from modelway.errors import GatewayError, InvalidRequest, ModelNotFound, ProviderNotFound
 from modelway.provider import Provider
+from modelway.routing.candidates import Candidate, Limits, Route, limits_of
 from modelway.types import ChatRequest
 
-FIRST_PAUSE_S = 0.25
 
+class BadSetting(Exception):
+    """A setting names what does not exist: `key` is the setting, `error` says what it lacks."""
 
-class Candidate(Struct, frozen=True):
-    """A provider and the model that is asked of it."""
-
-    provider: Provider
-    model: str
-    failover_on_context: bool = False
-
-    @property
-    def name(self) -> str:
-        """The provider's name."""
-        return self.provider.info.name
-
-    def may_fail_over(self, error: GatewayError) -> bool:
-        """Whether the next candidate may answer in place of this one."""
-        return error.failover or (self.failover_on_context and isinstance(error, ContextTooLong))
-
-
-class RetryPolicy(Struct, frozen=True):
-    """How often the same candidate is asked again, and after which pause."""
-
-    retries: int = 2
-    max_wait_s: float = 10.0
-
-    def pause(self, error: GatewayError, attempt: int, *, stateful: bool) -> float | None:
-        """Seconds to wait before attempt number `attempt + 1` (from 0); None: do not try again."""
-        # A timeout has used up its share of the caller's patience already.
-        unsent = (
-            isinstance(error, UpstreamError) and not error.sent and not isinstance(error, UpstreamTimeout)
-        )
-        allowed = unsent or (error.retryable and not stateful)
-        if not allowed or attempt >= self.retries:
-            return None
-        if error.retry_after is not None:
-            return error.retry_after if error.retry_after <= self.max_wait_s else None
-        ceiling = min(FIRST_PAUSE_S * 2.0**attempt, self.max_wait_s)
-        # Jitter keeps many callers that failed together from coming back together.
-        share: float = random.uniform(0.5, 1.0)  # noqa: S311
-        return ceiling * share
+    def __init__(self, key: str, error: GatewayError) -> None:
+        super().__init__(f"{key}: {error}")
+        self.key = key
+        self.error = error
 
 
 class Router:
@@ -72,17 +31,22 @@ class Router:
     configured default. What is none of these is an error that names what is near: never a substitute.
     """
 
-    def __init__(self, providers: Iterable[Provider], settings: Settings) -> None:
+    def __init__(
+        self, providers: Iterable[Provider], settings: Settings, *, rng: random.Random | None = None
+    ) -> None:
         self.providers: dict[str, Provider] = {provider.info.name: provider for provider in providers}
         self._by_name = {name.casefold(): provider for name, provider in self.providers.items()}
-        self._routes: Mapping[str, RouteSettings] = settings.routes
         self._default = (settings.provider, settings.model)
+        self._random = rng or random.Random()  # noqa: S311 - nothing is kept secret by it
         # What the settings name is looked up now: a wrong name must not wait for a request.
-        self._fallback = [self._configured(name) for name in settings.fallback]
-        self.provider(settings.provider)
-        for route in settings.routes.values():
-            for name in route.candidates:
-                self._configured(name)
+        self._checked("provider", settings.provider)
+        self._fallback = [self._checked("fallback", name) for name in settings.fallback]
+        self._routes = {name: self._route(name, route) for name, route in settings.routes.items()}
+
+    @property
+    def routes(self) -> list[str]:
+        """The names of all routes."""
+        return list(self._routes)
 
     def provider(self, name: str) -> Provider:
         """The provider of this name, in any case."""
@@ -138,7 +102,7 @@ class Router:
         if prefixed := self._prefixed(model):
             return [prefixed]
         if route := self._routes.get(model):
-            return [self._route_candidate(name, route) for name in route.candidates]
+            return route.draw(self._random)
         if listed := self._listed(model):
             return [listed]
         if provider := self._by_name.get(model.casefold()):
@@ -153,11 +117,38 @@ class Router:
                 return _candidate(provider, rest)
         return None
 
-    def _route_candidate(self, name: str, route: RouteSettings) -> Candidate:
-        candidate = self._configured(name)
-        return Candidate(candidate.provider, candidate.model, route.failover_on_context)
+    def _route(self, name: str, settings: RouteSettings) -> _Way:
+        key = f"routes.{name}"
+        shadow = self._checked(f"{key}.shadow", settings.shadow) if settings.shadow else None
+        if shadow is not None and shadow.provider.info.stateful:
+            raise BadSetting(
+                f"{key}.shadow",
+                InvalidRequest(
+                    f"{shadow.name} keeps conversations itself and cannot be a shadow",
+                    hint="name another one",
+                ),
+            )
+        route = Route(
+            name,
+            continues=settings.on_break == "continue",
+            retries=settings.retries,
+            deadline_s=settings.deadline_s,
+            hedge_after_s=settings.hedge_after_s,
+            shadow=shadow,
+            shadow_share=settings.shadow_share,
+        )
+        for candidate in settings.candidates:
+            self._checked(f"{key}.candidates", candidate)
+        limits = [limits_of(settings.limits.get(one), settings) for one in settings.candidates]
+        return _Way(self, route, settings, limits)
 
-    def _configured(self, name: str) -> Candidate:
+    def _checked(self, key: str, name: str) -> Candidate:
+        try:
+            return self.configured(name)
+        except GatewayError as error:
+            raise BadSetting(key, error) from error
+
+    def configured(self, name: str) -> Candidate:
         """A candidate as the settings name it: "Provider/model" or "Provider"."""
         return self._prefixed(name) or _candidate(self.provider(name), "")
 
@@ -167,6 +158,31 @@ class Router:
             return None
         # Several may list the same model: one that can be reached goes before one without a key.
         return Candidate(min(offering, key=lambda provider: not provider.info.ready), model)
+
+
+class _Way:
+    """A route, ready to give its candidates: in the order of the settings, or drawn by weight."""
+
+    def __init__(
+        self, router: Router, route: Route, settings: RouteSettings, limits: Sequence[Limits | None]
+    ) -> None:
+        self._router = router
+        self._route = route
+        self._named = tuple(zip(settings.candidates, limits, strict=True))
+        self._weights = settings.weights
+        self._failover_on_context = settings.failover_on_context
+
+    def draw(self, rng: random.Random) -> list[Candidate]:
+        """All candidates, each once: the heavier, the earlier (Efraimidis and Spirakis, 2006)."""
+        candidates = [self._candidate(name, limits) for name, limits in self._named]
+        if not self._weights:
+            return candidates
+        keys = [-math.log(1.0 - rng.random()) / weight for weight in self._weights]
+        return [candidates[index] for index in sorted(range(len(keys)), key=keys.__getitem__)]
+
+    def _candidate(self, name: str, limits: Limits | None) -> Candidate:
+        found = self._router.configured(name)
+        return Candidate(found.provider, found.model, self._failover_on_context, self._route, limits)
 
 
 def unknown_provider(name: str, known: Iterable[str]) -> ProviderNotFound:

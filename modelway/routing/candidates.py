@@ -1,0 +1,74 @@
+"""Who may answer a request, and under which conditions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from modelway.config import CandidateLimits
+from modelway.errors import ContextTooLong, GatewayError
+from modelway.provider import Provider
+
+
+class Limits(Struct, frozen=True):
+    """How long a candidate may take, in seconds; None: as long as [upstream] says."""
+
+    connect_s: float | None = None
+    first_token_s: float | None = None
+    idle_s: float | None = None
+    total_s: float | None = None
+
+
+class Route(Struct, frozen=True):
+    """What a route asks for beyond its candidates. None: as [upstream] says, or not at all."""
+
+    name: str
+    continues: bool = False
+    retries: int | None = None
+    deadline_s: float | None = None
+    hedge_after_s: float | None = None
+    shadow: Candidate | None = None
+    shadow_share: float = 1.0
+
+
+class Candidate(Struct, frozen=True):
+    """A provider and the model that is asked of it; `route` is the one that led here, if any did."""
+
+    provider: Provider
+    model: str
+    failover_on_context: bool = False
+    route: Route | None = None
+    limits: Limits | None = None
+
+    @property
+    def name(self) -> str:
+        """The provider's name."""
+        return self.provider.info.name
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What its failures are counted under."""
+        return self.name, self.model
+
+    def may_fail_over(self, error: GatewayError) -> bool:
+        """Whether the next candidate may answer in place of this one."""
+        return error.failover or (self.failover_on_context and isinstance(error, ContextTooLong))
+
+
+def limits_of(*said: CandidateLimits | None) -> Limits | None:
+    """The limits that were set, the first one's before the others'; None where nothing was."""
+
+    def first(
+        key: Literal["connect_timeout_s", "first_token_timeout_s", "idle_timeout_s", "total_timeout_s"],
+    ) -> float | None:
+        values = (getattr(limits, key) for limits in said if limits is not None)
+        return next((value for value in values if value is not None), None)
+
+    found = Limits(
+        first("connect_timeout_s"),
+        first("first_token_timeout_s"),
+        first("idle_timeout_s"),
+        first("total_timeout_s"),
+    )
+    return None if found == Limits() else found
