@@ -333,6 +333,7 @@ _FURTHER_CODES: dict[str, type[GatewayError]] = {
     "invalid_http": InvalidRequest,
     "invalid_json": InvalidRequest,
     "invalid_path": InvalidRequest,
+    "item_not_found": InvalidRequest,
     "origin_not_allowed": PermissionDenied,
     "previous_response_not_found": InvalidRequest,
     "stream_not_found": NotFound,

@@ -33,6 +33,7 @@ SLOW = (
     "tests/e2e/test_faults.py",
     "tests/e2e/test_ollama_client.py",
     "tests/e2e/test_ollama_programs.py",
+    "tests/e2e/test_open_responses.py",
     "tests/e2e/test_openai_sdk.py",
     "tests/e2e/test_responses.py",
     "tests/providers/test_any_llm.py",

@@ -190,7 +190,8 @@ class Fit:
         return request, tuple(dict.fromkeys(ignored))
 
     def _typed(self, request: ChatRequest, form: _Format) -> tuple[ChatRequest, list[str]]:
-        params, dropped, ignored = request.params, {}, list[str]()
+        params, ignored = request.params, list[str]()
+        dropped: dict[str, None] = {}
         for name in self._unheard:
             value = getattr(params, name)
             if value is None:

@@ -10,7 +10,8 @@ from modelway.dialects import anthropic_messages
 from modelway.errors import InvalidRequest
 from modelway.gateway import Gateway
 from modelway.server.chat import ChatEndpoint
-from modelway.server.exchange import Exchange, header_value, until_client_is_gone
+from modelway.server.counting import counted, named
+from modelway.server.exchange import Exchange
 from modelway.types import ChatRequest
 
 _BETA_HEADER = b"anthropic-beta"
@@ -30,13 +31,8 @@ class AnthropicEndpoints:
 
     async def count_tokens(self, exchange: Exchange) -> None:
         """How many tokens the provider counts in a request; NotFound where it counts none."""
-        request = await self._read(exchange)
-        record = exchange.record
-        with until_client_is_gone(exchange):
-            tokens = await self._gateway.count_tokens(request, record.attempts)
-        record.provider, record.model = record.attempts[-1].provider, record.attempts[-1].model
-        named = [(b"x-modelway-provider", header_value(record.provider))]
-        await exchange.reply(200, anthropic_messages.encode_count(tokens), named)
+        tokens = await counted(self._gateway, exchange, await self._read(exchange))
+        await exchange.reply(200, anthropic_messages.encode_count(tokens), named(exchange))
 
     async def _read(self, exchange: Exchange) -> ChatRequest:
         request = await self._chat.read(exchange)

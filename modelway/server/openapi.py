@@ -81,6 +81,10 @@ _PATHS: dict[str, Any] = {
         "get": _operation("A response that was kept", params=(_path("id"),)),
         "delete": _operation("Forget a response", params=(_path("id"),)),
     },
+    "/v1/responses/input_tokens": {
+        "post": _operation("How many tokens a request for a response has", body="ResponseRequest")
+    },
+    "/v1/responses/compact": {"post": _operation("Refused: conversations are not compacted")},
     "/v1/responses/{id}/cancel": {
         "post": _operation("Refused: there are no responses in the background", params=(_path("id"),))
     },

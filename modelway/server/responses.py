@@ -50,7 +50,7 @@ class ResponseEndpoints:
     async def input_items(self, request: Request) -> Response:
         """What the caller had sent, newest first unless `order` is "asc"."""
         kept = await self._find(request)
-        items = openai_responses.input_items(_sent(kept), request.path_params["id"])
+        items = openai_responses.input_items(sent(kept), request.path_params["id"])
         return page_of(items, request)
 
     async def _find(self, request: Request) -> Kept:
@@ -91,7 +91,7 @@ def _status(kept: Kept) -> tuple[Status, str | None]:
     return openai_responses.status_of(reason)
 
 
-def _sent(kept: Kept) -> list[Any]:
+def sent(kept: Kept) -> list[Any]:
     """The messages of the request; instructions in its input count with the first turn, which set them."""
     turn = kept.turn
     lasting = [message for message in turn.instructions if not is_passing(message)]

@@ -412,7 +412,7 @@ def test_params_are_read() -> None:
         parallel_tool_calls=False,
         response_format=ResponseFormat("json_schema", "a", {"type": "object"}, strict=True),
     )
-    assert found.extra == {}
+    assert found.extra == {"service_tier": "auto"}
     assert request(text={"format": {"type": "json_object"}}).params.response_format == ResponseFormat(
         "json_object"
     )
@@ -453,7 +453,7 @@ MISTAKES: list[tuple[str, dict[str, Any]]] = [
     ("input[0].content[0].type", {"input": [{"role": "user", "content": [{"type": "input_audio"}]}]}),
     ("input[0].content[0].text", {"input": [{"role": "user", "content": [{"type": "input_text"}]}]}),
     (
-        "input[0].content[0].image_url",
+        "input[0].content[0].file_id",
         {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "file-1"}]}]},
     ),
     (

@@ -6,13 +6,21 @@ a response always has.
 
 from modelway.dialects.openai_responses.body import (
     encode_completion,
+    encode_count,
     encode_deleted,
     encode_error,
     encode_items,
     encode_response,
 )
-from modelway.dialects.openai_responses.items import conversation_items, input_items
+from modelway.dialects.openai_responses.items import answer_items, conversation_items, input_items
 from modelway.dialects.openai_responses.read_request import Noted, decode_conversation, decode_request
+from modelway.dialects.openai_responses.references import (
+    conversation_named,
+    pick,
+    put_in,
+    references,
+    turn_of_item,
+)
 from modelway.dialects.openai_responses.stream import EventEncoder
 from modelway.dialects.openai_responses.wire import (
     ID_PREFIX,
@@ -36,17 +44,24 @@ __all__ = [
     "Fields",
     "Noted",
     "Status",
+    "answer_items",
     "conversation_items",
+    "conversation_named",
     "decode_conversation",
     "decode_request",
     "encode_completion",
+    "encode_count",
     "encode_deleted",
     "encode_error",
     "encode_items",
     "encode_response",
     "input_items",
+    "pick",
+    "put_in",
+    "references",
     "response_error",
     "response_id",
     "status_of",
     "turn_id",
+    "turn_of_item",
 ]

@@ -76,6 +76,11 @@ def encode_deleted(response_id: str) -> bytes:
     return _encode({"id": response_id, "object": "response.deleted", "deleted": True})
 
 
+def encode_count(tokens: int) -> bytes:
+    """The body of a count of tokens."""
+    return _encode({"object": "response.input_tokens", "input_tokens": tokens})
+
+
 def encode_error(error: GatewayError) -> bytes:
     """The body of an error reply."""
     return _encode({"error": error_object(error)})

@@ -92,6 +92,11 @@ def _output(message: Message, refusal: str, names: Names) -> Iterator[Fields]:
         yield call_item(names.new("fc"), "completed", call)
 
 
+def answer_items(message: Message, response_id: str) -> list[Fields]:
+    """An answer that was kept, under the ids that it came with."""
+    return output_items(message, message.refusal, Names(response_id))
+
+
 def input_items(messages: Iterable[Message], response_id: str) -> list[Fields]:
     """What a caller has sent, as it is listed."""
     names = Names(response_id, "_in")

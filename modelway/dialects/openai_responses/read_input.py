@@ -181,6 +181,13 @@ def _image(fields: Fields, path: str) -> ImagePart:
     detail = fields.get("detail") or "auto"
     if detail not in _DETAILS:
         raise wrong(f"{path}.detail", "one of " + ", ".join(_DETAILS))
+    if fields.get("file_id"):
+        raise InvalidRequest(
+            f"`{path}.file_id`: an image that was uploaded cannot be found from here",
+            param=f"{path}.file_id",
+            hint="send its `image_url`, a data: URL for example",
+            code="unsupported_content",
+        )
     return ImagePart(_url(fields, "image_url", path), "" if detail == "auto" else detail)
 
 

@@ -48,8 +48,9 @@ _REPEATED = (
     "top_p",
     "user",
 )
-# Bookkeeping that changes no answer; the number of calls is that of OpenAI's own tools.
-_SILENT: dict[str, type[object]] = {
+# Bookkeeping that changes no answer, for providers that know it; the number of calls is that of OpenAI's
+# own tools.
+_BOOKKEEPING: dict[str, type[object]] = {
     "image": dict,
     "max_tool_calls": int,
     "prompt_cache_key": str,
@@ -92,8 +93,9 @@ def decode_request(body: bytes) -> ChatRequest:
         messages = (own, *messages)
     echo["metadata"] = _metadata(fields)
     params = _params(fields, echo)
-    for name, kind in _SILENT.items():
-        _optional(fields, name, kind)
+    for name, kind in _BOOKKEEPING.items():
+        if fields.get(name) is not None:
+            check(fields[name], kind, name)
     return ChatRequest(
         messages=messages,
         model=_model(fields),
@@ -148,7 +150,9 @@ def _includable(value: Any, path: str) -> None:
 
 
 def _cannot(param: str, what: str, hint: str) -> InvalidRequest:
-    return InvalidRequest(f"`{param}`: Modelway does not have {what}", param=param, hint=hint)
+    return InvalidRequest(
+        f"`{param}`: Modelway does not have {what}", param=param, hint=hint, code="unsupported_parameter"
+    )
 
 
 def _model(fields: Fields) -> str:

@@ -1,0 +1,46 @@
+"""Counts of tokens, in the formats that ask for them; and what of a format's other addresses is not there."""
+
+from __future__ import annotations
+
+from modelway.dialects import openai_responses
+from modelway.errors import NotFound
+from modelway.gateway import Gateway
+from modelway.server.chat import ChatEndpoint
+from modelway.server.exchange import Exchange, header_value, until_client_is_gone
+from modelway.types import ChatRequest
+
+
+class Counting:
+    """Counts the tokens of requests for responses; `chat` reads them."""
+
+    def __init__(self, gateway: Gateway, chat: ChatEndpoint) -> None:
+        self._gateway = gateway
+        self._chat = chat
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """How many tokens the provider counts; NotFound where it counts none."""
+        request = await self._chat.read(exchange)
+        tokens = await counted(self._gateway, exchange, request)
+        await exchange.reply(200, openai_responses.encode_count(tokens), named(exchange))
+
+
+async def counted(gateway: Gateway, exchange: Exchange, request: ChatRequest) -> int:
+    """How many tokens the provider of a request counts in it and what it follows."""
+    record = exchange.record
+    with until_client_is_gone(exchange):
+        tokens = await gateway.count_tokens(request, exchange.caller, record.attempts)
+    record.provider, record.model = record.attempts[-1].provider, record.attempts[-1].model
+    return tokens
+
+
+def named(exchange: Exchange) -> list[tuple[bytes, bytes]]:
+    """The header that tells who has counted."""
+    return [(b"x-modelway-provider", header_value(exchange.record.provider))]
+
+
+async def no_compaction(_: Exchange) -> None:
+    """Refuse: a conversation is not made shorter here."""
+    raise NotFound(
+        "Modelway does not compact conversations",
+        hint="go on with `previous_response_id` or `conversation`, or send a shorter `input`",
+    )
