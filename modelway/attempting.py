@@ -37,13 +37,15 @@ class EventStream(Protocol):
 class Begun(Struct, frozen=True):
     """An answer that has begun: what has come of it, and where the rest will come from.
 
-    `ignored` names the fields of the request that the provider could not be told.
+    `ignored` names the fields of the request that the provider could not be told. `seamless`: it goes on with
+    another answer, whose beginning it was given.
     """
 
     candidate: Candidate
     stream: EventStream
     held: list[Event]
     ignored: tuple[str, ...] = ()
+    seamless: bool = False
 
 
 Begin = Callable[[Candidate], Awaitable[Begun]]

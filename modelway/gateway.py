@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from modelway.attempting import Attempting, Begun, EventStream, Hurried
 from modelway.conversations import Conversations, Ephemeral, Turn, refuse_nameless_results
+from modelway.continuing import Continuing
 from modelway.dialects.fitting import Fit
 from modelway.errors import (
     ConversationNotFound,
@@ -89,7 +90,11 @@ class Gateway:
         turn = await self._open_turn(request, caller)
         attempts = [] if attempts is None else attempts
         try:
-            return await self._first_to_answer(candidates, turn, attempts)
+            answer = await self._first_to_answer(candidates, turn, attempts)
+            answer.bill = turn.bill = self.accounts.bill(
+                caller, permit, answer.provider, answer.model, turn.request
+            )
+            return answer
         except GatewayError as error:
             await turn.fail(error)
             raise
@@ -205,12 +210,16 @@ class Gateway:
         self, candidates: list[Candidate], turn: Turn | Ephemeral, attempts: list[Attempt]
     ) -> Answer:
         """Retry and fail over, which both are possible only as long as no delta has come."""
-        begun = await self._attempting.first_to_answer(candidates, partial(self._begin, turn), attempts)
-        return Answer(begun, turn, attempts, self.breakers)
+        begin = partial(self._begin, turn)
+        begun = await self._attempting.first_to_answer(candidates, partial(begin, turn.request), attempts)
+        if begun.candidate.route is None or not begun.candidate.route.continues:
+            return Answer(begun, turn, attempts, self.breakers)
+        go_on = Continuing(self._attempting, begin, candidates, turn, attempts)
+        return Answer(go_on.ready(begun), turn, attempts, self.breakers, go_on)
 
-    async def _begin(self, turn: Turn | Ephemeral, candidate: Candidate) -> Begun:
+    async def _begin(self, turn: Turn | Ephemeral, asked: ChatRequest, candidate: Candidate) -> Begun:
         """Call the provider and wait for the first event that a caller can see."""
-        request, ignored = self._fit(candidate).of(turn.request)
+        request, ignored = self._fit(candidate).of(asked)
         stream: EventStream = candidate.provider.stream(
             replace(
                 request,
@@ -256,7 +265,12 @@ class Answer:
     """
 
     def __init__(
-        self, begun: Begun, turn: Turn | Ephemeral, attempts: list[Attempt], breakers: Breakers
+        self,
+        begun: Begun,
+        turn: Turn | Ephemeral,
+        attempts: list[Attempt],
+        breakers: Breakers,
+        continuing: Continuing | None = None,
     ) -> None:
         candidate = begun.candidate
         self.provider = candidate.name
@@ -293,15 +307,15 @@ class Answer:
                 try:
                     event = await anext(self._stream)
                 except StopAsyncIteration:
-                    raise self._broken(_no_finish(self.provider)) from None
+                    event = await self._after_break(_no_finish(self._candidate.name))
                 except GatewayError as error:
-                    self._broken(error)
-                    raise
+                    event = await self._after_break(error)
                 yield await self._take(event)
         except GatewayError as error:
             await self._turn.fail(error, self.provider, self.model)
             raise
         except BaseException:
+        self._continuing = continuing
             self._turn.interrupt(self.provider, self.model)
             raise
 
@@ -316,10 +330,17 @@ class Answer:
         self._turn.interrupt(self.provider, self.model)
         await self._stream.aclose()
 
-    def _broken(self, error: GatewayError) -> GatewayError:
-        """The error, noted against the candidate."""
+    async def _after_break(self, error: GatewayError) -> Event:
+        """What comes next where somebody else goes on with the answer; otherwise the error."""
         self._breakers.failed(self._candidate.key, error)
-        return error
+        if self._continuing is None:
+            raise error
+        await self._stream.aclose()
+        begun = await self._continuing.after(self._candidate, error)
+        self._candidate, self._stream = begun.candidate, begun.stream
+        self.provider = f"{self.provider}+{begun.candidate.name}"
+        self.model = f"{self.model}+{begun.candidate.model}"
+        return await anext(self._stream)
 
     async def _take(self, event: Event) -> Event:
         self._turn.record(event)

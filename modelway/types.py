@@ -288,6 +288,19 @@ class UpstreamState(Struct, frozen=True, tag="state"):
     value: dict[str, Any]
 
 
+class Continued(Struct, frozen=True, omit_defaults=True, kw_only=True, tag="continued"):
+    """The answer of the provider `after` broke off with the error `code`; what follows is another one's.
+
+    `seamless`: its upstream was given the beginning and went on with it; otherwise it was told to.
+    """
+
+    after: str
+    code: str
+    provider: str
+    model: str = ""
+    seamless: bool = False
+
+
 class Finish(Struct, frozen=True, omit_defaults=True, kw_only=True, tag="finish"):
     """The end of the answer, exactly once, last.
 
@@ -307,7 +320,17 @@ class Finish(Struct, frozen=True, omit_defaults=True, kw_only=True, tag="finish"
         return self.reasons[0]
 
 
-Event = Union[TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta, Citation, Opaque, UpstreamState, Finish]
+Event = Union[
+    TextDelta,
+    ReasoningDelta,
+    RefusalDelta,
+    ToolCallDelta,
+    Citation,
+    Opaque,
+    UpstreamState,
+    Continued,
+    Finish,
+]
 Delta = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta, Citation)
 
 
@@ -395,7 +418,7 @@ class Collector:
                 self._parts(event.choice).citations.append(bare)
             case Finish():
                 self.finish = event
-            case Opaque() | UpstreamState():
+            case Opaque() | UpstreamState() | Continued():
                 pass
             case _:
                 assert_never(event)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from modelway.config import ConversationSettings, ServerSettings, Settings
 from modelway.conversations import Conversations
 from modelway.gateway import Gateway
 from modelway.provider import Provider
-from modelway.routing import RetryPolicy, Router
+from modelway.routing import Breakers, RetryPolicy, Router
 from modelway.server.app import Application
 from modelway.server.run import Server, bind
 from modelway.telemetry import Telemetry
@@ -25,11 +26,18 @@ class _QuietServer(Server):
         yield
 
 
-def gateway_of(providers: Sequence[Provider], folder: Path, settings: Settings | None = None) -> Gateway:
+def gateway_of(
+    providers: Sequence[Provider],
+    folder: Path,
+    settings: Settings | None = None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> Gateway:
     """A gateway of these providers; the first is the default."""
     chosen = settings or Settings(provider=providers[0].info.name)
     store = Conversations.open(folder / "conversations.sqlite3", chosen.conversations)
-    return Gateway(Router(providers, chosen), store, RetryPolicy(retries=1, max_wait_s=1))
+    policy = RetryPolicy(retries=1, max_wait_s=1)
+    return Gateway(Router(providers, chosen), store, policy, breakers=Breakers(clock=clock))
 
 
 @asynccontextmanager

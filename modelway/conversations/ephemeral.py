@@ -39,6 +39,10 @@ class Ephemeral:
 
     async def finish(self, provider: str, model: str) -> Completion:
         """The whole answer."""
+    def so_far(self) -> Completion:
+        """What has come of the answer."""
+        return self._collector.completion()
+
         return replace(self._collector.completion(), provider=provider)
 
     def interrupt(self, provider: str = "", model: str = "") -> None:

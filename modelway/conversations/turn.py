@@ -103,6 +103,10 @@ class Turn:
 
     async def finish(self, provider: str, model: str) -> Completion:
         """Store the answer; durable on return.
+    def so_far(self) -> Completion:
+        """What has come of the answer."""
+        return self._collector.completion()
+
 
         Raises StoreUnavailable, or ConversationBusy where the conversation went on without this turn.
         """

@@ -9,10 +9,12 @@ import msgspec
 from modelway.dialects import sse
 from modelway.dialects.anthropic_messages.body import citation_object, error_object
 from modelway.dialects.anthropic_messages.wire import stop_fields, write_usage
+from modelway.dialects.continuing import continued_field
 from modelway.dialects.envelope import Envelope
 from modelway.errors import GatewayError
 from modelway.types import (
     Citation,
+    Continued,
     Event,
     Finish,
     Opaque,
@@ -45,6 +47,8 @@ class EventEncoder:
                 return b""
             case Opaque():
                 return self._relay(event.raw)
+            case Continued():
+                return _event("ping", **continued_field(event))
             case Finish():
                 return self._finish(event)
             case TextDelta() | ReasoningDelta() | RefusalDelta() | ToolCallDelta() | Citation():

@@ -8,6 +8,7 @@ from typing import Any, Literal, assert_never
 import msgspec
 
 from modelway.dialects import sse
+from modelway.dialects.continuing import continued_field
 from modelway.dialects.envelope import Envelope
 from modelway.dialects.ollama_chat.wire import (
     Line,
@@ -23,6 +24,7 @@ from modelway.dialects.translation import arguments_object
 from modelway.errors import GatewayError, UpstreamProtocolError
 from modelway.types import (
     Citation,
+    Continued,
     Event,
     Finish,
     Opaque,
@@ -151,6 +153,8 @@ class EventEncoder:
                 written = b""
             case Opaque():
                 written = self._relay(event.raw)
+            case Continued():
+                written = self._line("", own=continued_field(event))
             case Finish():
                 written = self._finish(event)
             case TextDelta() | ReasoningDelta() | RefusalDelta() | ToolCallDelta() | Citation():
@@ -199,9 +203,10 @@ class EventEncoder:
         thinking: str = "",
         calls: Iterable[ToolCall] = (),
         last: Mapping[str, str | int] | None = None,
+        own: Mapping[str, Any] = {},
     ) -> bytes:
         said = said_fields(self._shape, text, thinking, calls)
-        line = _encode({**self._head, **said, "done": last is not None, **(last or {})})
+        line = _encode({**self._head, **said, "done": last is not None, **(last or {}), **own})
         if not self._started:
             self._started = True
             line = line[:-1] + b"," + self._envelope.fields() + b"}"

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from modelway.dialects import sse
+from modelway.dialects.continuing import continued_field
 from modelway.dialects.envelope import Envelope
 from modelway.dialects.openai_chat.body import error_object
 from modelway.dialects.openai_chat.wire import (
@@ -23,6 +24,7 @@ from modelway.dialects.openai_chat.wire import (
 from modelway.errors import GatewayError, UpstreamProtocolError
 from modelway.types import (
     Citation,
+    Continued,
     Event,
     Finish,
     FinishReason,
@@ -302,6 +304,8 @@ class EventEncoder:
                 return b""
             case Opaque():
                 return self._relay(event.raw)
+            case Continued():
+                return self._chunk(0, {}, None, continued_field(event))
             case Finish():
                 return self._finish(event)
             case TextDelta() | ReasoningDelta() | RefusalDelta() | ToolCallDelta() | Citation():
@@ -346,7 +350,9 @@ class EventEncoder:
                 function = {"name": event.name} if event.name else {}
                 return {"tool_calls": [call | {"function": function | {"arguments": event.arguments}}]}
 
-    def _chunk(self, choice: int, delta: dict[str, Any], reason: str | None) -> bytes:
+    def _chunk(
+        self, choice: int, delta: dict[str, Any], reason: str | None, own: dict[str, Any] | None = None
+    ) -> bytes:
         if choice not in self._roles:
             self._roles.add(choice)
             delta = {"role": "assistant", "content": "", **delta}
@@ -359,6 +365,8 @@ class EventEncoder:
         if not self._started:
             self._started = True
             chunk += b"," + self._envelope.fields()
+        if own is not None:
+            chunk += b"," + _encode(own)[1:-1]
         return chunk + self._tail
 
     def _finish(self, finish: Finish) -> bytes:

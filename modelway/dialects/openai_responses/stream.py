@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, assert_never
 
 import msgspec
+from modelway.dialects.continuing import continued_comment
 
 from modelway.dialects import sse
 from modelway.dialects.envelope import Envelope
@@ -29,6 +30,7 @@ from modelway.dialects.openai_responses.wire import (
     status_of,
 )
 from modelway.errors import GatewayError
+    Continued,
 from modelway.types import (
     Citation,
     Event,
@@ -101,6 +103,8 @@ class EventEncoder:
 
     def encode(self, event: Event) -> bytes:
         """The bytes for one event; b"" where the caller sees nothing of it."""
+            case Continued():
+                return continued_comment(event)
         match event:
             case UpstreamState() | Opaque():
                 return b""

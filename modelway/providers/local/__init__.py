@@ -76,7 +76,7 @@ class Local:
             url="https://github.com/ggml-org/llama.cpp",
             default_model=self._name,
             models=(self._name,),
-            supports=("system", "tools", "json_schema", "json_object", "n"),
+            supports=("system", "tools", "json_schema", "json_object", "n", "prefix"),
             params=PARAMS,
             dialect=openai_chat.NAME,
         )

@@ -1,0 +1,381 @@
+"""Routes at work: breakers, deadlines, hedging, weights, timeouts."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from modelway.attempting import LOST
+from modelway.config import CandidateLimits, RouteSettings, Settings
+from modelway.errors import (
+    GatewayError,
+    InvalidRequest,
+    ProviderUnavailable,
+    UpstreamFailed,
+    UpstreamRateLimited,
+    UpstreamRefusedCredential,
+    UpstreamTimeout,
+)
+from modelway.gateway import Answer, Gateway
+from modelway.routing import BadSetting, Breakers, RetryPolicy, Router
+from modelway.types import Caller, ChatRequest, Message, TextDelta
+from tests.scripted import Scripted, Step, says
+from tests.serving import gateway_of
+
+pytestmark = pytest.mark.anyio
+CALLER = Caller("local")
+KEY = ("One", "m")
+OUTAGE = UpstreamFailed("500")
+
+
+def asking(model: str = "", conversation_id: str = "") -> ChatRequest:
+    return ChatRequest(
+        messages=(Message(role="user", content="hi"),), model=model, conversation_id=conversation_id
+    )
+
+
+async def ask(gateway: Gateway, request: ChatRequest) -> Answer:
+    async with aclosing(await gateway.answer(request, CALLER)) as answer:
+        await answer.collect()
+        return answer
+
+
+def codes(answer: Answer) -> list[tuple[str, str]]:
+    return [(attempt.provider, attempt.code) for attempt in answer.attempts]
+
+
+def failing(*, final: bool = True) -> UpstreamFailed:
+    """An error that is not tried again, so that tests need not wait."""
+    return UpstreamFailed("500", retry_after=60 if final else 0)
+
+
+class Clock:
+    """Shows the time that it is told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def broken(clock: Clock, failures: int = 5) -> Breakers:
+    breakers = Breakers(failures, 10, clock=clock)
+    for _ in range(failures):
+        breakers.failed(KEY, OUTAGE)
+    return breakers
+
+
+def wait_of(breakers: Breakers) -> float:
+    with pytest.raises(ProviderUnavailable) as caught:
+        breakers.admit(KEY)
+    assert caught.value.retry_after is not None
+    return caught.value.retry_after
+
+
+def test_a_breaker_opens_with_the_fifth_failure_in_a_row() -> None:
+    breakers = Breakers(5, 10)
+    for _ in range(4):
+        breakers.failed(KEY, OUTAGE)
+        assert not breakers.admit(KEY)
+    breakers.failed(KEY, OUTAGE)
+    assert 9 < wait_of(breakers) <= 10
+
+
+def test_an_answer_in_between_makes_it_count_anew() -> None:
+    breakers = Breakers(2, 10)
+    breakers.failed(KEY, OUTAGE)
+    breakers.succeeded(KEY)
+    breakers.failed(KEY, OUTAGE)
+    assert not breakers.admit(KEY)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [UpstreamRateLimited("429"), UpstreamRefusedCredential("401"), InvalidRequest("400")],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_is_no_outage_opens_nothing(error: GatewayError) -> None:
+    breakers = Breakers(2, 10)
+    for _ in range(9):
+        breakers.failed(KEY, error)
+    assert not breakers.troubled
+
+
+def test_after_the_pause_one_probe_is_let_through() -> None:
+    clock = Clock()
+    breakers = broken(clock)
+    clock.now += 10
+    assert breakers.admit(KEY)
+    assert wait_of(breakers) == 1
+    breakers.answers(KEY)
+    assert not breakers.admit(KEY)
+    breakers.succeeded(KEY)
+    assert not breakers.troubled
+
+
+def test_a_probe_that_fails_doubles_the_pause_up_to_two_minutes() -> None:
+    clock = Clock()
+    breakers = broken(clock)
+    waits = []
+    for _ in range(6):
+        waits.append(wait_of(breakers))
+        clock.now += waits[-1]
+        assert breakers.admit(KEY)
+        breakers.failed(KEY, OUTAGE, probe=True)
+    assert waits == [10, 20, 40, 80, 120, 120]
+
+
+def test_an_upstream_that_wants_a_longer_pause_gets_it() -> None:
+    breakers = Breakers(1, 10, clock=Clock())
+    breakers.failed(KEY, UpstreamFailed("503", retry_after=60))
+    assert wait_of(breakers) == 60
+
+
+def test_a_probe_that_is_given_up_leaves_room_for_another() -> None:
+    clock = Clock()
+    breakers = broken(clock)
+    clock.now += 60
+    assert breakers.admit(KEY)
+    breakers.released(KEY)
+    assert breakers.admit(KEY)
+
+
+def test_what_was_asked_before_says_nothing_new() -> None:
+    clock = Clock()
+    breakers = broken(clock)
+    clock.now += 60
+    assert breakers.admit(KEY)
+    breakers.failed(KEY, OUTAGE)
+    assert wait_of(breakers) == 1
+    state = breakers.state(KEY)
+    assert state is not None
+    assert (state.state, state.failures, state.last_code) == ("half_open", 5, "upstream_error")
+
+
+def test_models_that_callers_make_up_do_not_fill_memory() -> None:
+    breakers = Breakers()
+    for number in range(5000):
+        breakers.failed(("One", str(number)), OUTAGE)
+    assert len(breakers.troubled) == 1000
+
+
+async def test_check_21_an_open_breaker_is_told_at_once_and_one_probe_goes_through(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    failures: list[list[Step]] = [[failing()]] * 5
+    one = Scripted("One", *failures, [gate, *says("back")])
+    clock = Clock()
+    async with aclosing(gateway_of([one], tmp_path, clock=clock)) as gateway:
+        for _ in range(5):
+            with pytest.raises(UpstreamFailed):
+                await ask(gateway, asking())
+        began = time.perf_counter()
+        with pytest.raises(ProviderUnavailable) as caught:
+            await ask(gateway, asking())
+        assert time.perf_counter() - began < 0.005
+        assert caught.value.status == 503
+        assert caught.value.retry_after == 60
+        assert len(one.requests) == 5
+        clock.now += 60
+        waiting = [asyncio.create_task(ask(gateway, asking())) for _ in range(100)]
+        done, pending = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_EXCEPTION)
+        while len(pending) > 1:
+            more, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            done |= more
+        assert len(one.requests) == 6
+        assert all(isinstance(task.exception(), ProviderUnavailable) for task in done)
+        gate.set()
+        assert (await pending.pop()).completion.text == "back"
+        assert (await ask(gateway, asking())).completion.text == "back"
+        assert not gateway.breakers.troubled
+
+
+async def test_check_21_with_another_candidate_it_answers_at_once(tmp_path: Path) -> None:
+    one, two = Scripted("One", [failing()]), Scripted("Two", says("instead"))
+    settings = Settings(provider="One", fallback=("Two",))
+    async with aclosing(gateway_of([one, two], tmp_path, settings)) as gateway:
+        for _ in range(5):
+            await ask(gateway, asking())
+        answer = await ask(gateway, asking())
+    assert len(one.requests) == 5
+    assert codes(answer) == [("One", "provider_unavailable"), ("Two", "")]
+
+
+async def test_an_answer_that_breaks_off_counts_as_a_failure(tmp_path: Path) -> None:
+    one = Scripted("One", [TextDelta(text="half"), UpstreamTimeout("stalled", code="upstream_stalled")])
+    async with aclosing(gateway_of([one], tmp_path)) as gateway:
+        for _ in range(5):
+            with pytest.raises(UpstreamTimeout):
+                await ask(gateway, asking())
+        with pytest.raises(ProviderUnavailable, match="upstream_stalled"):
+            await ask(gateway, asking())
+
+
+async def test_a_probe_whose_caller_leaves_makes_room_for_the_next(tmp_path: Path) -> None:
+    silent = asyncio.Event()
+    failures: list[list[Step]] = [[failing()]] * 5
+    one = Scripted("One", *failures, [silent], says("back"))
+    clock = Clock()
+    async with aclosing(gateway_of([one], tmp_path, clock=clock)) as gateway:
+        for _ in range(5):
+            with pytest.raises(UpstreamFailed):
+                await ask(gateway, asking())
+        clock.now += 60
+        probe = asyncio.create_task(ask(gateway, asking()))
+        while len(one.requests) < 6:
+            await asyncio.sleep(0)
+        probe.cancel()
+        await asyncio.wait([probe])
+        assert (await ask(gateway, asking())).completion.text == "back"
+
+
+def route_of(*candidates: str, **fields: object) -> Settings:
+    route = RouteSettings(candidates=candidates, **fields)  # type: ignore[arg-type]
+    return Settings(provider=candidates[0], routes={"best": route})
+
+
+async def test_a_route_limits_the_time_to_the_first_token_of_each_candidate(tmp_path: Path) -> None:
+    one, two = Scripted("One", [asyncio.Event()]), Scripted("Two", says("quick"))
+    limits = {"One": CandidateLimits(first_token_timeout_s=0.05)}
+    settings = route_of("One", "Two", limits=limits)
+    async with aclosing(gateway_of([one, two], tmp_path, settings)) as gateway:
+        answer = await ask(gateway, asking("best"))
+    assert codes(answer) == [("One", "upstream_timeout"), ("Two", "")]
+    assert one.closed == 1
+
+
+@pytest.mark.parametrize("limit", ["idle_timeout_s", "total_timeout_s"])
+async def test_a_route_limits_silence_and_the_whole_answer(tmp_path: Path, limit: str) -> None:
+    one = Scripted("One", [TextDelta(text="half"), asyncio.Event()])
+    settings = route_of("One", **{limit: 0.05})
+    async with aclosing(gateway_of([one], tmp_path, settings)) as gateway:
+        with pytest.raises(UpstreamTimeout) as caught:
+            await ask(gateway, asking("best"))
+    assert caught.value.code == "upstream_stalled"
+    assert one.closed == 1
+
+
+async def test_a_route_has_retries_of_its_own(tmp_path: Path) -> None:
+    one = Scripted("One", [failing(final=False)])
+    async with aclosing(gateway_of([one], tmp_path, route_of("One", retries=4))) as gateway:
+        with pytest.raises(UpstreamFailed):
+            await ask(gateway, asking("best"))
+    assert len(one.requests) == 5
+
+
+async def test_all_attempts_end_with_the_deadline(tmp_path: Path) -> None:
+    one, two = Scripted("One", [failing()]), Scripted("Two", [asyncio.Event()])
+    three = Scripted("Three")
+    settings = route_of("One", "Two", "Three", deadline_s=0.1)
+    async with aclosing(gateway_of([one, two, three], tmp_path, settings)) as gateway:
+        with pytest.raises(UpstreamFailed, match="no time left"):
+            await ask(gateway, asking("best"))
+    assert two.closed == 1
+    assert three.requests == []
+
+
+async def test_a_pause_that_outlasts_the_deadline_is_not_made(tmp_path: Path) -> None:
+    one = Scripted("One", [UpstreamRateLimited("later", retry_after=0.9)])
+    async with aclosing(gateway_of([one], tmp_path, route_of("One", deadline_s=0.5))) as gateway:
+        with pytest.raises(UpstreamRateLimited):
+            await ask(gateway, asking("best"))
+    assert len(one.requests) == 1
+
+
+async def test_a_hedge_asks_the_next_one_and_closes_the_loser(tmp_path: Path) -> None:
+    one, two = Scripted("One", [asyncio.Event()]), Scripted("Two", says("first"))
+    settings = route_of("One", "Two", hedge_after_s=0.02)
+    async with aclosing(gateway_of([one, two], tmp_path, settings)) as gateway:
+        answer = await ask(gateway, asking("best", "c"))
+        shown = await gateway.conversations.show("local", "c")
+    assert answer.completion.text == "first"
+    assert one.closed == 1
+    assert sorted(codes(answer)) == [("One", LOST), ("Two", "")]
+    assert [message.text for message in shown.messages] == ["hi", "first"]
+
+
+async def test_a_hedge_is_not_needed_where_the_first_begins_in_time(tmp_path: Path) -> None:
+    one, two = Scripted("One", says("quick")), Scripted("Two")
+    settings = route_of("One", "Two", hedge_after_s=5)
+    async with aclosing(gateway_of([one, two], tmp_path, settings)) as gateway:
+        assert (await ask(gateway, asking("best"))).provider == "One"
+    assert two.requests == []
+
+
+async def test_a_hedge_that_fails_leaves_the_first_alone(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    one, two = Scripted("One", [gate, *says("slow")]), Scripted("Two", [failing()])
+    settings = route_of("One", "Two", hedge_after_s=0.01)
+    async with aclosing(gateway_of([one, two], tmp_path, settings)) as gateway:
+        asked = asyncio.create_task(ask(gateway, asking("best")))
+        while not two.closed:
+            await asyncio.sleep(0)
+        gate.set()
+        assert (await asked).completion.text == "slow"
+
+
+async def test_after_a_hedge_in_which_both_fail_the_third_is_asked(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    one, two = Scripted("One", [gate, failing()]), Scripted("Two", [failing()])
+    three = Scripted("Three", says("third"))
+    settings = route_of("One", "Two", "Three", hedge_after_s=0.01)
+    async with aclosing(gateway_of([one, two, three], tmp_path, settings)) as gateway:
+        asked = asyncio.create_task(ask(gateway, asking("best")))
+        while not two.closed:
+            await asyncio.sleep(0)
+        gate.set()
+        answer = await asked
+    assert answer.completion.text == "third"
+    assert len(two.requests) == 1
+
+
+@pytest.mark.parametrize("stateful", ["One", "Two"])
+async def test_an_upstream_that_keeps_conversations_is_never_hedged(tmp_path: Path, stateful: str) -> None:
+    gate = asyncio.Event()
+    one = Scripted("One", [gate, *says("patience")], stateful=stateful == "One")
+    two = Scripted("Two", stateful=stateful == "Two")
+    settings = route_of("One", "Two", hedge_after_s=0.001)
+    async with aclosing(gateway_of([one, two], tmp_path, settings)) as gateway:
+        asked = asyncio.create_task(ask(gateway, asking("best")))
+        await asyncio.wait([asked], timeout=0.05)
+        assert two.requests == []
+        gate.set()
+        assert (await asked).completion.text == "patience"
+
+
+async def test_a_caller_who_leaves_ends_both_calls_of_a_hedge(tmp_path: Path) -> None:
+    one, two = Scripted("One", [asyncio.Event()]), Scripted("Two", [asyncio.Event()])
+    settings = route_of("One", "Two", hedge_after_s=0.001)
+    async with aclosing(gateway_of([one, two], tmp_path, settings)) as gateway:
+        asked = asyncio.create_task(ask(gateway, asking("best")))
+        while not two.requests:
+            await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.wait([asked])
+        assert (one.closed, two.closed) == (1, 1)
+
+
+def test_weights_decide_who_is_asked_first() -> None:
+    providers = [Scripted("One"), Scripted("Two"), Scripted("Three")]
+    settings = route_of("One", "Two", "Three", weights=(6.0, 3.0, 1.0))
+    router = Router(providers, settings, rng=random.Random(7))
+    drawn = [[one.name for one in router.resolve(asking("best"))] for _ in range(2000)]
+    assert all(sorted(names) == ["One", "Three", "Two"] for names in drawn)
+    first = Counter(names[0] for names in drawn)
+    assert 1120 < first["One"] < 1280
+    assert 520 < first["Two"] < 680
+
+
+def test_a_shadow_must_not_keep_conversations() -> None:
+    providers = [Scripted("One"), Scripted("Copilot", stateful=True)]
+    with pytest.raises(BadSetting, match=r"routes\.best\.shadow"):
+        Router(providers, route_of("One", shadow="Copilot"))
+
+
+def test_jitter_comes_from_the_source_that_is_given() -> None:
+    pauses = [RetryPolicy(random=random.Random(3)).pause(UpstreamFailed("x"), 0, stateful=False)] * 2
+    assert pauses[0] == pauses[1]
