@@ -16,7 +16,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Where the server listens and what it takes.
 
     `host` "localhost" means both loopback addresses, 127.0.0.1 and ::1. `allow_remote` permits another
-    address without an API key. `allowed_hosts` and `allowed_origins` add to the loopback names. A client
+    address without an API key. `allowed_hosts` and `allowed_origins` add to the loopback names. Of
+    `max_concurrent_requests` 0 means any number. A client
     has `head_timeout_s` for the head of its request, then `body_timeout_s` for its body.
     """
 
@@ -26,6 +27,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     max_body_bytes: int = 32 * 1024 * 1024
+    max_concurrent_requests: int = 0
     head_timeout_s: float = 10.0
     body_timeout_s: float = 30.0
     keep_alive_s: float = 15.0
@@ -201,6 +203,15 @@ class RouteSettings(CandidateLimits, frozen=True, kw_only=True, forbid_unknown_f
     limits: dict[str, CandidateLimits] = field(default_factory=dict)
 
 
+class PriceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a model costs, in dollars for a million tokens; None: as much as other input."""
+
+    input: float = 0.0
+    output: float = 0.0
+    cached: float | None = None
+    cache_write: float | None = None
+
+
 class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is logged. `prompts` adds the text of messages and answers to the log."""
 
@@ -223,4 +234,5 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     upstream: UpstreamSettings = UpstreamSettings()
     providers: dict[str, ProviderSettings] = field(default_factory=dict)
     routes: dict[str, RouteSettings] = field(default_factory=dict)
+    prices: dict[str, PriceSettings] = field(default_factory=dict)
     log: LogSettings = LogSettings()

@@ -20,6 +20,8 @@
     ├─ ConversationBusy                  409  conversation_busy
     ├─ TurnInterrupted                   409  turn_interrupted
     ├─ CallerRateLimited                 429  rate_limit_exceeded
+    ├─ BudgetExceeded                    429  insufficient_quota
+    ├─ Overloaded                        503  overloaded
     ├─ StoreUnavailable                  503  store_unavailable
     ├─ ShuttingDown                      503  shutting_down
     ├─ ProviderNotConfigured             503  provider_not_configured    next candidate
@@ -57,6 +59,7 @@ class GatewayError(Exception):
     code: str = "internal_error"
     retryable: bool = False
     failover: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
 
     def __init__(
         self,
@@ -226,6 +229,21 @@ class CallerRateLimited(GatewayError):
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
+
+
+class BudgetExceeded(GatewayError):
+    """The caller has spent what it may spend."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+
+class Overloaded(GatewayError):
+    """This gateway answers as many requests as it may."""
+
+    status = 503
+    code = "overloaded"
 
 
 class StoreUnavailable(GatewayError):

@@ -11,9 +11,10 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from msgspec.structs import replace
 
+from modelway.accounts import Accounts, Bill, Permit, denied, may_use, permitted
 from modelway.attempting import Attempting, Begun, EventStream, Hurried
-from modelway.conversations import Conversations, Ephemeral, Turn, refuse_nameless_results
 from modelway.continuing import Continuing
+from modelway.conversations import Conversations, Ephemeral, Turn, refuse_nameless_results
 from modelway.dialects.fitting import Fit
 from modelway.errors import (
     ConversationNotFound,
@@ -25,10 +26,11 @@ from modelway.errors import (
 )
 from modelway.live import Live
 from modelway.offering import Offering
+from modelway.prices import NANOS, Prices
 from modelway.provider import CountsTokens, Provider, RelayReply, RelayRequest, Relays
 from modelway.routing import Breakers, Candidate, RetryPolicy, Router
 from modelway.telemetry import Attempt, milliseconds_since
-from modelway.types import Caller, ChatRequest, Completion, Delta, Event, Finish, Model
+from modelway.types import Caller, ChatRequest, Completion, Delta, Event, Finish, Model, Usage
 
 T = TypeVar("T")
 
@@ -62,8 +64,10 @@ class Gateway:
         policy: RetryPolicy,
         resources: tuple[Closeable, ...] = (),
         breakers: Breakers | None = None,
+        prices: Prices | None = None,
     ) -> None:
         self.router = router
+        self.accounts = Accounts(conversations.callers, prices or Prices())
         self.conversations = conversations
         self.offering = Offering(router.providers)
         self.breakers = breakers or Breakers()
@@ -87,8 +91,26 @@ class Gateway:
         the caller's own list, so that it knows what was tried when nothing answered, too.
         """
         candidates = self.router.resolve(request)
-        turn = await self._open_turn(request, caller)
         attempts = [] if attempts is None else attempts
+        if caller.rules is None:
+            return await self._answer(request, caller, candidates, attempts, None)
+        candidates = permitted(caller, candidates, request.model)
+        permit = self.accounts.admit(caller, request.messages, request.params.max_tokens)
+        try:
+            return await self._answer(request, caller, candidates, attempts, permit)
+        except BaseException:
+            self.accounts.end(permit, Usage())
+            raise
+
+    async def _answer(
+        self,
+        request: ChatRequest,
+        caller: Caller,
+        candidates: list[Candidate],
+        attempts: list[Attempt],
+        permit: Permit | None,
+    ) -> Answer:
+        turn = await self._open_turn(request, caller)
         try:
             answer = await self._first_to_answer(candidates, turn, attempts)
             answer.bill = turn.bill = self.accounts.bill(
@@ -101,6 +123,14 @@ class Gateway:
         except BaseException:
             turn.interrupt()
             raise
+
+    def admit(self, caller: Caller, provider: Provider, model: str, asked: str) -> Permit | None:
+        """Let in a request that is no chat; what it takes is told to `accounts.charge`."""
+        if caller.rules is None:
+            return None
+        if not may_use(caller.rules, provider.info.name, model, asked):
+            raise denied(caller, provider.info.name, model)
+        return self.accounts.admit(caller)
 
     async def relay(
         self, provider: Provider, model: str, request: RelayRequest, attempts: list[Attempt]
@@ -120,7 +150,7 @@ class Gateway:
 
         NotFound where nobody counts them.
         """
-        candidate = self.router.resolve(request)[0]
+        candidate = permitted(caller, self.router.resolve(request), request.model)[0]
         if not isinstance(candidate.provider, CountsTokens):
             raise NotFound(
                 f"{candidate.name} does not count tokens",
@@ -180,7 +210,7 @@ class Gateway:
         """Cut off the turns that nobody reads, close the providers, then the store with the last words."""
         async with AsyncExitStack() as stack:
             # The last one in is closed first; one that fails to close does not keep the others open.
-            first = (self.conversations, *self._resources)
+            first: tuple[Closeable, ...] = (self.conversations, self.accounts, *self._resources)
             for resource in (*first, *self.providers.values(), self.offering, self.live):
                 stack.push_async_callback(resource.aclose)
 
@@ -286,10 +316,19 @@ class Answer:
             turn.answered_by(self.provider, self.model, begun.ignored)
         self._candidate = candidate
         self._breakers = breakers
+        self._continuing = continuing
         self._turn = turn
         self._stream = begun.stream
         self._held = begun.held
         self._completion: Completion | None = None
+        self.bill: Bill | None = None
+
+    @property
+    def cost(self) -> float | None:
+        """What the answer has cost, in dollars; None before its end, and where nobody knows the price."""
+        if self.bill is None or self.bill.nanos is None:
+            return None
+        return self.bill.nanos / NANOS
 
     @property
     def completion(self) -> Completion:
@@ -315,7 +354,6 @@ class Answer:
             await self._turn.fail(error, self.provider, self.model)
             raise
         except BaseException:
-        self._continuing = continuing
             self._turn.interrupt(self.provider, self.model)
             raise
 

@@ -12,8 +12,6 @@ from modelway.errors import InvalidRequest
 from modelway.types import Rules
 
 PREFIX = "mw-"
-# Billionths of a dollar, in which money is counted: a token may cost less than a millionth.
-NANOS = 1_000_000_000
 _HINT_LENGTH = len(PREFIX) + 5
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}", re.ASCII)
 

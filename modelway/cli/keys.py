@@ -53,7 +53,7 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Make a key, and print it; it cannot be shown again."""
-    from modelway.keys import NANOS
+    from modelway.prices import NANOS
     from modelway.types import Rules
 
     setup = set_up(context)
@@ -168,7 +168,7 @@ def written(rules: Rules) -> dict[str, Any]:
     """The rules that there are; budgets in dollars."""
     import msgspec
 
-    from modelway.keys import NANOS
+    from modelway.prices import NANOS
 
     fields: dict[str, Any] = msgspec.to_builtins(rules)
     return {name: value / NANOS if name.endswith("_budget") else value for name, value in fields.items()}

@@ -1,7 +1,8 @@
-"""The keys of callers, in the database of their conversations, so that all replicas know them."""
+"""Callers' keys and what they spend, in the database of their conversations, so that all replicas know."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -10,6 +11,7 @@ import msgspec
 
 from modelway.conversations.failures import unavailable
 from modelway.conversations.ledger import Ledger
+from modelway.conversations.spending import Spending, Sums, spend, sums, usage
 from modelway.conversations.writer import Writer
 from modelway.errors import InvalidRequest, NotFound
 from modelway.keys import ApiKey, check_name, hash_key, hint_of, make_key
@@ -38,7 +40,9 @@ class Read(Protocol):
 
 
 class Callers:
-    """Who may call, by keys of which only hashes are kept. A name has one key that counts at a time.
+    """Who may call, by keys of which only hashes are kept, and who has spent what.
+
+    A name has one key that counts at a time.
 
     Raises StoreUnavailable as Conversations does.
     """
@@ -82,6 +86,29 @@ class Callers:
         """As keys(), for who has no event loop yet."""
         with self._database.reading() as ledger:
             return _keys(ledger)
+
+    async def spend(self, charges: Sequence[Spending], day: str) -> Sums:
+        """Write charges down; tells what each caller has spent on a day and in its month, these included."""
+
+        def work(ledger: Ledger) -> Sums:
+            spend(ledger, charges)
+            return sums(ledger, day)
+
+        return await self._writer.submit(work, may_refuse=False)
+
+    def spend_later(self, charges: list[Spending], failed: Callable[[list[Spending]], None]) -> None:
+        """Write charges down without waiting; `failed` gets them back where that could not be done."""
+
+        def written(future: asyncio.Future[None]) -> None:
+            if future.exception() is not None:
+                failed(charges)
+
+        future = self._writer.submit(lambda ledger: spend(ledger, charges), may_refuse=False)
+        future.add_done_callback(written)
+
+    async def usage(self, caller: str, first: str, last: str) -> Sequence[Spending]:
+        """What was spent from one day to another, by one caller or ("") all of them."""
+        return await self._read(lambda ledger: usage(ledger, caller, first, last))
 
     def version(self) -> int:
         """A number that is another one after any change of the database, by whichever process.

@@ -16,6 +16,7 @@ from modelway.conversations.log import deltas_of, is_piece
 from modelway.conversations.matching import Path
 from modelway.conversations.paths import Paths, branch
 from modelway.conversations.records import TurnStatus
+from modelway.conversations.spending import Spending, Tab, open_tab, read_tab, spend_on_turn
 from modelway.conversations.upkeep import remove
 from modelway.errors import ConversationBusy
 from modelway.types import Usage, collect
@@ -49,19 +50,27 @@ class Ending(Struct, frozen=True, kw_only=True):
     checkpoints: int = 0
     piece: bytes | None = None
     is_secret: bool = False
+    charge: Spending | None = None
 
 
 class Checkpoint(Struct, frozen=True):
-    """What has come of a turn since its last checkpoint: a piece of its log, or else its deltas."""
+    """What has come of a turn since its last checkpoint: a piece of its log, or else its deltas.
+
+    `tab` says who pays for the answer, once.
+    """
 
     turn: str
     conversation: int
     seq: int
     events: bytes
+    tab: Tab | None = None
 
 
 def end_turn(ledger: Ledger, paths: Paths, ending: Ending) -> bool:
-    """Store the answer as the conversation's newest message; False where the lease was lost."""
+    """Store the answer as the conversation's newest message; False where the lease was lost.
+
+    What it has cost is written down in any case.
+    """
     first_id = ledger.new_id() if ending.answers else None
     path = ending.path
     state = None
@@ -78,6 +87,8 @@ def end_turn(ledger: Ledger, paths: Paths, ending: Ending) -> bool:
             "now": ending.now,
         },
     )
+    if ending.charge is not None:
+        spend_on_turn(ledger, ending.turn, ending.charge, is_held=bool(settled))
     if not settled:
         return False
     if first_id is not None:
@@ -107,7 +118,10 @@ def fail_turn(ledger: Ledger, ending: Ending, *, drop_state: bool) -> None:
     One that is hidden, and of which nobody has been told, is as if it had never been.
     """
     values = {"conversation": ending.conversation, "turn": ending.turn, "drop_state": drop_state}
-    if not ledger.run(ledger.sql.free_lease, values):
+    freed = ledger.run(ledger.sql.free_lease, values)
+    if ending.charge is not None:
+        spend_on_turn(ledger, ending.turn, ending.charge, is_held=bool(freed))
+    if not freed:
         return
     if ending.is_secret:
         remove(ledger, ending.conversation, ending.tree)
@@ -129,6 +143,8 @@ def end_lost_turn(
     tree, tail, in_force, hidden = row
     checkpoints = [events for (events,) in ledger.all(ledger.sql.read_checkpoints, {"turn": turn})]
     has_log = bool(checkpoints) and is_piece(checkpoints[0])
+    completion = collect(deltas_of(checkpoints))
+    tab = read_tab(ledger, turn)
     ending = Ending(
         turn=turn,
         conversation=conversation,
@@ -137,10 +153,13 @@ def end_lost_turn(
         in_force=in_force,
         status="interrupted",
         now=now,
-        answers=codec.answer_rows(collect(deltas_of(checkpoints))),
+        answers=codec.answer_rows(completion),
+        provider=tab.provider if tab else "",
+        model=tab.model if tab else "",
         finish_reason=CANCELLED if is_cancelled else "",
         checkpoints=0 if has_log else len(checkpoints),
         is_secret=hidden and not has_log,
+        charge=tab.charge_for_part(completion, now) if tab else None,
     )
     if ending.is_secret:
         fail_turn(ledger, ending, drop_state=False)
@@ -150,6 +169,9 @@ def end_lost_turn(
 
 def save_checkpoints(ledger: Ledger, checkpoints: list[Checkpoint]) -> None:
     """Keep what has come of some answers."""
+    for one in checkpoints:
+        if one.tab is not None:
+            open_tab(ledger, one.turn, one.tab)
     ledger.run_many(
         ledger.sql.insert_checkpoint,
         [

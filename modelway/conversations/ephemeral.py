@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from modelway.conversations.charging import Bill
 from modelway.errors import GatewayError
 from modelway.types import ChatRequest, Collector, Completion, Event
 
@@ -27,6 +28,7 @@ class Ephemeral:
         self.conversation_id = ""
         self.opened_at = time.time()
         self.request = request
+        self.bill: Bill | None = None
         self._collector = Collector()
 
     def state_for(self, provider: str) -> dict[str, Any] | None:
@@ -37,16 +39,22 @@ class Ephemeral:
         """Take the next event of the answer."""
         self._collector.add(event)
 
-    async def finish(self, provider: str, model: str) -> Completion:
-        """The whole answer."""
     def so_far(self) -> Completion:
         """What has come of the answer."""
         return self._collector.completion()
 
-        return replace(self._collector.completion(), provider=provider)
+    async def finish(self, provider: str, model: str) -> Completion:
+        """The whole answer."""
+        completion = self._collector.completion()
+        if self.bill is not None:
+            self.bill.settle_apart(completion)
+        return replace(completion, provider=provider)
 
     def interrupt(self, provider: str = "", model: str = "") -> None:
-        """Nothing is kept."""
+        """Nothing is kept but what it costs."""
+        if self.bill is not None:
+            self.bill.settle_apart(self._collector.completion())
 
     async def fail(self, error: GatewayError, provider: str = "", model: str = "") -> None:
-        """Nothing is kept."""
+        """Nothing is kept but what it costs."""
+        self.interrupt(provider, model)

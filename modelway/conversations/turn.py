@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from modelway.conversations import codec
+from modelway.conversations.charging import Bill
 from modelway.conversations.closing import CANCELLED, Checkpoint, Ending
 from modelway.conversations.codec import Recorded
 from modelway.conversations.log import Failed, Head, Item, Log
@@ -38,7 +39,7 @@ class Turn:
     `request` is what the provider is to answer: the instructions, the history and the new messages, which
     begin at `new_from`. `conversation_id` is "" where no caller may see the conversation; `line` is where
     the next turn waits. `log` is there where the answer can be read again: it is streamed, or goes on when
-    its reader leaves.
+    its reader leaves. `bill` is there as soon as somebody answers.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Turn:
         self.opened_at = opened.opened_at
         self.log = self._new_log() if request.stream or request.when_left != "cancel" else None
         self.is_cancelled = False
+        self.bill: Bill | None = None
         self._recorder = recorder
         self._collector = Collector()
         self._state: dict[str, Any] | None = None
@@ -101,12 +103,12 @@ class Turn:
         elif isinstance(event, UpstreamState):
             self._state = event.value
 
-    async def finish(self, provider: str, model: str) -> Completion:
-        """Store the answer; durable on return.
     def so_far(self) -> Completion:
         """What has come of the answer."""
         return self._collector.completion()
 
+    async def finish(self, provider: str, model: str) -> Completion:
+        """Store the answer; durable on return.
 
         Raises StoreUnavailable, or ConversationBusy where the conversation went on without this turn.
         """
@@ -144,7 +146,9 @@ class Turn:
     def take_checkpoint(self) -> Checkpoint:
         """What has come since the last checkpoint."""
         events = codec.encode_deltas(self._unsaved) if self.log is None else self.log.take()
-        checkpoint = Checkpoint(self.id, self.opened.conversation, self._checkpoints, events)
+        # The first one says who pays, so that a crash does not make the answer free.
+        tab = self.bill.tab() if self.bill is not None and not self._checkpoints else None
+        checkpoint = Checkpoint(self.id, self.opened.conversation, self._checkpoints, events, tab)
         self._checkpoints += 1
         self._unsaved = []
         self._unsaved_size = 0
@@ -181,6 +185,7 @@ class Turn:
             checkpoints=self._checkpoints,
             piece=self.log.take(last) if self.log is not None and is_logged else None,
             is_secret=not self._is_known,
+            charge=self.bill.settle(completion) if self.bill is not None else None,
         )
 
     @property

@@ -18,7 +18,7 @@ from modelway.errors import (
     SignInRequired,
     UpstreamError,
 )
-from modelway.telemetry import RequestRecord, Telemetry
+from modelway.telemetry import RequestRecord, Telemetry, trail
 from modelway.types import Caller
 
 Scope = MutableMapping[str, Any]
@@ -96,6 +96,8 @@ class Exchange:
         """Send the status and the headers."""
         self.started = True
         self.record.status = status
+        if self.record.attempts:
+            headers = [*headers, (b"x-modelway-attempts", trail(self.record.attempts).encode())]
         await self._send(
             {
                 "type": "http.response.start",
@@ -148,6 +150,7 @@ class Exchange:
         headers: Headers = []
         if error.retry_after is not None:
             headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
+        headers += ((name.encode(), value.encode()) for name, value in error.headers)
         if isinstance(error, AuthenticationError) and not isinstance(error, SignInRequired):
             headers.append((b"www-authenticate", b"Bearer"))
         if isinstance(error, UpstreamError):

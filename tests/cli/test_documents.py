@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from modelway.cli.app import app
 from modelway.cli.exits import ExitCode
-from modelway.config import ProviderSettings, RouteSettings, Settings
+from modelway.config import PriceSettings, ProviderSettings, RouteSettings, Settings
 from modelway.setting_keys import setting_keys
 from modelway.settings import (
     API_KEY_VARIABLE,
@@ -32,7 +32,8 @@ SETTING_ROW = re.compile(r"^\| `([a-z_.<>]+)` \| (`[^`]*`|none) \| (\S.*) \|$", 
 def default_of(key: tuple[str, ...]) -> str:
     """The default as the table writes it."""
     if "<name>" in key:
-        kind: Any = {"providers": ProviderSettings, "routes": RouteSettings}.get(key[0])
+        kinds = {"providers": ProviderSettings, "routes": RouteSettings, "prices": PriceSettings}
+        kind: Any = kinds.get(key[0])
         fields = {field.name: field.default for field in msgspec.structs.fields(kind)} if kind else {}
         value = fields.get(key[-1])
         return "none" if value in (None, msgspec.NODEFAULT) else f"`{tomlkit.item(value).as_string()}`"

@@ -1,0 +1,8 @@
+"""What callers may ask and spend, and what they have."""
+
+from modelway.accounts.account import Headers, Permit
+from modelway.accounts.accounts import Accounts
+from modelway.accounts.bills import Bill
+from modelway.accounts.rules import denied, may_see, may_use, permitted
+
+__all__ = ["Accounts", "Bill", "Headers", "Permit", "denied", "may_see", "may_use", "permitted"]

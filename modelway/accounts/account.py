@@ -1,0 +1,155 @@
+"""One caller's limits and budgets: what has been asked and spent."""
+
+from __future__ import annotations
+
+import math
+
+from modelway.accounts.windows import Window
+from modelway.errors import BudgetExceeded, CallerRateLimited, GatewayError
+from modelway.prices import NANOS
+from modelway.types import Rules
+
+Headers = tuple[tuple[str, str], ...]
+_BUSY_S = 1.0
+# SDKs ask again after any 429, unless they are told that it is in vain.
+NO_RETRY = ("x-should-retry", "false")
+
+
+class Spent:
+    """What a caller has spent on one day and in its month, in billionths of a dollar.
+
+    `stored` is what the database told last; `since` and `seen` are what was charged here after it was asked:
+    whatever had been charged before is in its answer, because charges and questions stand in one queue.
+    """
+
+    __slots__ = ("_day", "_seen", "_since", "_stored")
+
+    def __init__(self) -> None:
+        self._day = ""
+        self._stored = (0, 0)
+        self._seen = 0
+        self._since = 0
+
+    def add(self, nanos: int) -> None:
+        """Charge."""
+        self._since += nanos
+
+    def ask(self) -> None:
+        """The database is being asked now."""
+        self._seen, self._since = self._seen + self._since, 0
+
+    def learn(self, day: str, nanos_today: int, nanos_this_month: int) -> None:
+        """The database has answered."""
+        self._day, self._stored, self._seen = day, (nanos_today, nanos_this_month), 0
+
+    def on(self, day: str) -> tuple[int, int]:
+        """What was spent on a day, and in its month."""
+        today, month = self._stored
+        if day != self._day:
+            today = 0
+            month = month if day[:7] == self._day[:7] else 0
+        fresh = self._seen + self._since
+        return today + fresh, month + fresh
+
+
+class Account:
+    """What a caller has asked within the last minute, asks now, and has spent."""
+
+    __slots__ = ("_requests", "_tokens", "name", "rules", "running", "spent")
+
+    def __init__(self, name: str, rules: Rules) -> None:
+        self.name = name
+        self.rules = rules
+        self.running = 0
+        self.spent = Spent()
+        self._requests = Window()
+        self._tokens = Window()
+
+    def admit(self, tokens: int, now: float, day: str) -> Permit:
+        """Let a request of about so many tokens in, or raise CallerRateLimited or BudgetExceeded."""
+        rules = self.rules
+        self._check_budgets(now, day)
+        if rules.streams and self.running >= rules.streams:
+            raise self._refusal(f"{rules.streams} answers at the same time", _BUSY_S, now, day)
+        self._check_window(self._requests, rules.requests_per_minute, 1, "requests", now, day)
+        if rules.tokens_per_minute:
+            self._check_window(self._tokens, rules.tokens_per_minute, tokens, "tokens", now, day)
+        self.running += 1
+        self._requests.add(1, now)
+        return Permit(self, tokens, self._tokens.add(tokens, now))
+
+    def end(self, permit: Permit, tokens: int, now: float) -> None:
+        """A request is over, and took so many tokens."""
+        self.running -= 1
+        self._tokens.correct(permit.slot, tokens - permit.tokens, now)
+
+    def headers(self, now: float, day: str) -> Headers:
+        """What is left: of the last minute under OpenAI's names, of budgets in dollars under ours."""
+        told: list[tuple[str, str]] = []
+        for kind, limit, window in (
+            ("requests", self.rules.requests_per_minute, self._requests),
+            ("tokens", self.rules.tokens_per_minute, self._tokens),
+        ):
+            if limit:
+                window.forget(now)
+                told.append((f"x-ratelimit-limit-{kind}", str(limit)))
+                told.append((f"x-ratelimit-remaining-{kind}", str(max(0, limit - window.total))))
+                told.append((f"x-ratelimit-reset-{kind}", _span(window.wait(window.total, now))))
+        for kind, budget, spent in self._budgets(day):
+            left = max(0, budget - spent) / NANOS
+            told.append((f"x-modelway-budget-{kind}-remaining", f"{left:.6f}"))
+        return tuple(told)
+
+    def _budgets(self, day: str) -> list[tuple[str, int, int]]:
+        today, month = self.spent.on(day)
+        both = (("daily", self.rules.daily_budget, today), ("monthly", self.rules.monthly_budget, month))
+        return [one for one in both if one[1]]
+
+    def _check_budgets(self, now: float, day: str) -> None:
+        if not (self.rules.daily_budget or self.rules.monthly_budget):
+            return
+        for kind, budget, spent in self._budgets(day):
+            if spent >= budget:
+                error = BudgetExceeded(
+                    f"the {kind} budget of {self.name}, {budget / NANOS:g} dollars, is spent",
+                    hint=f"wait until the {'day' if kind == 'daily' else 'month'} is over (UTC), or raise it",
+                )
+                error.headers = (*self.headers(now, day), NO_RETRY)
+                raise error
+
+    def _check_window(self, window: Window, limit: int, amount: int, kind: str, now: float, day: str) -> None:
+        if not limit:
+            return
+        window.forget(now)
+        excess = window.total + amount - limit
+        if excess <= 0:
+            return
+        error = self._refusal(f"{limit} {kind} a minute", window.wait(excess, now), now, day)
+        if amount > limit:
+            error.hint, error.retry_after = f"this one alone has about {amount}: send less", None
+            error.headers = (*error.headers, NO_RETRY)
+        raise error
+
+    def _refusal(self, what: str, wait_s: float, now: float, day: str) -> GatewayError:
+        error = CallerRateLimited(
+            f"the key of {self.name} permits {what}", hint="wait", retry_after=math.ceil(wait_s)
+        )
+        error.headers = self.headers(now, day)
+        return error
+
+
+class Permit:
+    """A request that was let in: about how many `tokens` it was thought to take, counted in a `slot`."""
+
+    __slots__ = ("account", "slot", "tokens")
+
+    def __init__(self, account: Account, tokens: int, slot: int) -> None:
+        self.account = account
+        self.tokens = tokens
+        self.slot = slot
+
+
+def _span(seconds: float) -> str:
+    """As OpenAI writes spans: 1s, 6m0s."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

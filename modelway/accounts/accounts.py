@@ -1,0 +1,183 @@
+"""All callers' accounts: who is let in, and who has spent what."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+from msgspec.structs import replace
+
+from modelway.accounts.account import Account, Headers, Permit
+from modelway.accounts.bills import Bill
+from modelway.conversations.callers import Callers
+from modelway.conversations.spending import Spending, day_of
+from modelway.errors import StoreUnavailable
+from modelway.prices import Prices
+from modelway.prices.estimate import tokens_of
+from modelway.types import Caller, ChatRequest, Message, Rules, Usage
+
+FLUSH_S = 0.5
+_DAY_S = 86_400
+_NO_RULES = Rules()
+
+Key = tuple[str, str, str, str]
+
+
+class Accounts:
+    """Counts what callers ask and spend; limits are of this process, budgets of the database.
+
+    Belongs to the event loop's thread. `clock` tells the time, `timer` is monotonic.
+    """
+
+    def __init__(
+        self,
+        store: Callers,
+        prices: Prices,
+        *,
+        clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.prices = prices
+        self._store = store
+        self._clock = clock
+        self._timer = timer
+        self._accounts: dict[str, Account] = {}
+        self._unwritten: dict[Key, Spending] = {}
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._day_number = -1
+        self._day = ""
+
+    def today(self) -> str:
+        """The day, in UTC."""
+        number = int(self._clock()) // _DAY_S
+        if number != self._day_number:
+            self._day_number, self._day = number, day_of(number * _DAY_S)
+        return self._day
+
+    def admit(
+        self, caller: Caller, messages: tuple[Message, ...] = (), max_tokens: int | None = None
+    ) -> Permit:
+        """Let a request in, which must be ended; raises CallerRateLimited or BudgetExceeded."""
+        account = self._account(caller)
+        limit = account.rules.tokens_per_minute
+        tokens = tokens_of(messages) if limit else 0
+        if tokens <= limit:
+            # How long the answer will be nobody knows; a large allowance alone must not keep it out.
+            tokens = min(tokens + (max_tokens or 0), limit)
+        return account.admit(tokens, self._timer(), self.today())
+
+    def end(self, permit: Permit, usage: Usage, nanos: int = 0) -> None:
+        """End what was let in; what it took and cost counts from now on."""
+        account = permit.account
+        account.end(permit, usage.input_tokens + usage.output_tokens, self._timer())
+        account.spent.add(nanos)
+
+    def headers(self, caller: Caller) -> Headers:
+        """What a caller with rules has left."""
+        return self._account(caller).headers(self._timer(), self.today())
+
+    def bill(
+        self, caller: Caller, permit: Permit | None, provider: str, model: str, request: ChatRequest
+    ) -> Bill:
+        """The bill of an answer that has begun."""
+        return Bill(self, caller.name, permit, provider, model, self.prices.of(provider, model), request)
+
+    def charge(
+        self, caller: Caller, permit: Permit | None, provider: str, model: str, usage: Usage
+    ) -> int | None:
+        """Charge for what was no chat, and give what it costs in billionths of a dollar, if that is known."""
+        price = self.prices.of(provider, model)
+        nanos = None if price is None else price.cost(usage)
+        if permit is not None:
+            self.end(permit, usage, nanos or 0)
+        if usage.input_tokens or usage.output_tokens:
+            charge = Spending(
+                day=self.today(),
+                caller=caller.name,
+                provider=provider,
+                model=model,
+                unpriced=int(price is None),
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                nanos=nanos or 0,
+            )
+            self.add(charge)
+        return nanos
+
+    def add(self, charge: Spending) -> None:
+        """Write it down within `FLUSH_S`, together with what else comes until then."""
+        key = (charge.day, charge.caller, charge.provider, charge.model)
+        before = self._unwritten.get(key)
+        self._unwritten[key] = charge if before is None else _sum(before, charge)
+        if self._flush_timer is None:
+            self._flush_timer = asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
+
+    def expect(self, callers: Iterable[Caller]) -> bool:
+        """Know these callers and their rules; whether any of them has a budget."""
+        known = [self._account(caller) for caller in callers if caller.rules is not None]
+        return any(one.rules.daily_budget or one.rules.monthly_budget for one in known)
+
+    async def refresh(self) -> None:
+        """Learn what callers have spent by other processes, too."""
+        day = self.today()
+        accounts = list(self._accounts.values())
+        for account in accounts:
+            account.spent.ask()
+        charges = self._take()
+        try:
+            sums = await self._store.spend(charges, day)
+        except StoreUnavailable:
+            self._put_back(charges)
+            raise
+        found = {name: (today, month) for name, today, month in sums}
+        for account in accounts:
+            account.spent.learn(day, *found.get(account.name, (0, 0)))
+
+    async def aclose(self) -> None:
+        """Write down what has not been."""
+        if self._unwritten:
+            with suppress(StoreUnavailable):
+                await self._store.spend(self._take(), self.today())
+        self._stop_timer()
+
+    def _account(self, caller: Caller) -> Account:
+        rules = caller.rules or _NO_RULES
+        account = self._accounts.get(caller.name)
+        if account is None:
+            account = self._accounts[caller.name] = Account(caller.name, rules)
+        account.rules = rules
+        return account
+
+    def _take(self) -> list[Spending]:
+        taken, self._unwritten = list(self._unwritten.values()), {}
+        self._stop_timer()
+        return taken
+
+    def _stop_timer(self) -> None:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
+
+    def _flush(self) -> None:
+        self._flush_timer = None
+        if self._unwritten:
+            self._store.spend_later(self._take(), self._put_back)
+
+    def _put_back(self, charges: list[Spending]) -> None:
+        """They could not be written: try again, so that nothing is free."""
+        for charge in charges:
+            self.add(charge)
+
+
+def _sum(one: Spending, other: Spending) -> Spending:
+    return replace(
+        one,
+        requests=one.requests + other.requests,
+        estimated=one.estimated + other.estimated,
+        unpriced=one.unpriced + other.unpriced,
+        input_tokens=one.input_tokens + other.input_tokens,
+        output_tokens=one.output_tokens + other.output_tokens,
+        nanos=one.nanos + other.nanos,
+    )

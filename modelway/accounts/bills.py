@@ -1,0 +1,74 @@
+"""One answer under way, and what it costs in the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modelway.accounts.account import Permit
+from modelway.conversations.spending import Spending, Tab
+from modelway.prices import Price
+from modelway.prices.estimate import tokens_of, usage_of
+from modelway.types import ChatRequest, Completion
+
+if TYPE_CHECKING:
+    from modelway.accounts.accounts import Accounts
+
+
+class Bill:
+    """Who pays for an answer. Settled once, when the answer ends: by the turn that keeps it, or apart."""
+
+    __slots__ = ("_accounts", "_caller", "_permit", "_price", "_request", "model", "nanos", "provider")
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        caller: str,
+        permit: Permit | None,
+        provider: str,
+        model: str,
+        price: Price | None,
+        request: ChatRequest,
+    ) -> None:
+        self._accounts = accounts
+        self._caller = caller
+        self._permit = permit
+        self._price = price
+        self._request: ChatRequest | None = request
+        self.provider = provider
+        self.model = model
+        # What it costs, in billionths of a dollar; None before the end, and where the price is not known.
+        self.nanos: int | None = None
+
+    def settle(self, completion: Completion) -> Spending | None:
+        """What to write down with the turn; None where that has been done. The caller is charged with it."""
+        request = self._request
+        if request is None:
+            return None
+        self._request = None
+        usage, estimated = completion.usage, False
+        if usage is None:
+            usage, estimated = usage_of(request.messages, completion), True
+        charge = Tab(caller=self._caller, provider=self.provider, model=self.model, price=self._price).charge(
+            usage, self._accounts.today(), estimated=estimated
+        )
+        if self._price is not None:
+            self.nanos = charge.nanos
+        if self._permit is not None:
+            self._accounts.end(self._permit, usage, charge.nanos)
+        return charge
+
+    def settle_apart(self, completion: Completion) -> None:
+        """As settle(), where no turn is kept: it is written down within a second."""
+        if charge := self.settle(completion):
+            self._accounts.add(charge)
+
+    def tab(self) -> Tab:
+        """Who pays, as it is noted while the answer is under way."""
+        asked = tokens_of(self._request.messages) if self._request is not None else 0
+        return Tab(
+            caller=self._caller,
+            provider=self.provider,
+            model=self.model,
+            price=self._price,
+            input_tokens=asked,
+        )
