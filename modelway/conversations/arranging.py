@@ -12,11 +12,7 @@ from modelway.conversations.records import Summary
 from modelway.conversations.trees import Tree
 from modelway.errors import ConversationNotFound
 
-_MOST_DROP = "UPDATE conversations SET instructions = NULL WHERE caller = :caller AND name = :name AND NOT hidden"
-_STANDING = """SELECT head, updated_at, lease_turn, title FROM conversations
-    WHERE caller = :caller AND name = :name AND NOT hidden"""
-_NEWEST = """SELECT count(*), max(updated_at) FROM conversations WHERE caller = :caller AND NOT hidden"""
-_NOTED = 1000
+_MOST_NOTED = 1000
 
 _RENAME = "UPDATE conversations SET title = :title WHERE caller = :caller AND name = :name AND NOT hidden"
 _FIND = """SELECT id, tree, head, lease_turn FROM conversations

@@ -16,6 +16,7 @@ from modelway.dialects import ollama_chat, openai_chat
 from modelway.dialects.ollama_chat import generate
 from modelway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound, ShuttingDown
 from modelway.gateway import Gateway
+from modelway.page.door import Door
 from modelway.server.anthropic import AnthropicEndpoints
 from modelway.server.catalogue import Catalogue
 from modelway.server.chat import ChatEndpoint
@@ -48,6 +49,10 @@ class _FromExchange:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
+
+    def close_streams(self) -> None:
+        """End what is open for as long as somebody looks at it, so that the server can end."""
+        self._door.close_streams()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._endpoint(scope["modelway.exchange"])
@@ -135,6 +140,7 @@ class Application:
         relay = RelayEndpoint(gateway, own, max_body_bytes=settings.max_body_bytes)
         self.routes = [*own, Route("/v1/{path:path}", _FromExchange(relay), methods=RELAYED_METHODS)]
         self._guard = Guard(settings, relay.has)
+        self._door = Door(gateway, auth, telemetry, settings.max_body_bytes)
         self._router = Router(self.routes, redirect_slashes=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -172,6 +178,9 @@ class Application:
         if exchange.method == "OPTIONS" and b"access-control-request-method" in exchange.headers:
             await exchange.reply(204, b"", self._guard.preflight(exchange))
             return
+        if self._door.owns(exchange.path):
+            await self._door(exchange)
+            return
         if exchange.path not in OPEN_PATHS:
             exchange.caller = self._auth.identify(exchange.api_key)
             exchange.record.caller = exchange.caller.name
@@ -197,6 +206,7 @@ class Application:
             with suppress(asyncio.CancelledError):
                 await receive()
         finally:
+            await self._door.aclose()
             await self._gateway.aclose()
         await send({"type": "lifespan.shutdown.complete"})
 

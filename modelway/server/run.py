@@ -95,6 +95,7 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_s)),
         )
         super().__init__(config)
+        self._application = application
         self._host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self._on_ready = on_ready
 
@@ -107,6 +108,11 @@ class Server(uvicorn.Server):
         gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
         port = sockets[0].getsockname()[1] if sockets else self.config.port
         self._on_ready(f"http://{self._host}:{port}")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more requests, and let those under way finish; open pages are none of them."""
+        self._application.close_streams()
+        await super().shutdown(sockets)
 
 
 def run(settings: Settings, *, data_dir: Path, on_ready: Callable[[str, bool], None]) -> None:

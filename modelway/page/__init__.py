@@ -1,0 +1,1 @@
+"""The page at `/`: chat in the browser, rendered by the server."""

@@ -1,0 +1,262 @@
+"""Answers under way: they belong to the server, and pages only look at them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from contextlib import aclosing
+from typing import Any
+
+from msgspec import Struct
+
+from modelway.errors import ConversationBusy, GatewayError, InternalError, ShuttingDown
+from modelway.gateway import Answer, Gateway
+from modelway.page.markdown import Markdown
+from modelway.page.patches import Growing, Patcher
+from modelway.telemetry import RequestRecord, Telemetry, milliseconds_since
+from modelway.types import (
+    Caller,
+    ChatRequest,
+    Citation,
+    Collector,
+    Completion,
+    Event,
+    Finish,
+    Message,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+)
+
+
+class Figures(Struct, frozen=True):
+    """What is known of an answer beside its turn. `first_s` until the first text came; `cost` in dollars."""
+
+    first_s: float = 0.0
+    cost: float | None = None
+
+
+SLOW_CHARACTERS = 20_000
+SHORTEST_PAUSE_S = 0.05
+# Of the time, a page's answer may be rendered for this part.
+RENDERING_SHARE = 0.04
+KEPT_S = 600.0
+MOST_MEASURED = 2000
+
+
+class Draft:
+    """One answer under way, or one that could not be given. `seq` counts what pages have been shown."""
+
+    def __init__(
+        self, caller: Caller, request: ChatRequest, key: str, markdown: Markdown, question: Message | None
+    ) -> None:
+        """`question` is what is asked anew, None where an earlier question is answered once more."""
+        self.caller = caller
+        self.request = request
+        self.key = key
+        self.question = question
+        self.began_at = time.time()
+        self.first_s = 0.0
+        self.total_s = 0.0
+        self.provider = ""
+        self.model = ""
+        self.turn_id = ""
+        self.error: GatewayError | None = None
+        self.is_over = False
+        self.was_stopped = False
+        self.seq = 0
+        self.patcher = Patcher(markdown)
+        self.reasoning = Growing()
+        self.task: asyncio.Task[None] | None = None
+        self._new_reasoning: list[str] = []
+        self._collector = Collector()
+        self._tools_seq = 0
+        self._tools_changed = False
+        self._watchers: list[asyncio.Future[None]] = []
+        self._rendering = asyncio.Lock()
+        self._not_before = 0.0
+
+    @property
+    def completion(self) -> Completion:
+        """What has come so far."""
+        return self._collector.completion()
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended without an answer, or with one that is cut off."""
+        return self.error is not None
+
+    def begun(self, answer: Answer) -> None:
+        """The first delta is there."""
+        self.first_s = time.time() - self.began_at
+        self.provider, self.model, self.turn_id = answer.provider, answer.model, answer.turn_id
+
+    def take(self, event: Event) -> None:
+        """The next event."""
+        self._collector.add(event)
+        match event:
+            case TextDelta(text=text) | RefusalDelta(text=text) if event.choice == 0:
+                self.patcher.add(text)
+            case ReasoningDelta() if event.choice == 0:
+                self._new_reasoning.append(event.text)
+            case ToolCallDelta() | Citation():
+                self._tools_changed = True
+            case _:
+                return
+        self._notify()
+
+    def end(self, error: GatewayError | None = None) -> None:
+        """Nothing more comes."""
+        self.total_s = time.time() - self.began_at
+        self.error = error
+        self.is_over = True
+        self._notify()
+
+    async def wait(self, at_most: float) -> None:
+        """Until something new has come, and the pause since the last rendering is over."""
+        loop = asyncio.get_running_loop()
+        if not (self.is_over or self._is_new()):
+            news: asyncio.Future[None] = loop.create_future()
+            self._watchers.append(news)
+            await asyncio.wait([news], timeout=at_most)
+        if not self.is_over and (pause := self._not_before - loop.time()) > 0:
+            await asyncio.sleep(pause)
+
+    async def render(self) -> None:
+        """Render what is new; pages that look at the same answer share the work."""
+        async with self._rendering:
+            if not self._is_new():
+                return
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            self.seq += 1
+            if self._new_reasoning:
+                self.reasoning.add(self.seq, "".join(self._new_reasoning))
+                self._new_reasoning.clear()
+            if self._tools_changed:
+                self._tools_changed, self._tools_seq = False, self.seq
+            if self.patcher.waiting > SLOW_CHARACTERS:
+                await asyncio.to_thread(self.patcher.flush, self.seq)
+            else:
+                self.patcher.flush(self.seq)
+            took = loop.time() - began
+            self._not_before = loop.time() + max(SHORTEST_PAUSE_S, took / RENDERING_SHARE)
+
+    def since(self, seq: int) -> dict[str, Any]:
+        """What changed after the moment `seq`, as the page's script takes it."""
+        news: dict[str, Any] = {"seq": self.seq, "blocks": self.patcher.patches(seq)}
+        if reasoning := self.reasoning.since(seq):
+            news["reasoning"] = reasoning
+        if self._tools_seq > seq:
+            news["tools"] = True
+        return news
+
+    def _is_new(self) -> bool:
+        return bool(self._new_reasoning) or self._tools_changed or not self.patcher.is_fresh
+
+    def _notify(self) -> None:
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_result(None)
+
+
+class Drafts:
+    """Begins answers, and finds those that are under way or that failed a while ago.
+
+    Each is known by its caller and a key: the conversation's id, or a name of its own where nothing is kept.
+    """
+
+    def __init__(self, gateway: Gateway, telemetry: Telemetry, markdown: Callable[[], Markdown]) -> None:
+        self._gateway = gateway
+        self._telemetry = telemetry
+        self._markdown = markdown
+        self._drafts: dict[tuple[str, str], Draft] = {}
+        self.figures: dict[str, Figures] = {}
+
+    def begin(
+        self, caller: Caller, request: ChatRequest, key: str, request_id: str, question: Message | None
+    ) -> Draft:
+        """Begin to answer, whether or not anybody looks; raises ConversationBusy while it is answered."""
+        self._forget_old()
+        before = self.find(caller, key)
+        if before is not None and not before.is_over:
+            raise ConversationBusy("an answer is still under way here", hint="stop it, or wait for its end")
+        draft = Draft(caller, request, key, self._markdown(), question)
+        self._drafts[caller.name, key] = draft
+        record = self._telemetry.start(request_id)
+        record.caller = caller.name
+        self._telemetry.asked(record, request)
+        draft.task = asyncio.create_task(self._answer(draft, record))
+        return draft
+
+    def find(self, caller: Caller, key: str) -> Draft | None:
+        """The answer under way, or the last one that failed."""
+        return self._drafts.get((caller.name, key))
+
+    def forget(self, caller: Caller, key: str) -> None:
+        """Keep no failed answer any longer."""
+        if (draft := self.find(caller, key)) is not None and draft.is_over:
+            del self._drafts[caller.name, key]
+
+    def running(self, caller: Caller) -> Iterable[Draft]:
+        """What is under way for a caller."""
+        return [draft for draft in self._drafts.values() if draft.caller == caller and not draft.is_over]
+
+    def stop(self, caller: Caller, key: str) -> None:
+        """End an answer; the text so far is kept."""
+        draft = self.find(caller, key)
+        if draft is not None and draft.task is not None:
+            draft.was_stopped = True
+            draft.task.cancel()
+
+    async def aclose(self) -> None:
+        """End everything that is under way."""
+        tasks = [draft.task for draft in self._drafts.values() if draft.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _answer(self, draft: Draft, record: RequestRecord) -> None:
+        error: GatewayError | None = None
+        record.status = 200
+        try:
+            async with aclosing(
+                await self._gateway.answer(draft.request, draft.caller, record.attempts)
+            ) as answer:
+                record.first_ms = milliseconds_since(record.time)
+                record.provider, record.model = answer.provider, answer.model
+                draft.begun(answer)
+                async for event in answer:
+                    if isinstance(event, Finish):
+                        self._telemetry.answered(record, answer.completion)
+                    draft.take(event)
+        except GatewayError as raised:
+            error, record.status, record.code = raised, raised.status, raised.code
+        except asyncio.CancelledError:
+            record.code = "stopped"
+            if not draft.was_stopped:
+                error = ShuttingDown("the server is going down", hint="send the message again")
+        except BaseException:
+            error = InternalError("internal error", hint=f"the log has it under {record.request_id}")
+            raise
+        finally:
+            draft.end(error)
+            self._telemetry.end(record)
+            if draft.turn_id:
+                self._measured(draft)
+                # The store has it from now on.
+                self._drafts.pop((draft.caller.name, draft.key), None)
+
+    def _measured(self, draft: Draft) -> None:
+        self.figures[draft.turn_id] = Figures(first_s=draft.first_s)
+        while len(self.figures) > MOST_MEASURED:
+            del self.figures[next(iter(self.figures))]
+
+    def _forget_old(self) -> None:
+        now = time.time()
+        for key, draft in list(self._drafts.items()):
+            if draft.is_over and now - draft.began_at > KEPT_S:
+                del self._drafts[key]

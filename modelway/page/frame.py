@@ -1,0 +1,148 @@
+"""What every address of the page needs: who asks, in which words, what there is."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from modelway.conversations import Summary
+from modelway.errors import InvalidRequest
+from modelway.gateway import Gateway
+from modelway.page.assets import Assets
+from modelway.page.drafts import Drafts
+from modelway.page.html import Html
+from modelway.page.markdown import Markdown
+from modelway.page.texts import Texts, chosen_language, texts
+from modelway.page.trash import Trash
+from modelway.page.views.look import THEMES, Look
+from modelway.page.views.messages import Writer
+from modelway.page.views.sidebar import Listed
+from modelway.server.exchange import Exchange
+from modelway.telemetry import Telemetry
+from modelway.types import Caller
+
+T = TypeVar("T")
+
+PINNED = "page.pinned"
+MOST_LISTED = 200
+MOST_BYTES = 64 * 1024
+CACHED_CHARACTERS = 8_000_000
+
+SECURITY_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types modelway"
+    ),
+    "cache-control": "no-store",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+
+
+class Renderings:
+    """What has been rendered lately, so that opening a conversation again costs little."""
+
+    def __init__(self, markdown: Markdown) -> None:
+        self._markdown = markdown
+        self._kept: OrderedDict[tuple[str, str], Html] = OrderedDict()
+        self._size = 0
+
+    def __call__(self, text: str, name: str) -> Html:
+        """The Markdown as HTML; `name` keeps its footnotes apart."""
+        key = (text, name)
+        found = self._kept.get(key)
+        if found is None:
+            found = self._kept[key] = self._markdown.html(text, name)
+            self._size += len(found) + len(text)
+            while self._size > CACHED_CHARACTERS:
+                (old, _), html = self._kept.popitem(last=False)
+                self._size -= len(html) + len(old)
+        return found
+
+
+class Frame(Struct, kw_only=True):
+    """Shared by all endpoints of the page. `figures` holds what was measured of answers, by their turns."""
+
+    gateway: Gateway
+    telemetry: Telemetry
+    drafts: Drafts
+    trash: Trash
+    assets: Assets
+    answers: Renderings
+    questions: Renderings
+    needs_key: bool
+    arranged: int = 0
+
+    def look(self, request: Request) -> Look:
+        """How this browser wants its pages."""
+        cookies = request.cookies
+        language = chosen_language(cookies.get("lang", ""), request.headers.get("accept-language", ""))
+        theme = cookies.get("theme", "")
+        return Look(
+            texts=texts(language),
+            theme=theme if theme in THEMES else "auto",
+            asset=self.assets.url,
+            signs_in=self.needs_key,
+        )
+
+    def writer(self, words: Texts) -> Writer:
+        """Writes messages in the words of a language."""
+        return Writer(words, self.answers, self.questions)
+
+    async def listed(self, caller: Caller) -> Listed:
+        """The conversations of the sidebar."""
+        store = self.gateway.conversations
+        noted = await store.noted(caller.name)
+        some = await store.list(caller.name, limit=MOST_LISTED)
+        pinned = [one for one, notes in noted if notes.get(PINNED) and self._is_there(caller, one)]
+        known = {one.conversation_id for one in pinned}
+        others = [one for one in some if one.conversation_id not in known and self._is_there(caller, one)]
+        running = frozenset(draft.key for draft in self.drafts.running(caller))
+        return Listed(pinned, others, running)
+
+    async def models(self) -> Mapping[str, Sequence[str]]:
+        """The models of the providers that are ready, as far as they are known by now."""
+        infos = await self.gateway.offering.infos()
+        found: dict[str, list[str]] = {}
+        for info in infos:
+            if info.ready and (info.models or info.default_model or info.finds_model):
+                found[info.name] = list(dict.fromkeys([info.default_model, *info.models]))
+        return found
+
+    def _is_there(self, caller: Caller, one: Summary) -> bool:
+        return not self.trash.has(caller, one.conversation_id)
+
+
+def exchange_of(request: Request) -> Exchange:
+    """The request and its reply as the rest of the server sees them."""
+    exchange: Exchange = request.scope["modelway.exchange"]
+    return exchange
+
+
+def caller_of(request: Request) -> Caller:
+    """Who asks."""
+    return exchange_of(request).caller
+
+
+async def decoded(request: Request, type: type[T]) -> T:
+    """The body of a small request; InvalidRequest where it is not of this type."""
+    body = await exchange_of(request).body(MOST_BYTES)
+    try:
+        return msgspec.json.decode(body, type=type)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"the body cannot be read: {error}") from None
+
+
+def html_response(html: Html, status: int = 200) -> Response:
+    """A page or a part of one, which may load nothing but our own files."""
+    return Response(html, status, SECURITY_HEADERS, media_type="text/html; charset=utf-8")

@@ -1,0 +1,41 @@
+"""Turns LaTeX into MathML, which browsers draw by themselves."""
+
+from __future__ import annotations
+
+from html import escape
+
+from latex2mathml import exceptions
+from latex2mathml.converter import convert
+
+_LONGEST = 4000
+_FAILURES: tuple[type[Exception], ...] = (
+    exceptions.DenominatorNotFoundError,
+    exceptions.DoubleSubscriptsError,
+    exceptions.DoubleSuperscriptsError,
+    exceptions.ExtraLeftOrMissingRightError,
+    exceptions.InvalidAlignmentError,
+    exceptions.InvalidStyleForGenfracError,
+    exceptions.InvalidWidthError,
+    exceptions.LimitsMustFollowMathOperatorError,
+    exceptions.MissingEndError,
+    exceptions.MissingSuperScriptOrSubscriptError,
+    exceptions.NoAvailableTokensError,
+    exceptions.NumeratorNotFoundError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    StopIteration,
+    TypeError,
+    ValueError,
+)
+
+
+def mathml(latex: str, *, display: bool) -> str:
+    """MathML of a formula; its source as code where it is none that can be read."""
+    if len(latex) <= _LONGEST:
+        try:
+            return convert(latex.strip(), display="block" if display else "inline")
+        except _FAILURES:
+            pass
+    return f'<code class="formula">{escape(latex)}</code>'

@@ -1,0 +1,1 @@
+"""What the page looks like: functions from what is known to HTML."""
