@@ -55,6 +55,11 @@ class Auth:
         """Whether no key is needed."""
         return not (self._known or self._needs_key)
 
+    @property
+    def callers(self) -> list[Caller]:
+        """Everybody who has a key that may count."""
+        return [known.caller for known in self._known.values() if known.until]
+
     def learn(self, keys: Iterable[ApiKey]) -> None:
         """Take the keys of the store in the place of those that came from there before."""
         self._known = {key.digest: _known(key) for key in keys} | self._configured

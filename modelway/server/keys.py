@@ -1,10 +1,11 @@
-"""Follows the keys in the store while the server runs."""
+"""Follows the keys and the spending in the store while the server runs."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
 
+from modelway.accounts import Accounts
 from modelway.auth import Auth
 from modelway.conversations.callers import Callers
 from modelway.errors import StoreUnavailable
@@ -13,11 +14,12 @@ PERIOD_S = 0.5
 
 
 class KeyWatch:
-    """Teaches the keys that the store has, at the start and soon after each change by any process."""
+    """Learns of keys and spending at the start, and soon after each change by any process."""
 
-    def __init__(self, auth: Auth, callers: Callers) -> None:
+    def __init__(self, auth: Auth, callers: Callers, accounts: Accounts) -> None:
         self._auth = auth
         self._callers = callers
+        self._accounts = accounts
         self._version = -1
         self._task: asyncio.Task[None] | None = None
 
@@ -42,6 +44,9 @@ class KeyWatch:
 
     async def _look(self) -> None:
         version = self._callers.version()
-        if version != self._version:
-            self._auth.learn(await self._callers.keys())
-            self._version = version
+        if version == self._version:
+            return
+        self._auth.learn(await self._callers.keys())
+        if self._accounts.expect(self._auth.callers):
+            await self._accounts.refresh()
+        self._version = version
