@@ -21,11 +21,12 @@ _JSON_TYPES: dict[Any, str] = {float: "number", int: "integer", str: "string", b
 class ProviderInfo(Struct, frozen=True, kw_only=True):
     """How a provider describes itself, as data.
 
-    `supports` names what it can carry beyond text: "system", "tools", "images", "files",
-    "json_schema", "json_object", "reasoning", "n"; and whether it goes on with an answer that is begun
-    for it: "prefix", or "prefix_echoed" where it repeats what it was given. `params` names the fields of
-    `types.Params` that it honours. `dialect` is the wire format of its upstream: what callers of the same one
-    say beyond that travels on as it is, but for the fields in `lacks`; "" where there is none.
+    `supports` names what it can carry beyond text: "system", "tools", "images", "files", "json_schema",
+    "json_object", "reasoning", "n"; "completions" where its upstream has /v1/completions; and whether it goes
+    on with an answer that is begun for it: "prefix", or "prefix_echoed" where it repeats what it was given.
+    `params` names the fields of `types.Params` that it honours. `dialect` is the wire format of its
+    upstream: what callers of the same one say beyond that travels on as it is, but for the fields in
+    `lacks`; "" where there is none.
     `stateful`: the upstream keeps the conversation itself, so a turn must never be sent to it twice.
     `ready` is False where a credential or a setting is missing, and `missing` then says which. `untried`:
     it is ready as far as one can tell without asking, but only that shows whether its upstream is there.

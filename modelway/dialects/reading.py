@@ -78,6 +78,20 @@ def items(value: Any, path: str, read: Callable[[Any, str], T]) -> tuple[T, ...]
     return tuple(read(item, f"{path}[{position}]") for position, item in enumerate(check(value, list, path)))
 
 
+def take_strings(
+    fields: Fields, name: str, most: int, prefix: str = "", *, or_one: bool = True
+) -> tuple[str, ...] | None:
+    """Remove an array of at most `most` strings, `or_one` string; null counts as absent."""
+    value = fields.pop(name, None)
+    if value is None:
+        return None
+    strings = [value] if or_one and isinstance(value, str) else value
+    path = prefix + name
+    if not isinstance(strings, list) or len(strings) > most:
+        raise wrong(path, f"{'a string or ' if or_one else ''}an array of at most {most} strings")
+    return items(strings, path, lambda item, at: check(item, str, at))
+
+
 def _too_deep() -> InvalidRequest:
     return InvalidRequest(f"the body is nested too deeply; at most {MAX_NESTING} levels", code="invalid_json")
 

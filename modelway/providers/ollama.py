@@ -34,7 +34,7 @@ NAME = "Ollama"
 URL = "https://docs.ollama.com/api"
 BASE_URL = "http://localhost:11434"
 KEY_VARIABLE = "OLLAMA_API_KEY"
-SUPPORTS = ("system", "tools", "images", "json_object", "json_schema", "reasoning")
+SUPPORTS = ("system", "tools", "images", "json_object", "json_schema", "reasoning", "completions")
 MAX_LISTED = 10
 MORE_CONTEXT = "give the model more with OLLAMA_CONTEXT_LENGTH or `num_ctx`, or shorten the conversation"
 

@@ -52,7 +52,7 @@ class Preset(Quirks, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A row of presets.toml: an upstream given as data.
 
     `key_env` names the environment variable of the key. A `base_url` with a {placeholder} must be
-    replaced by the user's own.
+    replaced by the user's own. `completions`: it has /v1/completions, too.
     """
 
     label: str
@@ -63,6 +63,7 @@ class Preset(Quirks, frozen=True, kw_only=True, forbid_unknown_fields=True):
     default_model: str = ""
     models: tuple[str, ...] = ()
     supports: tuple[str, ...] = ("system", "tools", "json_object", "json_schema")
+    completions: bool = False
 
 
 class OpenAICompatible:
@@ -211,7 +212,7 @@ def build_provider(
         default_model=preset.default_model,
         models=preset.models,
         needs_auth=needs_auth,
-        supports=preset.supports,
+        supports=(*preset.supports, *(["completions"] if preset.completions else [])),
         ready=not missing,
         missing=missing,
         untried=not (needs_auth or missing),
@@ -235,8 +236,14 @@ def _preset_of(name: str, settings: ProviderSettings) -> Preset:
         hint = f'did you mean the preset "{near[0]}"?' if near else f"set [providers.{name}] base_url"
         raise ProviderNotConfigured(f"{name} is not a preset and has no base_url", hint=hint)
     has_key = bool(settings.api_key_env or settings.api_key_file)
-    supports = ("system", "tools", "json_object", "json_schema", "n")
-    return Preset(label=name, url="", base_url=settings.base_url, needs_auth=has_key, supports=supports)
+    return Preset(
+        label=name,
+        url="",
+        base_url=settings.base_url,
+        needs_auth=has_key,
+        supports=("system", "tools", "json_object", "json_schema", "n"),
+        completions=True,
+    )
 
 
 def _described(info: ProviderInfo, quirks: Quirks) -> ProviderInfo:

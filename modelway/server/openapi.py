@@ -76,6 +76,9 @@ _PATHS: dict[str, Any] = {
     "/v1/chat/completions": _chat(),
     "/api/{provider}/chat/completions": _chat("provider"),
     "/api/{provider}/{conversation_id}/chat/completions": _chat("provider", "conversation_id"),
+    "/v1/completions": {
+        "post": _operation("Complete a prompt in OpenAI's older format", body="CompletionRequest")
+    },
     "/v1/responses": _responses(),
     "/v1/responses/{id}": {
         "get": _operation("A response that was kept", params=(_path("id"),)),
@@ -105,6 +108,10 @@ _PATHS: dict[str, Any] = {
     "/v1/models/{id}": {"get": _operation("One model", params=(_path("id"),))},
     "/v1/providers": {"get": _operation("The providers and what they can do", params=(_REFRESH,))},
     "/v1/providers/{name}": {"get": _operation("One provider", params=(_path("name"), _REFRESH))},
+    "/v1/routes": {"get": _operation("The routes, and what would become of a request to each")},
+    "/v1/routes/{name}": {
+        "get": _operation("Where a request for a model would go now", params=(_path("name"),))
+    },
     "/v1/conversations": {
         "get": _operation(
             "The caller's conversations, newest first",
@@ -142,6 +149,12 @@ _PATHS: dict[str, Any] = {
         for method in ("get", "post", "delete")
     },
     "/v1/figures": {"get": _operation("What this process has counted, and the last hour in steps")},
+    "/v1/usage": {
+        "get": _operation(
+            "What was spent, by day, caller, provider and model",
+            params=(_query("from", "the first day, in UTC"), _query("to", "the last day")),
+        )
+    },
     "/metrics": {"get": _operation("The same counters in the text format of Prometheus")},
     "/openapi.json": {"get": _operation("This description")},
     "/healthz": {"get": _operation("Whether the process lives")},
@@ -162,6 +175,19 @@ _SCHEMAS: dict[str, Any] = {
                 "pattern": "^[A-Za-z0-9._:-]{1,128}$",
                 "description": "what was said under this id before is remembered",
             },
+            "stream": {"type": "boolean", "default": False},
+        },
+    },
+    "CompletionRequest": {
+        "type": "object",
+        "description": "OpenAI's request for a completion; relayed as it is where the upstream has the address.",
+        "required": ["prompt"],
+        "properties": {
+            "prompt": {"oneOf": [_STRING, {"type": "array", "minItems": 1, "items": _STRING}]},
+            "model": {**_STRING, "description": "may be empty: the provider's default"},
+            "provider": {**_STRING, "description": "a provider's name, in any case"},
+            "echo": {"type": "boolean", "default": False},
+            "n": {"type": "integer", "minimum": 1},
             "stream": {"type": "boolean", "default": False},
         },
     },

@@ -53,9 +53,13 @@ class RelayEndpoint:
     async def __call__(self, exchange: Exchange) -> None:
         """Read the request, pass it on, and pass back what comes, as fast as the client reads."""
         path = self._checked_path(exchange)
+        await self.pass_on(exchange, path, await exchange.body(self._max_body_bytes))
+
+    async def pass_on(self, exchange: Exchange, path: str, content: bytes) -> None:
+        """Pass on a request whose body has been read, for the address that follows /v1/."""
         record = exchange.record
         record.dialect, record.path = "relay", path
-        body = _read(await exchange.body(self._max_body_bytes), exchange)
+        body = _read(content, exchange)
         asked = addressed(exchange, "provider", b"x-modelway-provider", body.provider)
         provider, model = self._gateway.router.choose(asked, body.model)
         record.provider, record.model, record.stream = provider.info.name, model, body.stream

@@ -16,6 +16,7 @@ from modelway.dialects.reading import (
     take,
     take_integer,
     take_number,
+    take_strings,
     wrong,
 )
 from modelway.types import ChatRequest, Params, ResponseFormat, Tool, ToolChoice
@@ -79,22 +80,13 @@ def _params(fields: Fields) -> Params:
         temperature=take_number(fields, "temperature", 0, 1),
         top_p=take_number(fields, "top_p", 0, 1),
         max_tokens=take_integer(fields, "max_tokens", 1, MAX_TOKENS),
-        stop=_stop(fields),
+        stop=take_strings(fields, "stop_sequences", MAX_STOPS, or_one=False),
         reasoning_effort=effort,
         tools=_tools(fields),
         tool_choice=choice,
         parallel_tool_calls=parallel,
         response_format=wanted,
     )
-
-
-def _stop(fields: Fields) -> tuple[str, ...] | None:
-    value = fields.pop("stop_sequences", None)
-    if value is None:
-        return None
-    if not isinstance(value, list) or len(value) > MAX_STOPS:
-        raise wrong("stop_sequences", f"an array of at most {MAX_STOPS} strings")
-    return items(value, "stop_sequences", lambda item, path: check(item, str, path))
 
 
 def _tools(fields: Fields) -> tuple[Tool, ...] | None:

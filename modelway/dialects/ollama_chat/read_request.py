@@ -15,6 +15,7 @@ from modelway.dialects.reading import (
     take,
     take_integer,
     take_number,
+    take_strings,
     wrong,
 )
 from modelway.errors import InvalidRequest
@@ -34,6 +35,7 @@ from modelway.types import (
 MAX_MESSAGES = 20_000
 MAX_NAME = 512
 MAX_TOKENS = 100_000_000
+MAX_STOPS = 8192
 
 _ROLES = ("system", "user", "assistant", "tool")
 _NOT_ASKED = (-1, -2)
@@ -166,7 +168,7 @@ def _params(fields: Fields) -> Params:
         temperature=take_number(options, "temperature", 0, 100, "options."),
         top_p=take_number(options, "top_p", 0, 1, "options."),
         max_tokens=take_integer(options, "num_predict", 0, MAX_TOKENS, "options."),
-        stop=_stop(options),
+        stop=take_strings(options, "stop", MAX_STOPS, "options."),
         seed=take_integer(options, "seed", -(2**63), 2**63 - 1, "options."),
         presence_penalty=take_number(options, "presence_penalty", -100, 100, "options."),
         frequency_penalty=take_number(options, "frequency_penalty", -100, 100, "options."),
@@ -179,14 +181,6 @@ def _params(fields: Fields) -> Params:
     if options:
         fields["options"] = options
     return params
-
-
-def _stop(options: Fields) -> tuple[str, ...] | None:
-    value = options.pop("stop", None)
-    if value is None:
-        return None
-    stops = [value] if isinstance(value, str) else value
-    return items(stops, "options.stop", lambda item, path: check(item, str, path))
 
 
 def _effort(fields: Fields) -> str | None:

@@ -14,6 +14,7 @@ from modelway.dialects.reading import (
     take,
     take_integer,
     take_number,
+    take_strings,
     wrong,
 )
 from modelway.errors import InvalidRequest
@@ -167,7 +168,7 @@ def _params(fields: Fields) -> Params:
         temperature=take_number(fields, "temperature", 0, 2),
         top_p=take_number(fields, "top_p", 0, 1),
         max_tokens=limit if limit is not None else old_limit,
-        stop=_stop(fields),
+        stop=take_strings(fields, "stop", MAX_STOPS),
         seed=take_integer(fields, "seed", -(2**63), 2**63 - 1),
         n=take_integer(fields, "n", 1, MAX_CHOICES),
         presence_penalty=take_number(fields, "presence_penalty", -2, 2),
@@ -183,16 +184,6 @@ def _params(fields: Fields) -> Params:
 def _optional(fields: Fields, name: str, kind: type[T]) -> T | None:
     value = fields.pop(name, None)
     return None if value is None else check(value, kind, name)
-
-
-def _stop(fields: Fields) -> tuple[str, ...] | None:
-    value = fields.pop("stop", None)
-    if value is None:
-        return None
-    stops = [value] if isinstance(value, str) else value
-    if not isinstance(stops, list) or len(stops) > MAX_STOPS:
-        raise wrong("stop", f"a string or an array of at most {MAX_STOPS} strings")
-    return items(stops, "stop", lambda item, path: check(item, str, path))
 
 
 def _tools(fields: Fields) -> tuple[Tool, ...] | None:
