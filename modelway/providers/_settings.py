@@ -36,11 +36,14 @@ class Key:
         self._needed = needed
         self.origin = origin
         self._was_there = False
+        self._was_looked_for = False
+        self._told: tuple[ProviderInfo, ProviderInfo] | None = None
 
     def __call__(self) -> str:
         """The key, "" where there is none."""
         key = self._read()
         self._was_there = bool(key)
+        self._was_looked_for = True
         return key
 
     def required(self) -> str:
@@ -57,14 +60,17 @@ class Key:
         """The description, with what is known of the key."""
         is_there, problem = self._is_there()
         if is_there:
-            return replace(info, credential_source=self.origin)
+            if self._told is None or self._told[0] is not info:
+                self._told = (info, replace(info, credential_source=self.origin))
+            return self._told[1]
         return replace(info, ready=False, missing=problem, untried=False) if problem and info.ready else info
 
     def _is_there(self) -> tuple[bool, str]:
         """Whether it is there, as far as it was looked for last, and what is wrong with that."""
-        # Descriptions are asked for at every request, and a file may be far away.
-        if self._was_there:
-            return True, ""
+        # Descriptions are asked for at every request, and a file may be far away. A key that is needed and not
+        # there is looked for each time: it may have come.
+        if self._was_there or (self._was_looked_for and not self._needed):
+            return self._was_there, ""
         try:
             is_there = bool(self())
         except GatewayError as error:
