@@ -28,6 +28,11 @@ class Source(Protocol):
     conversation_id: str
 
     @property
+    def trail(self) -> str:
+        """Who was asked for it."""
+        ...
+
+    @property
     def completion(self) -> Completion:
         """The whole answer, after its end."""
         ...
@@ -132,6 +137,11 @@ class AsyncReply:
     def model(self) -> str:
         """The model that answers."""
         return self._begun.model
+
+    @property
+    def trail(self) -> str:
+        """Who was asked, how it ended and the milliseconds: "Groq;upstream_error;12, Local;ok;340"."""
+        return self._begun.trail
 
     @property
     def conversation_id(self) -> str:

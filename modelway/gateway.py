@@ -29,7 +29,8 @@ from modelway.offering import Offering
 from modelway.prices import NANOS, Prices
 from modelway.provider import CountsTokens, Provider, RelayReply, RelayRequest, Relays
 from modelway.routing import Breakers, Candidate, RetryPolicy, Router
-from modelway.telemetry import Attempt, milliseconds_since
+from modelway.shadowing import Shadows
+from modelway.telemetry import Attempt, milliseconds_since, trail
 from modelway.types import Caller, ChatRequest, Completion, Delta, Event, Finish, Model, Usage
 
 T = TypeVar("T")
@@ -72,6 +73,7 @@ class Gateway:
         self.offering = Offering(router.providers)
         self.breakers = breakers or Breakers()
         self._attempting = Attempting(policy, self.breakers)
+        self._shadows = Shadows(self._told)
         self._policy = policy
         self._resources = resources
         self._fits: dict[str, Fit] = {}
@@ -157,8 +159,7 @@ class Gateway:
                 hint="an answer tells in `usage` what it took",
                 param="model",
             )
-        fitted, _ = self._fit(candidate).of(await self._recalled(request, caller))
-        asked = replace(fitted, provider=candidate.name, model=candidate.model)
+        asked = self._told(candidate, await self._recalled(request, caller))
         count = partial(candidate.provider.count_tokens, asked)
         return await self._once_it_works(candidate.name, candidate.model, count, attempts)
 
@@ -211,7 +212,7 @@ class Gateway:
         async with AsyncExitStack() as stack:
             # The last one in is closed first; one that fails to close does not keep the others open.
             first: tuple[Closeable, ...] = (self.conversations, self.accounts, *self._resources)
-            for resource in (*first, *self.providers.values(), self.offering, self.live):
+            for resource in (*first, *self.providers.values(), self.offering, self._shadows, self.live):
                 stack.push_async_callback(resource.aclose)
 
     def _no_relay(self, name: str, path: str) -> NotFound:
@@ -246,6 +247,9 @@ class Gateway:
             return Answer(begun, turn, attempts, self.breakers)
         go_on = Continuing(self._attempting, begin, candidates, turn, attempts)
         return Answer(go_on.ready(begun), turn, attempts, self.breakers, go_on)
+        route = candidates[0].route
+        if route is not None and route.shadow is not None:
+            self._shadows.send(route, turn.request)
 
     async def _begin(self, turn: Turn | Ephemeral, asked: ChatRequest, candidate: Candidate) -> Begun:
         """Call the provider and wait for the first event that a caller can see."""
@@ -277,6 +281,11 @@ class Gateway:
         if fit is None:
             info = candidate.provider.info
             fit = Fit(
+    def _told(self, candidate: Candidate, request: ChatRequest) -> ChatRequest:
+        """The request as a provider is told it."""
+        fitted, _ = self._fit(candidate).of(request)
+        return replace(fitted, provider=candidate.name, model=candidate.model)
+
                 info.name,
                 dialect=info.dialect,
                 params=info.params,
@@ -336,6 +345,11 @@ class Answer:
         if self._completion is None:
             raise InternalError("the answer has not ended")
         return self._completion
+    @property
+    def trail(self) -> str:
+        """Who was asked, how it ended and the milliseconds."""
+        return trail(self.attempts)
+
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         """The events, each recorded before it is given; the Finish only when the turn is durable."""

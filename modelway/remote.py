@@ -70,6 +70,7 @@ class RemoteAnswer:
         self.provider = unquote(response.headers.get("x-modelway-provider", ""))
         self.model = unquote(response.headers.get("x-modelway-model", ""))
         self.conversation_id = response.headers.get("x-modelway-conversation-id", "")
+        self.trail = response.headers.get("x-modelway-attempts", "")
         self._response = response
         self._stream = stream
         self._collector = Collector()

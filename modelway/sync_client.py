@@ -93,6 +93,11 @@ class Reply:
         return self._reply.model
 
     @property
+    def trail(self) -> str:
+        """Who was asked, how it ended and the milliseconds; known from the first piece on."""
+        return self._reply.trail
+
+    @property
     def conversation_id(self) -> str:
         """The conversation that the answer belongs to, "" for none."""
         return self._reply.conversation_id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -52,11 +52,7 @@ def build(
     http = HTTPClient(settings.upstream)
     providers = build_providers(settings, http, data_dir=data_dir, on_progress=on_progress)
     path = Path(settings.conversations.path) if settings.conversations.path else data_dir / STORE_FILE
-    try:
-        router = Router(providers, settings)
-    except BadSetting as bad:
-        place = origins.get(bad.key, "settings")
-        raise SettingsError(f"{place}: {bad.key}: {bad.error.message}", bad.error.hint) from bad
+    router = build_router(providers, settings, origins)
     upstream = settings.upstream
     return Gateway(
         router,
@@ -69,6 +65,23 @@ def build(
 
 def build_providers(
     settings: Settings,
+def build_prices(settings: Settings) -> Prices:
+    """What models cost, also those of upstreams that the user has given names of their own."""
+    addresses = {name: own.base_url for name, own in settings.providers.items() if own.base_url}
+    return Prices(settings.prices, addresses)
+
+
+def build_router(
+    providers: Iterable[Provider], settings: Settings, origins: Mapping[str, str] = {}
+) -> Router:
+    """The routes and the names behind them; SettingsError, with the place, where one leads nowhere."""
+    try:
+        return Router(providers, settings)
+    except BadSetting as bad:
+        place = origins.get(bad.key, "settings")
+        raise SettingsError(f"{place}: {bad.key}: {bad.error.message}", bad.error.hint) from bad
+
+
     http: HTTPClient,
     *,
     data_dir: Path,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from modelway.cli import chat, config, conversations, doctor, keys, login, models, providers, serve
+from modelway.cli import chat, config, conversations, doctor, keys, login, models, providers, routes, serve
 from modelway.cli.examples import examples
 from modelway.cli.exits import ExitCode, complain, exit_code, explain, known_errors
 from modelway.cli.output import warn
@@ -32,6 +32,7 @@ for name, group in (
     ("conversations", conversations.app),
     ("keys", keys.app),
     ("config", config.app),
+    ("routes", routes.app),
 ):
     app.add_typer(group, name=name)
 

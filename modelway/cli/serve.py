@@ -65,6 +65,7 @@ def serve(
             setup.settings,
             data_dir=setup.directories.data,
             on_ready=lambda url, keyed: warn(welcome(url, keyed=keyed)),
+            origins=setup.loaded.origins,
         )
     except KeyNeeded as error:
         error.from_flag = setup.loaded.origin("server.host").startswith("flag")

@@ -2,6 +2,7 @@
 
 from modelway.routing.breakers import Breakers, BreakerState
 from modelway.routing.candidates import Candidate, Limits, Route
+from modelway.routing.explaining import Explanation, Prospect, explain, health
 from modelway.routing.retrying import RetryPolicy
 from modelway.routing.router import BadSetting, Router, unknown_provider
 
@@ -10,9 +11,13 @@ __all__ = [
     "BreakerState",
     "Breakers",
     "Candidate",
+    "Explanation",
     "Limits",
+    "Prospect",
     "RetryPolicy",
     "Route",
     "Router",
+    "explain",
+    "health",
     "unknown_provider",
 ]

@@ -58,8 +58,22 @@ class Router:
     def resolve(self, request: ChatRequest) -> list[Candidate]:
         """The candidates for a request, in the order in which they are tried; never empty."""
         candidates = self._named(request.provider, request.model)
+        return candidates + self.fallback_for(candidates) if self._fallback else candidates
+
+    def fallback_for(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Who is tried after these."""
         known = {candidate.name for candidate in candidates}
-        return candidates + [candidate for candidate in self._fallback if candidate.name not in known]
+        return [candidate for candidate in self._fallback if candidate.name not in known]
+
+    def in_order(self, model: str) -> list[Candidate]:
+        """The candidates for a model's name, without the fallback, as the settings have them."""
+        route = self._routes.get(model) if not self._prefixed(model) else None
+        return route.candidates() if route is not None else self._named("", model)
+
+    def weights(self, model: str) -> Sequence[float]:
+        """The weights of a route; nothing where the name is none's, or where its order is fixed."""
+        route = self._routes.get(model) if not self._prefixed(model) else None
+        return route.weights if route is not None else ()
 
     def choose(self, provider_name: str, model: str) -> tuple[Provider, str]:
         """Who takes a request that is no chat, and how the model is called there, "" where none is named.
@@ -169,15 +183,19 @@ class _Way:
         self._router = router
         self._route = route
         self._named = tuple(zip(settings.candidates, limits, strict=True))
-        self._weights = settings.weights
+        self.weights = settings.weights
         self._failover_on_context = settings.failover_on_context
+
+    def candidates(self) -> list[Candidate]:
+        """All candidates, in the order of the settings."""
+        return [self._candidate(name, limits) for name, limits in self._named]
 
     def draw(self, rng: random.Random) -> list[Candidate]:
         """All candidates, each once: the heavier, the earlier (Efraimidis and Spirakis, 2006)."""
-        candidates = [self._candidate(name, limits) for name, limits in self._named]
-        if not self._weights:
+        candidates = self.candidates()
+        if not self.weights:
             return candidates
-        keys = [-math.log(1.0 - rng.random()) / weight for weight in self._weights]
+        keys = [-math.log(1.0 - rng.random()) / weight for weight in self.weights]
         return [candidates[index] for index in sorted(range(len(keys)), key=keys.__getitem__)]
 
     def _candidate(self, name: str, limits: Limits | None) -> Candidate:

@@ -99,6 +99,8 @@ def routes(
         Route("/v1/conversations/{id}/items/{item_id}", items.item),
         Route("/v1/figures", figures.figures),
         Route("/metrics", figures.metrics),
+        Route("/v1/routes", catalogue.routes),
+        Route("/v1/routes/{name:path}", catalogue.route),
         Route("/openapi.json", openapi_endpoint),
         Route("/healthz", catalogue.health),
         Route("/readyz", catalogue.ready),

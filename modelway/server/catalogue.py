@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
+from modelway.accounts import denied, may_see, may_use
 from modelway.dialects import anthropic_messages, openai_chat
 from modelway.errors import InvalidRequest, ModelNotFound
 from modelway.gateway import Gateway
 from modelway.provider import ProviderInfo, describe
+from modelway.routing import Explanation, explain, health
+from modelway.server.exchange import Exchange
 from modelway.server.formats import ANTHROPIC_VERSION
+from modelway.types import Caller, ChatRequest, Model, Rules
 
 
 def json_response(value: object, status: int = 200) -> Response:
@@ -29,14 +34,14 @@ class Catalogue:
 
         Programs written for Anthropic, which send the header anthropic-version, get them in its format.
         """
-        models = await self._gateway.models(refresh=_refresh(request))
+        models = await visible_models(self._gateway, request)
         encode = anthropic_messages.encode_models if _is_anthropic_s(request) else openai_chat.encode_models
         return Response(encode(models), media_type="application/json")
 
     async def model(self, request: Request) -> Response:
         """One model."""
         wanted: str = request.path_params["id"]
-        for model in await self._gateway.models(refresh=_refresh(request)):
+        for model in await visible_models(self._gateway, request):
             if model.id == wanted:
                 if _is_anthropic_s(request):
                     return Response(anthropic_messages.encode_model(model), media_type="application/json")
@@ -48,13 +53,31 @@ class Catalogue:
     async def providers(self, request: Request) -> Response:
         """Every provider, as data."""
         infos = await self._gateway.offering.infos(refresh=_refresh(request))
-        return json_response({"object": "list", "data": [_shown(info) for info in infos]})
+        rules = _caller(request).rules
+        seen = [info for info in infos if rules is None or may_see(rules, info.name)]
+        return json_response({"object": "list", "data": [self._shown(info) for info in seen]})
 
     async def provider(self, request: Request) -> Response:
         """One provider, as data."""
         name = self._gateway.router.provider(request.path_params["name"]).info.name
+        caller = _caller(request)
+        if caller.rules is not None and not may_see(caller.rules, name):
+            raise denied(caller, name, "")
         [info] = await self._gateway.offering.infos([name], refresh=_refresh(request))
-        return json_response(_shown(info))
+        return json_response(self._shown(info))
+
+    async def routes(self, request: Request) -> Response:
+        """Every route, with its candidates and what would become of them now."""
+        found = [self._explained(name, _caller(request)) for name in self._gateway.router.routes]
+        return json_response({"object": "list", "data": [one for one in found if one.candidates]})
+
+    async def route(self, request: Request) -> Response:
+        """Where a request with this model would go now: a route, or any name that leads somewhere."""
+        name, caller = request.path_params["name"], _caller(request)
+        found = self._explained(name, caller)
+        if not found.candidates:
+            raise denied(caller, name, "")
+        return json_response(found)
 
     async def health(self, _: Request) -> Response:
         """Answers as long as the process lives."""
@@ -65,9 +88,37 @@ class Catalogue:
         await self._gateway.conversations.ready()
         return json_response({"status": "ready"})
 
+    def _explained(self, name: str, caller: Caller) -> Explanation:
+        """Where a request would go now, as far as the caller may see."""
+        found = explain(self._gateway.router, self._gateway.breakers, name)
+        if (rules := caller.rules) is None:
+            return found
+        seen = [one for one in found.candidates if may_see(rules, one.provider)]
+        return replace(found, candidates=seen)
 
-def _shown(info: ProviderInfo) -> dict[str, object]:
-    return {"object": "provider", **describe(info)}
+    def _shown(self, info: ProviderInfo) -> dict[str, object]:
+        breakers = self._gateway.breakers.states(info.name)
+        told: dict[str, object] = {"object": "provider", **describe(info), "health": health(breakers)}
+        return {**told, "breakers": breakers} if breakers else told
+
+
+async def visible_models(gateway: Gateway, request: Request) -> list[Model]:
+    """The models that can be asked for by whoever asks for the list."""
+    models = await gateway.models(refresh=_refresh(request))
+    caller = _caller(request)
+    if caller.rules is None:
+        return models
+    return [model for model in models if _is_permitted(gateway, caller.rules, model.id)]
+
+
+def _is_permitted(gateway: Gateway, rules: Rules, name: str) -> bool:
+    found = gateway.router.resolve(ChatRequest(messages=(), model=name))
+    return any(may_use(rules, one.name, one.model, name) for one in found)
+
+
+def _caller(request: Request) -> Caller:
+    exchange: Exchange = request.scope["modelway.exchange"]
+    return exchange.caller
 
 
 def _is_anthropic_s(request: Request) -> bool:

@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,13 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def run(settings: Settings, *, data_dir: Path, on_ready: Callable[[str, bool], None]) -> None:
+def run(
+    settings: Settings,
+    *,
+    data_dir: Path,
+    on_ready: Callable[[str, bool], None],
+    origins: Mapping[str, str] = {},
+) -> None:
     """Serve until SIGINT or SIGTERM, then let running answers finish within the grace time.
 
     Raises PortInUse before anything is started, and KeyNeeded. `on_ready` is told the address, and
@@ -123,7 +129,7 @@ def run(settings: Settings, *, data_dir: Path, on_ready: Callable[[str, bool], N
     """
     sockets = bind(settings.server)
     try:
-        gateway = build(settings, data_dir=data_dir)
+        gateway = build(settings, data_dir=data_dir, origins=origins)
         needs_key = not (is_loopback(settings.server.host) or settings.server.allow_remote)
         if needs_key:
             _check_for_keys(settings, gateway)

@@ -2,7 +2,7 @@
 
 from modelway.telemetry.exposition import expose
 from modelway.telemetry.figures import Figures
-from modelway.telemetry.records import Attempt, RequestRecord, milliseconds_since
+from modelway.telemetry.records import Attempt, RequestRecord, milliseconds_since, trail
 from modelway.telemetry.requests import Telemetry
 
-__all__ = ["Attempt", "Figures", "RequestRecord", "Telemetry", "expose", "milliseconds_since"]
+__all__ = ["Attempt", "Figures", "RequestRecord", "Telemetry", "expose", "milliseconds_since", "trail"]

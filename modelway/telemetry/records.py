@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from msgspec import Struct
+
+MOST_TOLD = 20
 
 
 class Attempt(Struct, frozen=True, omit_defaults=True):
@@ -44,6 +47,11 @@ class RequestRecord(Struct, kw_only=True, omit_defaults=True):
     attempts: list[Attempt] = []
     messages: tuple[str, ...] = ()
     answer: str = ""
+
+
+def trail(attempts: Sequence[Attempt]) -> str:
+    """Who was asked, how it ended and the milliseconds: "Groq;upstream_error;12, Local;ok;340"."""
+    return ", ".join([f"{one.provider};{one.code or 'ok'};{one.ms:.0f}" for one in attempts[-MOST_TOLD:]])
 
 
 def milliseconds_since(start: float) -> float:

@@ -1,0 +1,48 @@
+"""`modelway routes`, and what is wrong with a route."""
+
+import pytest
+
+from tests.cli.conftest import Home
+
+ROUTE = '[routes.best]\ncandidates = ["Fake", "Groq"]\nweights = [3, 1]\n'
+
+
+def test_routes_are_listed_and_tested_at_the_command_line(asking_home: Home) -> None:
+    asking_home.config.write_text(asking_home.config.read_text() + ROUTE)
+    listed = asking_home.run("routes", "list")
+    assert "Fake/model-a 75%" in listed.out
+    assert listed.out.count("Groq/") == 1
+    told = asking_home.run("routes", "test", "best")
+    assert "the first is drawn by weight" in told.out
+    assert "GROQ_API_KEY" in told.out
+    asked = asking_home.run("routes", "test", "Fake/x", "--ask", "--json").json
+    assert (asked["is_route"], asked["asked"]["text"]) == (False, "Hello")
+    assert asked["asked"]["trail"].startswith("Fake;ok;")
+
+
+@pytest.mark.parametrize(
+    ("written", "line", "told"),
+    [
+        ('[routes.best]\ncandidates = ["Nobody"]\n', "", "routes.best.candidates: no provider is called"),
+        ('[routes.best]\ncandidates = ["Fake", "Fake"]\n', "line 10", "names a candidate twice"),
+        ('[routes.best]\ncandidates = ["Fake"]\nweights = [1, 2]\n', "line 11", "has 2 numbers for 1"),
+        (
+            '[routes.best]\ncandidates = ["Fake"]\nidle_timeout_s = 999\n',
+            "line 11",
+            "upstream.idle_timeout_s",
+        ),
+        (
+            '[routes.best]\ncandidates = ["Fake"]\n[routes.best.limits.X]\nidle_timeout_s = 1\n',
+            "",
+            "for none of",
+        ),
+        ('[routes.best]\ncandidates = ["Fake"]\nshadow = "Copilot"\n', "", "routes.best.shadow"),
+    ],
+)
+def test_a_wrong_route_is_told_with_its_place(asking_home: Home, written: str, line: str, told: str) -> None:
+    asking_home.config.write_text(asking_home.config.read_text() + written)
+    done = asking_home.run("routes", "list")
+    assert done.code == 3
+    assert told in done.err
+    assert line in done.err
+    assert str(asking_home.config) in done.err
