@@ -34,7 +34,9 @@ from modelway.types import (
     Opaque,
     OtherPart,
     TextDelta,
+    Tool,
     ToolCallDelta,
+    ToolChoice,
     Usage,
     collect,
 )
@@ -413,3 +415,39 @@ def test_citations_are_written_as_openai_does() -> None:
     encoder.encode(TextDelta(text="hi"))
     chunk = msgspec.json.decode(encoder.encode(citation).removeprefix(b"data: "))
     assert chunk["choices"][0]["delta"] == {"annotations": [written]}
+
+
+def test_the_tools_that_are_allowed_are_the_ones_that_are_offered() -> None:
+    tools = [{"type": "function", "function": {"name": name}} for name in ("look", "leap")]
+    only = {"mode": "required", "tools": [{"type": "function", "function": {"name": "leap"}}]}
+    asked = decode_request(
+        request_body(tools=tools, tool_choice={"type": "allowed_tools", "allowed_tools": only})
+    )
+    assert asked.params.tools == (Tool("leap"),)
+    assert asked.params.tool_choice == ToolChoice("required")
+    assert asked.extra == {}
+
+
+def test_other_kinds_of_tools_and_choices_stay_as_they_were() -> None:
+    custom = {"type": "custom", "custom": {"name": "shell"}}
+    choice = {"type": "custom", "custom": {"name": "shell"}}
+    asked = decode_request(request_body(tools=[custom], tool_choice=choice))
+    body = msgspec.json.decode(encode_request(asked))
+    assert (body["tools"], body["tool_choice"]) == ([custom], choice)
+
+
+def test_functions_as_they_were_before_tools_pass_to_an_upstream_of_this_format() -> None:
+    messages = [
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": None, "function_call": {"name": "look", "arguments": "{}"}},
+        {"role": "function", "name": "look", "content": "18"},
+    ]
+    functions = [{"name": "look", "parameters": {"type": "object"}}]
+    asked = decode_request(request_body(messages=messages, functions=functions, function_call="auto"))
+    body = msgspec.json.decode(encode_request(asked))
+    assert body["messages"][0] == messages[0]
+    assert body["messages"][1]["function_call"] == messages[1]["function_call"]
+    assert body["messages"][2] == messages[2]
+    assert (body["functions"], body["function_call"]) == (functions, "auto")
+    with pytest.raises(InvalidRequest, match="tools"):
+        decode_request(request_body(messages=messages, functions=functions, conversation_id="c"))

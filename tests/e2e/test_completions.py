@@ -11,7 +11,7 @@ from modelway.errors import UpstreamOverloaded
 from modelway.testing.fake_upstream import FakeUpstream
 from modelway.types import Finish, ReasoningDelta, TextDelta, Usage
 from tests.e2e.test_relay import relaying
-from tests.scripted import Scripted, says
+from tests.scripted import Scripted, Step, says
 from tests.serving import gateway_of, serving
 
 pytestmark = pytest.mark.anyio
@@ -83,7 +83,7 @@ async def test_what_is_echoed_comes_first(
 async def test_several_prompts_have_choices_of_their_own(
     client: httpx.AsyncClient, tmp_path: Path, streamed: bool
 ) -> None:
-    two = [
+    two: list[Step] = [
         TextDelta(text="a"),
         TextDelta(text="b", choice=1),
         Finish(reasons=("stop", "length"), usage=Usage(1, 2)),

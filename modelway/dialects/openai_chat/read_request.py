@@ -40,6 +40,8 @@ MAX_TOKENS = 100_000_000
 MAX_STOPS = 64
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
+# The result of a call as it was before there were tools.
+_OLD_RESULT = "function"
 
 _IS_URL = re.compile(r"(?:data|https?):").match
 
@@ -49,6 +51,12 @@ T = TypeVar("T")
 def decode_request(body: bytes) -> ChatRequest:
     """A request out of the body of POST /v1/chat/completions."""
     fields = read_object(body)
+    if fields.get("functions") and fields.get("conversation_id"):
+        raise InvalidRequest(
+            "a conversation cannot keep a `function_call`, which has no id",
+            param="functions",
+            hint="send `tools` instead",
+        )
     options = take(fields, "stream_options", dict, {})
     messages = _messages(fields)
     return ChatRequest(
@@ -87,6 +95,8 @@ def _messages(fields: Fields) -> tuple[Message, ...]:
 def _message(value: Any, path: str) -> Message:
     fields = dict(check(value, dict, path))
     role = fields.pop("role", None)
+    if role == _OLD_RESULT:
+        return _old_result(fields, path)
     if role not in _ROLES:
         raise wrong(f"{path}.role", "one of " + ", ".join(_ROLES))
     content = fields.pop("content", None)
@@ -103,6 +113,16 @@ def _message(value: Any, path: str) -> Message:
         tool_calls=() if calls is None else items(calls, f"{path}.tool_calls", _tool_call),
         tool_call_id=call_id,
         extra={NAME: fields} if fields else {},
+    )
+
+
+def _old_result(fields: Fields, path: str) -> Message:
+    """The result of a `function_call`, which has no id; an upstream of this format is told it as it is."""
+    return Message(
+        role="tool",
+        content=_content(fields.pop("content", None), f"{path}.content"),
+        name=check(fields.pop("name", None), str, f"{path}.name"),
+        extra={NAME: {"role": _OLD_RESULT, **fields}},
     )
 
 
@@ -162,6 +182,8 @@ def _tool_call(value: Any, path: str) -> ToolCall:
 
 
 def _params(fields: Fields) -> Params:
+    tools = _tools(fields)
+    choice, tools = _tool_choice(fields, tools)
     old_limit = take_integer(fields, "max_tokens", 1, MAX_TOKENS)
     limit = take_integer(fields, "max_completion_tokens", 1, MAX_TOKENS)
     return Params(
@@ -174,8 +196,8 @@ def _params(fields: Fields) -> Params:
         presence_penalty=take_number(fields, "presence_penalty", -2, 2),
         frequency_penalty=take_number(fields, "frequency_penalty", -2, 2),
         reasoning_effort=_optional(fields, "reasoning_effort", str),
-        tools=_tools(fields),
-        tool_choice=_tool_choice(fields),
+        tools=tools,
+        tool_choice=choice,
         parallel_tool_calls=_optional(fields, "parallel_tool_calls", bool),
         response_format=_response_format(fields),
     )
@@ -212,19 +234,43 @@ def _tool(value: Any, path: str) -> Tool | None:
     )
 
 
-def _tool_choice(fields: Fields) -> ToolChoice | None:
+def _tool_choice(
+    fields: Fields, tools: tuple[Tool, ...] | None
+) -> tuple[ToolChoice | None, tuple[Tool, ...] | None]:
+    """The choice, and the tools that it leaves; kinds that the waist has no type for stay in `extra`."""
     value = fields.get("tool_choice")
     if isinstance(value, dict) and value.get("type") != "function":
-        return None
+        return _allowed(fields, value, tools)
     fields.pop("tool_choice", None)
     if value is None:
-        return None
+        return None, tools
     if value in ("auto", "none", "required"):
-        return ToolChoice(mode=value)
+        return ToolChoice(mode=value), tools
     if isinstance(value, dict):
         function = check(value.get("function"), dict, "tool_choice.function")
-        return ToolChoice("named", check(function.get("name"), str, "tool_choice.function.name"))
+        return ToolChoice("named", check(function.get("name"), str, "tool_choice.function.name")), tools
     raise wrong("tool_choice", '"auto", "none", "required" or a named function')
+
+
+def _allowed(
+    fields: Fields, value: Fields, tools: tuple[Tool, ...] | None
+) -> tuple[ToolChoice | None, tuple[Tool, ...] | None]:
+    """Only some of the tools: to offer no others is the same."""
+    if value.get("type") != "allowed_tools" or "tools" in fields:
+        return None, tools
+    path = "tool_choice.allowed_tools"
+    allowed = check(value.get("allowed_tools"), dict, path)
+    mode = allowed.get("mode")
+    if mode not in ("auto", "required"):
+        raise wrong(f"{path}.mode", '"auto" or "required"')
+    names = items(allowed.get("tools"), f"{path}.tools", _allowed_name)
+    del fields["tool_choice"]
+    return ToolChoice(mode), tuple(tool for tool in tools or () if tool.name in names)
+
+
+def _allowed_name(value: Any, path: str) -> str:
+    function = check(check(value, dict, path).get("function"), dict, f"{path}.function")
+    return check(function.get("name"), str, f"{path}.function.name")
 
 
 def _response_format(fields: Fields) -> ResponseFormat | None:
