@@ -127,12 +127,18 @@ class Gateway:
             raise
 
     def admit(self, caller: Caller, provider: Provider, model: str, asked: str) -> Permit | None:
-        """Let in a request that is no chat; what it takes is told to `accounts.charge`."""
+        """Let in a request that is no chat; what it takes is told to charge()."""
         if caller.rules is None:
             return None
         if not may_use(caller.rules, provider.info.name, model, asked):
             raise denied(caller, provider.info.name, model)
         return self.accounts.admit(caller)
+
+    def charge(
+        self, caller: Caller, permit: Permit | None, provider: Provider, model: str, usage: Usage
+    ) -> float:
+        """End what admit() has let in, and charge for it; what it costs in dollars, 0 where nobody knows."""
+        return (self.accounts.charge(caller, permit, provider.info.name, model, usage) or 0) / NANOS
 
     async def relay(
         self, provider: Provider, model: str, request: RelayRequest, attempts: list[Attempt]
@@ -241,15 +247,15 @@ class Gateway:
         self, candidates: list[Candidate], turn: Turn | Ephemeral, attempts: list[Attempt]
     ) -> Answer:
         """Retry and fail over, which both are possible only as long as no delta has come."""
+        route = candidates[0].route
+        if route is not None and route.shadow is not None:
+            self._shadows.send(route, turn.request)
         begin = partial(self._begin, turn)
         begun = await self._attempting.first_to_answer(candidates, partial(begin, turn.request), attempts)
         if begun.candidate.route is None or not begun.candidate.route.continues:
             return Answer(begun, turn, attempts, self.breakers)
         go_on = Continuing(self._attempting, begin, candidates, turn, attempts)
         return Answer(go_on.ready(begun), turn, attempts, self.breakers, go_on)
-        route = candidates[0].route
-        if route is not None and route.shadow is not None:
-            self._shadows.send(route, turn.request)
 
     async def _begin(self, turn: Turn | Ephemeral, asked: ChatRequest, candidate: Candidate) -> Begun:
         """Call the provider and wait for the first event that a caller can see."""
@@ -275,17 +281,17 @@ class Gateway:
             raise
         raise _no_finish(candidate.name)
 
+    def _told(self, candidate: Candidate, request: ChatRequest) -> ChatRequest:
+        """The request as a provider is told it."""
+        fitted, _ = self._fit(candidate).of(request)
+        return replace(fitted, provider=candidate.name, model=candidate.model)
+
     def _fit(self, candidate: Candidate) -> Fit:
         """What a provider can be told; one that is signed in to in several ways differs from time to time."""
         fit = self._fits.get(candidate.name)
         if fit is None:
             info = candidate.provider.info
             fit = Fit(
-    def _told(self, candidate: Candidate, request: ChatRequest) -> ChatRequest:
-        """The request as a provider is told it."""
-        fitted, _ = self._fit(candidate).of(request)
-        return replace(fitted, provider=candidate.name, model=candidate.model)
-
                 info.name,
                 dialect=info.dialect,
                 params=info.params,
@@ -340,16 +346,16 @@ class Answer:
         return self.bill.nanos / NANOS
 
     @property
+    def trail(self) -> str:
+        """Who was asked, how it ended and the milliseconds."""
+        return trail(self.attempts)
+
+    @property
     def completion(self) -> Completion:
         """The whole answer, after its Finish has been seen."""
         if self._completion is None:
             raise InternalError("the answer has not ended")
         return self._completion
-    @property
-    def trail(self) -> str:
-        """Who was asked, how it ended and the milliseconds."""
-        return trail(self.attempts)
-
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         """The events, each recorded before it is given; the Finish only when the turn is durable."""

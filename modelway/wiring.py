@@ -12,6 +12,7 @@ from modelway.conversations import Conversations
 from modelway.gateway import Gateway
 from modelway.models import resolve
 from modelway.plugins import installed, load_plugins
+from modelway.prices import Prices
 from modelway.provider import Provider, ProviderInfo
 from modelway.providers.anthropic import Anthropic
 from modelway.providers.any_llm import AnyLLM
@@ -60,11 +61,10 @@ def build(
         RetryPolicy(upstream.retries, upstream.max_retry_wait_s, upstream.deadline_s),
         resources=(http,),
         breakers=Breakers(upstream.breaker_failures, upstream.breaker_cool_down_s),
+        prices=build_prices(settings),
     )
 
 
-def build_providers(
-    settings: Settings,
 def build_prices(settings: Settings) -> Prices:
     """What models cost, also those of upstreams that the user has given names of their own."""
     addresses = {name: own.base_url for name, own in settings.providers.items() if own.base_url}
@@ -82,6 +82,8 @@ def build_router(
         raise SettingsError(f"{place}: {bad.key}: {bad.error.message}", bad.error.hint) from bad
 
 
+def build_providers(
+    settings: Settings,
     http: HTTPClient,
     *,
     data_dir: Path,

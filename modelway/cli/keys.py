@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,11 +17,14 @@ from modelway.cli.setup import Setup, set_up
 from modelway.cli.store import in_store
 
 if TYPE_CHECKING:
+    from modelway.conversations.spending import Spending
     from modelway.keys import ApiKey
     from modelway.types import Rules
 
 app = typer.Typer(
-    help="Make, list, show and revoke the API keys of callers.", no_args_is_help=True, rich_markup_mode=None
+    help="Make, list, show and revoke the API keys of callers; what they spend.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The caller's name.")]
@@ -136,6 +140,64 @@ def revoke(
         warn(f"the key of {name} no longer counts; a server that runs knows it within a second")
 
 
+@app.command()
+@examples("modelway keys usage --by caller,model", "modelway keys usage alice --from 2026-11-01")
+def usage(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Only this caller.")] = "",
+    first: Annotated[
+        str, typer.Option("--from", metavar="DAY", help="Else thirty days in all.")
+    ] = "",
+    last: Annotated[str, typer.Option("--to", metavar="DAY", help="Else today; days are of UTC.")] = "",
+    by: Annotated[
+        str, typer.Option(metavar="FIELDS", help="What sums are by: day, caller, provider, model.")
+    ] = "caller,provider,model",
+    as_json: JsonOption = False,
+) -> None:
+    """Show what was asked and spent."""
+    from modelway.prices import NANOS
+
+    fields = _fields(by)
+    end = _day(last) if last else datetime.now(UTC).date()
+    begin = _day(first) if first else end - timedelta(days=29)
+    found = in_store(
+        set_up(context), lambda store: store.callers.usage(name, begin.isoformat(), end.isoformat())
+    )
+    sums = summed(found, fields)
+    if as_json:
+        say_json({"from": begin.isoformat(), "to": end.isoformat(), "usage": sums})
+        return
+    say_table(
+        (*fields, "requests", "tokens in", "tokens out", "dollars"),
+        (
+            (
+                *(str(one[field]) for field in fields),
+                str(one["requests"]),
+                str(one["input_tokens"]),
+                str(one["output_tokens"]),
+                f"{one['cost']:.4f}" + ("?" if one["unpriced"] else "~" if one["estimated"] else ""),
+            )
+            for one in sums
+        ),
+    )
+    warn(f"{sum(one.nanos for one in found) / NANOS:.4f} dollars from {begin} to {end}")
+
+
+def summed(found: Sequence[Spending], fields: Sequence[str]) -> list[dict[str, Any]]:
+    """Sums by some fields, dearest first."""
+    from modelway.prices import NANOS
+
+    sums: dict[tuple[str, ...], dict[str, Any]] = {}
+    counted = ("requests", "estimated", "unpriced", "input_tokens", "output_tokens", "nanos")
+    for one in found:
+        key = tuple(getattr(one, field) for field in fields)
+        row = sums.setdefault(key, {**dict(zip(fields, key, strict=True)), **dict.fromkeys(counted, 0)})
+        for field in counted:
+            row[field] += getattr(one, field)
+    rows = sorted(sums.values(), key=lambda row: (-row["nanos"], -row["requests"]))
+    return [{**row, "cost": row.pop("nanos") / NANOS} for row in rows]
+
+
 def expiry(text: str, now: datetime) -> float:
     """When a key expires, in seconds since 1970; CommandError where the text does not say."""
     if span := _SPAN.fullmatch(text.strip().lower()):
@@ -172,6 +234,24 @@ def written(rules: Rules) -> dict[str, Any]:
 
     fields: dict[str, Any] = msgspec.to_builtins(rules)
     return {name: value / NANOS if name.endswith("_budget") else value for name, value in fields.items()}
+
+
+def _fields(text: str) -> tuple[str, ...]:
+    fields = _names(text)
+    if not fields or not set(fields) <= {"day", "caller", "provider", "model"}:
+        raise CommandError(
+            f'"{text}" is not what sums can be by',
+            hint="name some of day, caller, provider, model, with commas",
+            code=ExitCode.USAGE,
+        )
+    return fields
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text.strip())
+    except ValueError:
+        raise CommandError(f'"{text}" is not a day', hint="write 2026-12-31", code=ExitCode.USAGE) from None
 
 
 def _state(key: ApiKey) -> str:

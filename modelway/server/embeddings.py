@@ -10,6 +10,7 @@ from modelway.errors import UpstreamProtocolError
 from modelway.gateway import Gateway
 from modelway.provider import RelayReply, RelayRequest
 from modelway.server.exchange import Exchange, addressed, header_value, until_client_is_gone
+from modelway.types import Usage
 
 MAX_REPLY_BYTES = 256 * 1024 * 1024
 
@@ -51,10 +52,16 @@ class EmbeddingEndpoints:
             headers={"content-type": "application/json"},
             body=asked.for_openai(model),
         )
-        async with aclosing(await self._gateway.relay(provider, model, request, record.attempts)) as reply:
-            found = codec.decode_vectors(await _whole(reply))
-        record.input_tokens = found.tokens
-        return found
+        permit = self._gateway.admit(exchange.caller, provider, model, asked.model)
+        try:
+            reply = await self._gateway.relay(provider, model, request, record.attempts)
+            async with aclosing(reply):
+                found = codec.decode_vectors(await _whole(reply))
+            record.input_tokens = found.tokens
+            return found
+        finally:
+            used = Usage(record.input_tokens)
+            record.cost = self._gateway.charge(exchange.caller, permit, provider, model, used)
 
 
 async def _whole(reply: RelayReply) -> bytes:

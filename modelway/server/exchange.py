@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qs, quote
 
@@ -53,6 +53,7 @@ class Exchange:
         self.record: RequestRecord = telemetry.start(self.request_id)
         self.started = False
         self.complete = False
+        self.is_counted = False
         self.reply_headers: Headers = [(b"x-request-id", self.request_id.encode())]
         self.encode_error: Callable[[GatewayError], bytes] = openai_chat.encode_error
         self.encode_error_event: Callable[[GatewayError], bytes] | None = None
@@ -150,13 +151,18 @@ class Exchange:
         headers: Headers = []
         if error.retry_after is not None:
             headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
-        headers += ((name.encode(), value.encode()) for name, value in error.headers)
+        headers += as_sent(error.headers)
         if isinstance(error, AuthenticationError) and not isinstance(error, SignInRequired):
             headers.append((b"www-authenticate", b"Bearer"))
         if isinstance(error, UpstreamError):
             # Our own retries are spent; an SDK that retries too would multiply them.
             headers.append((b"x-should-retry", b"false"))
         await self.reply(error.status, self.encode_error(error), headers)
+
+
+def as_sent(headers: Iterable[tuple[str, str]]) -> Headers:
+    """Headers as they are sent."""
+    return [(name.encode(), value.encode()) for name, value in headers]
 
 
 def header_value(text: str) -> bytes:

@@ -10,12 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from modelway._version import __version__
+from modelway.accounts import permitted
 from modelway.dialects import ollama_chat
 from modelway.dialects.reading import read_object
 from modelway.errors import InvalidRequest
 from modelway.gateway import Gateway
 from modelway.provider import Loads, ProviderInfo
-from modelway.server.catalogue import json_response
+from modelway.server.catalogue import json_response, visible_models
 from modelway.server.exchange import Exchange
 from modelway.types import ChatRequest
 
@@ -31,9 +32,9 @@ class OllamaEndpoints:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    async def tags(self, _: Request) -> Response:
+    async def tags(self, request: Request) -> Response:
         """Every model, under the names of GET /v1/models."""
-        models = await self._gateway.models()
+        models = await visible_models(self._gateway, request)
         return Response(ollama_chat.encode_models(models), media_type="application/json")
 
     async def show(self, request: Request) -> Response:
@@ -44,7 +45,8 @@ class OllamaEndpoints:
         name = body.get("model") or body.get("name")
         if not isinstance(name, str) or not name:
             raise InvalidRequest("`model` must be the name of a model", param="model")
-        first = self._gateway.router.resolve(ChatRequest(messages=(), model=name))[0]
+        found = self._gateway.router.resolve(ChatRequest(messages=(), model=name))
+        first = permitted(exchange.caller, found, name)[0]
         return json_response(_shown(first.provider.info, first.model))
 
     async def ps(self, _: Request) -> Response:

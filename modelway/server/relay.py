@@ -17,6 +17,7 @@ from modelway.provider import RelayReply, RelayRequest
 from modelway.server.exchange import Exchange, Headers, addressed, header_value, until_client_is_gone
 from modelway.server.forms import Form
 from modelway.telemetry import milliseconds_since
+from modelway.types import Usage
 
 RELAYED_METHODS = ("GET", "POST", "DELETE")
 # All others stay here: the caller's key, cookies, and what belongs to one connection.
@@ -70,14 +71,19 @@ class RelayEndpoint:
             headers=_headers_to_upstream(exchange),
             body=body.addressed_to(model),
         )
-        with until_client_is_gone(exchange):
-            reply = await self._gateway.relay(provider, model, request, record.attempts)
-            async with aclosing(reply):
-                record.first_ms = milliseconds_since(record.time)
-                named: Headers = [(b"x-modelway-provider", header_value(provider.info.name))]
-                if model:
-                    named.append((b"x-modelway-model", header_value(model)))
-                await _pass_back(exchange, reply, named)
+        permit = self._gateway.admit(exchange.caller, provider, model, body.model)
+        try:
+            with until_client_is_gone(exchange):
+                reply = await self._gateway.relay(provider, model, request, record.attempts)
+                async with aclosing(reply):
+                    record.first_ms = milliseconds_since(record.time)
+                    named: Headers = [(b"x-modelway-provider", header_value(provider.info.name))]
+                    if model:
+                        named.append((b"x-modelway-model", header_value(model)))
+                    await _pass_back(exchange, reply, named)
+        finally:
+            used = Usage(record.input_tokens, record.output_tokens)
+            record.cost = self._gateway.charge(exchange.caller, permit, provider, model, used)
 
     def _checked_path(self, exchange: Exchange) -> str:
         """What follows /v1/. Nothing is decoded or resolved in it, so that it cannot lead elsewhere."""
