@@ -18,7 +18,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `host` "localhost" means both loopback addresses, 127.0.0.1 and ::1. `allow_remote` permits another
     address without an API key. `allowed_hosts` and `allowed_origins` add to the loopback names. Of
     `max_concurrent_requests` 0 means any number. A client
-    has `head_timeout_s` for the head of its request, then `body_timeout_s` for its body.
+    has `head_timeout_s` for the head of its request, then `body_timeout_s` for its body; one that takes
+    nothing of its answer for `write_timeout_s` is hung up on.
     """
 
     host: str = "localhost"
@@ -30,6 +31,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_concurrent_requests: int = 0
     head_timeout_s: float = 10.0
     body_timeout_s: float = 30.0
+    write_timeout_s: float = 60.0
     keep_alive_s: float = 15.0
     shutdown_grace_s: float = 10.0
 

@@ -93,6 +93,7 @@ RULES = (
     Rule("server.shutdown_grace_s", _at_least(0), _NOT_NEGATIVE),
     Rule("server.head_timeout_s", _at_least(0.1), "must be at least 0.1"),
     Rule("server.body_timeout_s", _at_least(0.1), "must be at least 0.1"),
+    Rule("server.write_timeout_s", _at_least(0.1), "must be at least 0.1"),
     Rule("server.max_concurrent_requests", _at_least(0), "must be 0 (any number) or more"),
     Rule("prices.*", _at_least(0), "must be dollars for a million tokens, 0 or more"),
     Rule("conversations.wait_s", _at_least(0), _NOT_NEGATIVE),

@@ -12,27 +12,41 @@ from starlette.routing import Route, Router
 
 from modelway.auth import Auth
 from modelway.config import ServerSettings
-from modelway.dialects import ollama_chat, openai_chat
+from modelway.dialects import ollama_chat, openai_chat, openai_responses
 from modelway.dialects.ollama_chat import generate
-from modelway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound, ShuttingDown
+from modelway.dialects.openai_chat import completions as openai_completions
+from modelway.errors import (
+    GatewayError,
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    Overloaded,
+    ShuttingDown,
+)
 from modelway.gateway import Gateway
 from modelway.page.door import Door
 from modelway.server.anthropic import AnthropicEndpoints
 from modelway.server.catalogue import Catalogue
 from modelway.server.chat import ChatEndpoint
+from modelway.server.completions import CompletionsEndpoint
 from modelway.server.conversation_items import ItemEndpoints
 from modelway.server.conversations import ConversationEndpoints
+from modelway.server.counting import Counting, no_compaction
 from modelway.server.dialect import Dialect
 from modelway.server.embeddings import EmbeddingEndpoints
 from modelway.server.exchange import ClientGone, Exchange, Receive, Scope, Send
 from modelway.server.figures import FigureEndpoints
 from modelway.server.formats import CHATS, dialect_of, is_ollama_s
 from modelway.server.guard import Guard
+from modelway.server.keys import KeyWatch
 from modelway.server.loading import LoadingEndpoint
 from modelway.server.ollama import OllamaEndpoints
 from modelway.server.openapi import openapi_endpoint
+from modelway.server.references import References
 from modelway.server.relay import RELAYED_METHODS, RelayEndpoint
 from modelway.server.responses import ResponseEndpoints
+from modelway.server.streams import StreamEndpoints
+from modelway.server.usage import UsageEndpoint
 from modelway.telemetry import Telemetry
 
 Endpoint = Callable[[Exchange], Awaitable[None]]
@@ -50,10 +64,6 @@ class _FromExchange:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
 
-    def close_streams(self) -> None:
-        """End what is open for as long as somebody looks at it, so that the server can end."""
-        self._door.close_streams()
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._endpoint(scope["modelway.exchange"])
 
@@ -67,6 +77,8 @@ def routes(
     responses: ResponseEndpoints,
     ollama: OllamaEndpoints,
     figures: FigureEndpoints,
+    usage: UsageEndpoint,
+    streams: StreamEndpoints,
 ) -> list[Route]:
     """Every address that the server answers by itself; `others` answer POSTs in other formats."""
     completions = _FromExchange(chat)
@@ -75,7 +87,7 @@ def routes(
         Route("/api/{provider}/chat/completions", completions, methods=["POST"]),
         Route("/api/{provider}/{conversation_id}/chat/completions", completions, methods=["POST"]),
         *(Route(path, _FromExchange(other), methods=["POST"]) for path, other in others.items()),
-        Route("/v1/responses/{id}", responses.show),
+        Route("/v1/responses/{id}", _FromExchange(streams.response), methods=["GET"]),
         Route("/v1/responses/{id}", responses.delete, methods=["DELETE"]),
         Route("/v1/responses/{id}/cancel", responses.cancel, methods=["POST"]),
         Route("/v1/responses/{id}/input_items", responses.input_items),
@@ -87,20 +99,23 @@ def routes(
         Route("/v1/models/{id:path}", catalogue.model),
         Route("/v1/providers", catalogue.providers),
         Route("/v1/providers/{name}", catalogue.provider),
+        Route("/v1/routes", catalogue.routes),
+        Route("/v1/routes/{name:path}", catalogue.route),
         Route("/v1/conversations", conversations.list),
         Route("/v1/conversations", items.create, methods=["POST"]),
         Route("/v1/conversations/{id}", conversations.show),
         Route("/v1/conversations/{id}", items.update, methods=["POST"]),
         Route("/v1/conversations/{id}", conversations.delete, methods=["DELETE"]),
+        Route("/v1/conversations/{id}/stream", _FromExchange(streams.conversation), methods=["GET"]),
+        Route("/v1/conversations/{id}/cancel", _FromExchange(streams.stop), methods=["POST"]),
         Route("/v1/conversations/{id}/export", conversations.export),
         Route("/v1/conversations/{id}/fork", conversations.fork, methods=["POST"]),
         Route("/v1/conversations/{id}/items", items.page),
         Route("/v1/conversations/{id}/items", items.add, methods=["POST"]),
         Route("/v1/conversations/{id}/items/{item_id}", items.item),
         Route("/v1/figures", figures.figures),
+        Route("/v1/usage", usage.usage),
         Route("/metrics", figures.metrics),
-        Route("/v1/routes", catalogue.routes),
-        Route("/v1/routes/{name:path}", catalogue.route),
         Route("/openapi.json", openapi_endpoint),
         Route("/healthz", catalogue.health),
         Route("/readyz", catalogue.ready),
@@ -123,10 +138,20 @@ class Application:
         self._auth = auth
         self._telemetry = telemetry
         self._preload = preload
+        self._is_draining = False
+        self._most_at_once = settings.max_concurrent_requests
+        self._at_once = 0
+        self._keys = KeyWatch(auth, gateway.conversations.callers, gateway.accounts)
+
+        references = References(gateway.conversations)
 
         def chat(dialect: Dialect) -> ChatEndpoint:
             return ChatEndpoint(
-                dialect, gateway, max_body_bytes=settings.max_body_bytes, keep_alive_s=settings.keep_alive_s
+                dialect,
+                gateway,
+                max_body_bytes=settings.max_body_bytes,
+                keep_alive_s=settings.keep_alive_s,
+                resolve=references.resolved if dialect is openai_responses else None,
             )
 
         self._chat = chat(openai_chat)
@@ -135,15 +160,29 @@ class Application:
         )
         endpoints = ConversationEndpoints(gateway.conversations, max_body_bytes=settings.max_body_bytes)
         items = ItemEndpoints(gateway.conversations, max_body_bytes=settings.max_body_bytes)
-        responses = ResponseEndpoints(gateway.conversations)
+        responses = ResponseEndpoints(gateway.conversations, gateway.live)
         ollama = OllamaEndpoints(gateway)
         figures = FigureEndpoints(telemetry)
-        own = routes(self._chat, others, Catalogue(gateway), endpoints, items, responses, ollama, figures)
+        streams = StreamEndpoints(gateway, responses, keep_alive_s=settings.keep_alive_s)
+        usage = UsageEndpoint(gateway.conversations.callers, auth)
+        catalogue = Catalogue(gateway)
+        own = routes(
+            self._chat, others, catalogue, endpoints, items, responses, ollama, figures, usage, streams
+        )
         relay = RelayEndpoint(gateway, own, max_body_bytes=settings.max_body_bytes)
-        self.routes = [*own, Route("/v1/{path:path}", _FromExchange(relay), methods=RELAYED_METHODS)]
+        completing = CompletionsEndpoint(
+            gateway, chat(openai_completions), relay, max_body_bytes=settings.max_body_bytes
+        )
+        own_too = Route("/v1/completions", _FromExchange(completing), methods=["POST"])
+        self.routes = [*own, own_too, Route("/v1/{path:path}", _FromExchange(relay), methods=RELAYED_METHODS)]
         self._guard = Guard(settings, relay.has)
         self._door = Door(gateway, auth, telemetry, settings.max_body_bytes)
         self._router = Router(self.routes, redirect_slashes=False)
+
+    def drain(self) -> None:
+        """Take nothing new, and end what is open for as long as somebody looks at it; all else goes on."""
+        self._is_draining = True
+        self._door.close_streams()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Speak ASGI."""
@@ -174,18 +213,25 @@ class Application:
             log.exception("request %s failed", exchange.request_id)
             await exchange.fail(_bug(exchange))
         finally:
+            if exchange.is_counted:
+                self._at_once -= 1
             self._telemetry.end(exchange.record)
 
     async def _dispatch(self, exchange: Exchange) -> None:
         if exchange.method == "OPTIONS" and b"access-control-request-method" in exchange.headers:
             await exchange.reply(204, b"", self._guard.preflight(exchange))
             return
+        if self._is_draining and exchange.path != "/healthz":
+            exchange.reply_headers.append((b"connection", b"close"))
+            raise ShuttingDown("the server is going down", hint="send the request again", retry_after=1)
         if self._door.owns(exchange.path):
             await self._door(exchange)
             return
         if exchange.path not in OPEN_PATHS:
             exchange.caller = self._auth.identify(exchange.api_key)
             exchange.record.caller = exchange.caller.name
+        if self._most_at_once and exchange.method == "POST":
+            self._count_in(exchange)
         if exchange.path == "/v1/chat/completions" and exchange.method == "POST":
             # The busiest address skips the search through the list of routes.
             await self._chat(exchange)
@@ -194,10 +240,21 @@ class Application:
         exchange.scope["app"] = self
         await self._router(exchange.scope, exchange.receive, exchange.send)
 
+    def _count_in(self, exchange: Exchange) -> None:
+        if self._at_once >= self._most_at_once:
+            raise Overloaded(
+                f"{self._most_at_once} requests are being answered, which is the most",
+                hint="wait, or raise [server] max_concurrent_requests",
+                retry_after=1,
+            )
+        self._at_once += 1
+        exchange.is_counted = True
+
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
             try:
+                await self._keys.start()
                 if self._preload:
                     await self._gateway.preload()
             except GatewayError as error:
@@ -208,6 +265,7 @@ class Application:
             with suppress(asyncio.CancelledError):
                 await receive()
         finally:
+            await self._keys.aclose()
             await self._door.aclose()
             await self._gateway.aclose()
         await send({"type": "lifespan.shutdown.complete"})
@@ -221,6 +279,8 @@ def _in_other_formats(
     vectors = EmbeddingEndpoints(gateway, max_body_bytes=max_body_bytes)
     return {
         **chats,
+        "/v1/responses/input_tokens": Counting(gateway, chats["/v1/responses"]),
+        "/v1/responses/compact": no_compaction,
         "/v1/messages": anthropic.messages,
         "/v1/messages/count_tokens": anthropic.count_tokens,
         "/api/chat": LoadingEndpoint(gateway, chats["/api/chat"], ollama_chat.encode_loaded),

@@ -65,16 +65,21 @@ class Protocol(HttpToolsProtocol):
     What is not HTTP is answered in the format of the address, and never into the middle of another answer.
     Heads are bounded, trailers ignored, offers to upgrade declined without losing the body. When the
     connection is lost the request that is being answered is told, also where another one waits behind it. A
-    client that is too slow to send its request gets 408.
+    client that is too slow to send its request gets 408; one that takes nothing of its answer is hung up on.
     """
 
     head_timeout_s = 10.0
     body_timeout_s = 30.0
+    write_timeout_s = 60.0
 
     @classmethod
-    def waiting(cls, head_timeout_s: float, body_timeout_s: float) -> type[Protocol]:
+    def waiting(cls, head_timeout_s: float, body_timeout_s: float, write_timeout_s: float) -> type[Protocol]:
         """This protocol with other limits; uvicorn makes the instances."""
-        limits = {"head_timeout_s": head_timeout_s, "body_timeout_s": body_timeout_s}
+        limits = {
+            "head_timeout_s": head_timeout_s,
+            "body_timeout_s": body_timeout_s,
+            "write_timeout_s": write_timeout_s,
+        }
         return type("Protocol", (cls,), limits)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -87,6 +92,9 @@ class Protocol(HttpToolsProtocol):
         self._receiving = ""
         self._received = 0
         self._deadline: asyncio.TimerHandle | None = None
+        # How much of an answer the client had still to take when that was last looked at.
+        self._untaken = 0
+        self._reading_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection."""
@@ -96,6 +104,7 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request that is being answered; uvicorn tells only the one that came last."""
         self._watch("")
+        self._watch_reader(False)
         running = self._running
         if running is not None and not running.response_complete:
             running.disconnected = True
@@ -126,6 +135,16 @@ class Protocol(HttpToolsProtocol):
         receiving = "head" if self._head_is_open else "body" if self._lacks_body() else ""
         if receiving != self._receiving:
             self._watch(receiving)
+
+    def pause_writing(self) -> None:
+        """The client does not keep up; it may not stand still for ever."""
+        super().pause_writing()
+        self._watch_reader(True)
+
+    def resume_writing(self) -> None:
+        """The client keeps up again."""
+        super().resume_writing()
+        self._watch_reader(False)
 
     def on_response_complete(self) -> None:
         """A reply is complete; a request that has waited behind it has all of its time from now on."""
@@ -160,6 +179,22 @@ class Protocol(HttpToolsProtocol):
         if receiving:
             limit_s = self.head_timeout_s if receiving == "head" else self.body_timeout_s
             self._deadline = self.loop.call_later(limit_s, self._is_late)
+
+    def _watch_reader(self, lags: bool) -> None:
+        if self._reading_deadline is not None:
+            self._reading_deadline.cancel()
+            self._reading_deadline = None
+        if lags:
+            self._untaken = self.transport.get_write_buffer_size()
+            self._reading_deadline = self.loop.call_later(self.write_timeout_s, self._look_at_reader)
+
+    def _look_at_reader(self) -> None:
+        """Hang up on a client that has taken nothing; whoever is slow gets all of its time again."""
+        if self.transport.get_write_buffer_size() < self._untaken:
+            self._watch_reader(True)
+        else:
+            log.info("a client took nothing of its answer for %g s", self.write_timeout_s)
+            self.transport.abort()
 
     def _is_late(self) -> None:
         running = self._running

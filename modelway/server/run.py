@@ -84,7 +84,7 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             application,
             loop="uvloop" if find_spec("uvloop") else "asyncio",
-            http=Protocol.waiting(settings.head_timeout_s, settings.body_timeout_s),
+            http=Protocol.waiting(settings.head_timeout_s, settings.body_timeout_s, settings.write_timeout_s),
             ws="none",
             lifespan="on",
             access_log=False,
@@ -92,9 +92,9 @@ class Server(uvicorn.Server):
             server_header=False,
             proxy_headers=False,
             backlog=BACKLOG,
-            timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_s)),
         )
         super().__init__(config)
+        self._grace_s = settings.shutdown_grace_s
         self._application = application
         self._host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self._on_ready = on_ready
@@ -110,8 +110,13 @@ class Server(uvicorn.Server):
         self._on_ready(f"http://{self._host}:{port}")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more requests, and let those under way finish; open pages are none of them."""
-        self._application.close_streams()
+        """Let the requests under way finish, and refuse others meanwhile in words that a client can act on."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._grace_s
+        self._application.drain()
+        while self.server_state.tasks and not self.force_exit and loop.time() < deadline:
+            await asyncio.sleep(0.02)
+        self.config.timeout_graceful_shutdown = max(1, round(deadline - loop.time()))
         await super().shutdown(sockets)
 
 

@@ -74,7 +74,7 @@ async def test_a_provider_that_is_cancelled_by_itself_is_a_bug_with_a_reply(tmp_
             assert await connection.error() == (500, "internal_error")
         async with wire(address, post(body=STREAM)) as connection:
             status, _, stream = await connection.reply()
-            last = json.loads(stream.split(b"\n\n")[-2].removeprefix(b"data: "))
+            last = json.loads(stream.split(b"\n\n")[-2].rpartition(b"data: ")[2])
             assert (status, last["error"]["code"]) == (200, "internal_error")
 
 
@@ -120,7 +120,7 @@ async def test_the_server_ends_answers_with_an_error_when_its_grace_time_is_over
                 await asyncio.sleep(0.01)
             stopping = asyncio.create_task(asyncio.to_thread(server.stop))
             status, _, stream = await streaming.reply()
-            last = json.loads(stream.split(b"\n\n")[-2].removeprefix(b"data: "))
+            last = json.loads(stream.split(b"\n\n")[-2].rpartition(b"data: ")[2])
             assert (status, last["error"]["code"]) == (200, "shutting_down")
             assert await silent.error() == (503, "shutting_down")
             assert await stopping == 0
@@ -135,13 +135,14 @@ async def test_the_server_ends_answers_with_an_error_when_its_grace_time_is_over
     assert [message["content"] for message in shown["messages"]] == ["hi", "half"]
 
 
-async def refused(address: str) -> bool:
-    """Whether nobody takes connections there any more."""
-    try:
-        async with wire(address, b""):
-            return False
-    except ConnectionRefusedError:
-        return True
+async def takes_nothing_new(address: str) -> bool:
+    """Whether a new request is declined; the server still listens, so that it can say why."""
+    async with wire(address, get(b"/v1/models")) as connection:
+        status, headers, body = await connection.reply()
+    if status == 200:
+        return False
+    assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
+    return bool(json.loads(body)["error"]["code"] == "shutting_down")
 
 
 async def test_a_second_interrupt_ends_the_server_although_a_client_does_not_read(tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ async def test_a_second_interrupt_ends_the_server_although_a_client_does_not_rea
             await asyncio.wait_for(upstream.choked.wait(), 30)
             os.kill(server.pid, signal.SIGINT)
             async with asyncio.timeout(30):
-                while not await refused(server.address):
+                while not await takes_nothing_new(server.address):
                     await asyncio.sleep(0.01)
             os.kill(server.pid, signal.SIGINT)
             assert await asyncio.wait_for(asyncio.to_thread(server.stop), 30) == 0

@@ -37,13 +37,18 @@ class Wire:
     async def reply(self) -> tuple[int, dict[str, str], bytes]:
         """Status, headers in lower case, body (unchunked)."""
         async with asyncio.timeout(30):
-            status, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
-            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+            status, headers = await self.head()
             if "content-length" in headers:
                 body = await self._reader.readexactly(int(headers["content-length"]))
             else:
                 body = b"".join([piece async for piece in self.pieces()])
-        return int(status.split()[1]), headers, body
+        return status, headers, body
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        """Status, and headers in lower case."""
+        status, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        return int(status.split()[1]), headers
 
     async def error(self) -> tuple[int, str]:
         """Status and code of a reply that must be a whole error."""
@@ -254,7 +259,7 @@ async def test_nesting_is_refused_before_it_can_do_harm(tmp_path: Path, depth: i
 async def test_models_without_a_name_are_not_listed(tmp_path: Path) -> None:
     nameless = Scripted("Nameless", default_model="")
     async with (
-        serving(gateway_of([nameless, Scripted("Local")], tmp_path)) as address,
+        serving(gateway_of([Scripted("Local"), nameless], tmp_path)) as address,
         wire(address, get(b"/v1/models")) as connection,
     ):
         listed = json.loads((await connection.reply())[2])["data"]
@@ -321,3 +326,23 @@ async def test_a_long_answer_is_no_slow_request(tmp_path: Path) -> None:
         assert (status, stream.endswith(b"data: [DONE]\n\n")) == (200, True)
         connection.writer.write(get(b"/healthz")[len(b"GET /healthz HTT") :])
         assert (await connection.reply())[0] == 200
+
+
+async def test_a_client_that_does_not_read_is_hung_up_on_and_a_slow_one_is_not(tmp_path: Path) -> None:
+    much = [TextDelta(text="x" * 500_000) for _ in range(40)]
+    settings = ServerSettings(port=0, write_timeout_s=0.3)
+    stuck, slow = Scripted("Stuck", [*much, Finish()]), Scripted("Slow", [*much, Finish()])
+    stream = BODY[:-1] + b',"stream":true,"provider":"%b"}'
+    async with serving(gateway_of([stuck, slow], tmp_path), settings=settings) as address:
+        async with wire(address, post(body=stream % b"Stuck")):
+            async with asyncio.timeout(20):
+                while not stuck.closed:
+                    await asyncio.sleep(0.02)
+        async with wire(address, post(body=stream % b"Slow")) as connection:
+            pieces = 0
+            await connection.head()
+            async for piece in connection.pieces():
+                pieces += len(piece)
+                await asyncio.sleep(0.02)
+    assert pieces > 40 * 500_000
+    assert (stuck.closed, slow.closed) == (1, 1)
