@@ -19,6 +19,7 @@ from modelway.page.choices import (
     remembered,
     request_of,
 )
+from modelway.page.drafts import TEMPORARY
 from modelway.page.frame import Frame, caller_of, decoded, exchange_of
 from modelway.page.thread import newest_end, thread_of
 from modelway.page.views.chat import Choice
@@ -67,7 +68,7 @@ class Actions:
     async def stop(self, request: Request) -> Response:
         """End an answer; what has come of it stays."""
         stopped = await decoded(request, _Stopped)
-        self._frame.drafts.stop(caller_of(request), stopped.conversation)
+        await self._frame.drafts.stop(caller_of(request), stopped.conversation)
         return json_response({})
 
     async def branch(self, request: Request) -> Response:
@@ -120,7 +121,7 @@ class Actions:
     def _send_temporary(self, request: Request, caller: Caller, asked: Asked) -> Response:
         question = question_of(asked, self._frame.look(request).texts("thread.go_on"))
         chat = request_of(asked, (*history_of(asked), question), "")
-        key = "temporary." + asked.temporary[:64]
+        key = TEMPORARY + asked.temporary[:64]
         self._frame.drafts.begin(caller, chat, key, exchange_of(request).request_id, question)
         return json_response({"conversation": "", "key": key})
 

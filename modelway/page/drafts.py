@@ -42,6 +42,8 @@ SLOW_CHARACTERS = 20_000
 SHORTEST_PAUSE_S = 0.05
 # Of the time, a page's answer may be rendered for this part.
 RENDERING_SHARE = 0.04
+# What the keys of chats begin with that are not kept.
+TEMPORARY = "temporary."
 KEPT_S = 600.0
 MOST_MEASURED = 2000
 
@@ -50,11 +52,14 @@ class Draft:
     """One answer under way, or one that could not be given. `seq` counts what pages have been shown."""
 
     def __init__(
-        self, caller: Caller, request: ChatRequest, key: str, markdown: Markdown, question: Message | None
+        self, caller: Caller, key: str, markdown: Markdown, question: Message | None, *, is_ours: bool = True
     ) -> None:
-        """`question` is what is asked anew, None where an earlier question is answered once more."""
+        """`question` is what is asked anew, None where an earlier question is answered once more.
+
+        `is_ours` is False where another program waits for the answer.
+        """
         self.caller = caller
-        self.request = request
+        self.is_ours = is_ours
         self.key = key
         self.question = question
         self.began_at = time.time()
@@ -79,14 +84,14 @@ class Draft:
         self._not_before = 0.0
 
     @property
+    def is_temporary(self) -> bool:
+        """Whether nothing of it is kept."""
+        return self.key.startswith(TEMPORARY)
+
+    @property
     def completion(self) -> Completion:
         """What has come so far."""
         return self._collector.completion()
-
-    @property
-    def failed(self) -> bool:
-        """Whether it ended without an answer, or with one that is cut off."""
-        return self.error is not None
 
     def begun(self, answer: Answer) -> None:
         """The first delta is there."""
@@ -184,12 +189,20 @@ class Drafts:
         before = self.find(caller, key)
         if before is not None and not before.is_over:
             raise ConversationBusy("an answer is still under way here", hint="stop it, or wait for its end")
-        draft = Draft(caller, request, key, self._markdown(), question)
+        draft = Draft(caller, key, self._markdown(), question)
         self._drafts[caller.name, key] = draft
         record = self._telemetry.start(request_id)
         record.caller = caller.name
         self._telemetry.asked(record, request)
-        draft.task = asyncio.create_task(self._answer(draft, record))
+        draft.task = asyncio.create_task(self._answer(draft, request, record))
+        return draft
+
+    def read_along(self, caller: Caller, key: str, turn_id: str) -> Draft:
+        """The answer to a request of another program, as it comes."""
+        draft = Draft(caller, key, self._markdown(), None, is_ours=False)
+        draft.turn_id = turn_id
+        self._drafts[caller.name, key] = draft
+        draft.task = asyncio.create_task(self._read_along(draft))
         return draft
 
     def find(self, caller: Caller, key: str) -> Draft | None:
@@ -205,12 +218,17 @@ class Drafts:
         """What is under way for a caller."""
         return [draft for draft in self._drafts.values() if draft.caller == caller and not draft.is_over]
 
-    def stop(self, caller: Caller, key: str) -> None:
+    async def stop(self, caller: Caller, key: str) -> None:
         """End an answer; the text so far is kept."""
         draft = self.find(caller, key)
-        if draft is not None and draft.task is not None:
-            draft.was_stopped = True
+        if draft is None or draft.task is None or draft.is_over:
+            return
+        draft.was_stopped = True
+        if draft.is_ours:
             draft.task.cancel()
+            await asyncio.wait([draft.task])
+        else:
+            await self._gateway.live.cancel(caller, draft.turn_id)
 
     async def aclose(self) -> None:
         """End everything that is under way."""
@@ -219,13 +237,24 @@ class Drafts:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _answer(self, draft: Draft, record: RequestRecord) -> None:
+    async def _read_along(self, draft: Draft) -> None:
+        error: GatewayError | None = None
+        try:
+            async with aclosing(self._gateway.live.subscribe(draft.caller, draft.turn_id)) as events:
+                async for _, event in events:
+                    draft.take(event)
+        except GatewayError as raised:
+            error = raised
+        finally:
+            draft.end(error)
+            if self._drafts.get((draft.caller.name, draft.key)) is draft:
+                del self._drafts[draft.caller.name, draft.key]
+
+    async def _answer(self, draft: Draft, request: ChatRequest, record: RequestRecord) -> None:
         error: GatewayError | None = None
         record.status = 200
         try:
-            async with aclosing(
-                await self._gateway.answer(draft.request, draft.caller, record.attempts)
-            ) as answer:
+            async with aclosing(await self._gateway.answer(request, draft.caller, record.attempts)) as answer:
                 record.first_ms = milliseconds_since(record.time)
                 record.provider, record.model = answer.provider, answer.model
                 draft.begun(answer)
@@ -245,7 +274,7 @@ class Drafts:
         finally:
             draft.end(error)
             self._telemetry.end(record)
-            if draft.turn_id:
+            if draft.turn_id and not draft.is_temporary:
                 self._measured(draft)
                 # The store has it from now on.
                 self._drafts.pop((draft.caller.name, draft.key), None)

@@ -6,11 +6,13 @@ import asyncio
 from urllib.parse import parse_qs
 
 import msgspec
+from msgspec import Struct
 
-from modelway.page.drafts import Draft
-from modelway.page.frame import SECURITY_HEADERS, Frame
+from modelway.page.drafts import TEMPORARY, Draft
+from modelway.page.frame import SECURITY_HEADERS, Frame, open_turn, version_of
 from modelway.page.texts import chosen_language, texts
 from modelway.server.exchange import Exchange, until_client_is_gone
+from modelway.types import Caller
 
 TICK_S = 1.0
 SILENCE_TICKS = 15
@@ -20,6 +22,16 @@ _HEADERS = [
     (b"x-accel-buffering", b"no"),
     *((name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()),
 ]
+
+
+class _Shown(Struct, kw_only=True):
+    """What a page shows: which conversation, how much of the answer under way, in which version."""
+
+    caller: Caller
+    key: str
+    seq: int
+    version: str
+    is_live: bool
 
 
 class Events:
@@ -43,35 +55,53 @@ class Events:
         key = query.get("key", [""])[0]
         last_seen = exchange.header(b"last-event-id") or query.get("seq", ["0"])[0]
         seq = int(last_seen) if last_seen.isdigit() and len(last_seen) < 10 else 0
+        shown = _Shown(
+            caller=exchange.caller,
+            key=key,
+            seq=seq,
+            version=query.get("version", [""])[0],
+            is_live="live" in query,
+        )
         with until_client_is_gone(exchange):
             await exchange.start(200, _HEADERS)
             await exchange.write(b"retry: 500\n\n")
-            await self._stream(exchange, key, seq)
+            await self._stream(exchange, shown)
             await exchange.write(b"", last=True)
 
-    async def _stream(self, exchange: Exchange, key: str, seq: int) -> None:
-        known = await self._standing(exchange, key)
-        silent = 0
+    async def _stream(self, exchange: Exchange, shown: _Shown) -> None:
+        # Asked before anything else: what changes from here on is told.
+        known, silent = await self._standing(shown), 0
+        shown.version = shown.version or version_of(known)
         while not self._closing.is_set():
-            draft = self._frame.drafts.find(exchange.caller, key) if key else None
+            draft = self._draft(shown, known)
             if draft is not None and not draft.is_over:
-                await exchange.write(_event("begin", {"live": True}))
-                await self._follow(exchange, draft, seq)
-                seq, silent = 0, 0
-                known = await self._standing(exchange, key)
-                await exchange.write(_event("list", {}))
-                continue
+                await exchange.write(_event("begin", {}))
+                await self._follow(exchange, draft, shown.seq)
+                if self._closing.is_set():
+                    return
+                known = await self._standing(shown)
+                await exchange.write(_event("over", self._ending(exchange, draft)))
+            elif shown.is_live and draft is not None and draft.is_temporary:
+                await exchange.write(_event("over", self._ending(exchange, draft)))
+            elif shown.is_live or shown.version != version_of(known):
+                await exchange.write(_event("changed", {}))
+            shown.is_live, shown.seq, shown.version = False, 0, version_of(known)
             await self._pause(TICK_S)
-            now = await self._standing(exchange, key)
-            if now != known:
-                news = "changed" if now[1:] != known[1:] else "list"
-                await exchange.write(_event(news, {}))
-                known, silent = now, 0
-                continue
-            silent += 1
-            if silent >= SILENCE_TICKS:
+            now = await self._standing(shown)
+            silent = silent + 1 if now == known else 0
+            if now[0] != known[0]:
+                await exchange.write(_event("list", {}))
+            elif silent and silent % SILENCE_TICKS == 0:
                 await exchange.write(b": nothing new\n\n")
-                silent = 0
+            known = now
+
+    def _draft(self, shown: _Shown, known: tuple[object, ...]) -> Draft | None:
+        """The answer under way; one that another program asked for is read along."""
+        drafts = self._frame.drafts
+        draft = drafts.find(shown.caller, shown.key) if shown.key else None
+        if (draft is None or draft.is_over) and (turn := open_turn(known)):
+            return drafts.read_along(shown.caller, shown.key, turn)
+        return draft
 
     async def _follow(self, exchange: Exchange, draft: Draft, seq: int) -> None:
         """Send an answer from the moment `seq` on, until it is over."""
@@ -81,14 +111,13 @@ class Events:
                 await exchange.write(_event("patch", draft.since(seq), draft.seq))
                 seq = draft.seq
             elif draft.is_over:
-                await exchange.write(_event("over", self._ending(exchange, draft)))
                 return
             else:
                 await draft.wait(TICK_S)
 
     def _ending(self, exchange: Exchange, draft: Draft) -> dict[str, object]:
         """A page asks for what is kept; the end of what is not kept comes with the event."""
-        if not draft.key.startswith("temporary."):
+        if not draft.is_temporary:
             return {}
         cookies = exchange.header(b"cookie")
         chosen = next((one[5:] for one in cookies.split("; ") if one.startswith("lang=")), "")
@@ -96,9 +125,9 @@ class Events:
         article = self._frame.writer(words).unkept(draft)
         return {"html": article, "text": draft.completion.text, "failed": draft.error is not None}
 
-    async def _standing(self, exchange: Exchange, key: str) -> tuple[object, ...]:
-        stored = "" if key.startswith("temporary.") else key
-        listed, *one = await self._frame.gateway.conversations.standing(exchange.caller.name, stored)
+    async def _standing(self, shown: _Shown) -> tuple[object, ...]:
+        stored = "" if shown.key.startswith(TEMPORARY) else shown.key
+        listed, *one = await self._frame.gateway.conversations.standing(shown.caller.name, stored)
         return ((listed, self._frame.arranged), *one)
 
     async def _pause(self, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
@@ -121,6 +122,19 @@ class Frame(Struct, kw_only=True):
 
     def _is_there(self, caller: Caller, one: Summary) -> bool:
         return not self.trash.has(caller, one.conversation_id)
+
+
+def version_of(standing: tuple[object, ...]) -> str:
+    """Another one whenever a conversation is to be shown anew."""
+    return hashlib.blake2b(repr(standing[1:]).encode(), digest_size=8).hexdigest()
+
+
+def open_turn(standing: tuple[object, ...]) -> str:
+    """The turn that holds the conversation, "" where none does."""
+    match standing:
+        case (_, (_, _, str(turn), _)):
+            return turn
+    return ""
 
 
 def exchange_of(request: Request) -> Exchange:

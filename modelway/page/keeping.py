@@ -68,7 +68,7 @@ class Keeping:
         """Delete a conversation in a moment."""
         named, caller = await decoded(request, _Named), caller_of(request)
         await self._frame.gateway.conversations.show(caller.name, named.conversation)
-        self._frame.drafts.stop(caller, named.conversation)
+        await self._frame.drafts.stop(caller, named.conversation)
         self._frame.trash.put(caller, named.conversation)
         return self._arranged()
 

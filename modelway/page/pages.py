@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64decode
 
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -12,7 +13,7 @@ from modelway.conversations import Conversation
 from modelway.errors import ConversationNotFound, GatewayError
 from modelway.page.choices import choice_of
 from modelway.page.drafts import Draft
-from modelway.page.frame import Frame, caller_of, html_response
+from modelway.page.frame import Frame, caller_of, html_response, version_of
 from modelway.page.html import Html, tag
 from modelway.page.thread import Thread, thread_of
 from modelway.page.views import chat as view
@@ -122,10 +123,12 @@ class Pages:
     async def _shown(self, request: Request, id: str) -> view.Chat:
         caller, look = caller_of(request), self._frame.look(request)
         before = request.query_params.get("before", "")
+        # Asked before the conversation is read: what changes in between, the page is told of.
+        version = version_of(await self._frame.gateway.conversations.standing(caller.name, id))
         found = await self._conversation(caller, id)
-        return await asyncio.to_thread(
-            self._written, look, found, self._frame.drafts.find(caller, id), before
-        )
+        draft = self._frame.drafts.find(caller, id)
+        shown = await asyncio.to_thread(self._written, look, found, draft, before)
+        return replace(shown, version=version)
 
     def _written(self, look: Look, found: Conversation, draft: Draft | None, before: str) -> view.Chat:
         writer = self._frame.writer(look.texts)
@@ -140,7 +143,6 @@ class Pages:
             articles=articles,
             choice=choice_of(found),
             models={},
-            version=version_of(found.head, found.updated_at, thread.last.id if thread.last else ""),
             earlier=thread.entries[0].id if thread.earlier and thread.entries else "",
             live=is_live,
             seq=draft.seq if draft is not None and is_live else 0,
@@ -166,11 +168,6 @@ class Pages:
         if draft.error is not None:
             return [*asked, writer.failure(draft.error.code, draft.error.explanation)]
         return [*asked, writer.draft(draft.patcher.html(), draft.reasoning.text)]
-
-
-def version_of(head: str, updated_at: float, last: str) -> str:
-    """Another one whenever the page of a conversation is to be shown anew."""
-    return f"{head}.{updated_at:.6f}.{last}"
 
 
 def _picture(url: str) -> Response:

@@ -14,9 +14,11 @@ const settings = one('#settings');
 const attachments = new Attachments(one('.chips', form));
 const isTemporary = 'temporary' in thread.dataset;
 const temporary = crypto.randomUUID();
-const history_ = [];
+const said = [];
 let editing = '';
 let isBusy = false;
+let lastAsked = 0;
+let lastShown = 0;
 let offline = null;
 
 const conversation = () => thread.dataset.conversation ?? '';
@@ -39,7 +41,7 @@ function toEnd(force = false) {
 
 const stream = new Stream({
   begin: async () => {
-    if (!live() || !one('[data-blocks]', live())) await refresh();
+    if (!live() || !one('[data-blocks]', live())) await attempt(refresh);
     busy(true);
   },
   patch: (news) => {
@@ -50,12 +52,13 @@ const stream = new Stream({
   },
   over: async (news) => {
     if (news.html === undefined) {
-      await refresh();
+      await attempt(refresh);
+      attempt(refreshList);
     } else {
       const article = parsed(news.html);
       live()?.replaceWith(article);
-      article.id = news.failed ? 'failed' : `answer-${history_.length}`;
-      if (!news.failed || news.text) history_.push({ role: 'assistant', text: news.text });
+      article.id = news.failed ? 'failed' : `answer-${said.length}`;
+      if (!news.failed || news.text) said.push({ role: 'assistant', text: news.text });
       decorate(article);
     }
     busy(false);
@@ -76,9 +79,16 @@ const stream = new Stream({
   },
 });
 
+// What this page shows: the server tells of whatever has changed since.
+stream.state = () => `&version=${thread.dataset.version ?? ''}${live() ? '&live=1' : ''}`;
+
 async function refresh() {
   if (!conversation()) return;
+  const mine = ++lastAsked;
   const html = await ask(`/page/thread/${encodeURIComponent(conversation())}`);
+  // Replies may overtake each other: an older one must not undo a newer one.
+  if (mine < lastShown) return;
+  lastShown = mine;
   merge(thread, html);
   stream.seq = Number(thread.dataset.seq);
   if (thread.dataset.title) {
@@ -86,10 +96,12 @@ async function refresh() {
     document.title = `${thread.dataset.title} · Modelway`;
   }
   decorate(thread);
+  busy(Boolean(live()));
   toEnd();
 }
 
 function busy(now) {
+  if (now === isBusy) return;
   isBusy = now;
   one('.send', form).hidden = now;
   one('.stop', form).hidden = !now;
@@ -135,7 +147,7 @@ form.addEventListener('submit', async (event) => {
   if (!text.trim() && !attachments.files.length) return;
   const asked = { text, attachments: attachments.files };
   if (editing) asked.edits = editing;
-  if (isTemporary) Object.assign(asked, { temporary, history: [...history_] });
+  if (isTemporary) Object.assign(asked, { temporary, history: [...said] });
   if (!(await send(asked))) return;
   if (isTemporary) showTemporary(text, attachments.files);
   field.value = '';
@@ -160,7 +172,7 @@ function showTemporary(text, files) {
     made('article', { className: 'message user' }, shown),
     made('article', { className: 'message assistant live', id: 'live' }, thought, blocks, dots),
   );
-  history_.push({ role: 'user', text: [...files.map((file) => file.text ?? ''), text].join('\n\n').trim() });
+  said.push({ role: 'user', text: [...files.map((file) => file.text ?? ''), text].join('\n\n').trim() });
 }
 
 field.addEventListener('keydown', (event) => {
@@ -262,7 +274,7 @@ async function retry() {
   const asked = document.getElementById('failed')?.previousElementSibling;
   if (isTemporary) {
     asked?.remove();
-    field.value = history_.pop()?.text ?? '';
+    field.value = said.pop()?.text ?? '';
     form.requestSubmit();
     return;
   }
@@ -341,7 +353,7 @@ picker.addEventListener('change', () => localStorage.setItem('model', picker.val
 
 decorate(thread);
 field.value = sessionStorage.getItem(draftKey()) ?? '';
-busy('live' in thread.dataset);
+busy(Boolean(live()));
 stream.follow(key(), Number(thread.dataset.seq));
 toEnd(true);
 listModels();

@@ -12,6 +12,7 @@ export class Stream {
     this.source = null;
     this.key = '';
     this.seq = 0;
+    this.state = () => '';
     document.addEventListener('visibilitychange', () => (document.hidden ? this.close() : this.open()));
     addEventListener('pagehide', () => this.close());
     addEventListener('pageshow', (event) => event.persisted && this.open());
@@ -27,7 +28,7 @@ export class Stream {
 
   open() {
     if (this.source) return;
-    const source = new EventSource(`/page/events?key=${encodeURIComponent(this.key)}&seq=${this.seq}`);
+    const source = new EventSource(`/page/events?key=${encodeURIComponent(this.key)}&seq=${this.seq}${this.state()}`);
     this.source = source;
     for (const name of ['begin', 'patch', 'over', 'changed', 'list']) {
       source.addEventListener(name, (event) => {
