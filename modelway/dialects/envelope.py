@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -13,7 +15,8 @@ class Envelope(Struct, frozen=True, kw_only=True):
 
     `id` has the dialect's prefix already. `created` and `completed` are in seconds, 0: not yet.
     `include_usage`: the caller wants a stream to tell its usage, where the dialect leaves the choice. `echo`:
-    see ChatRequest. `ignored` names the fields of the request that the provider could not be told.
+    see ChatRequest. `ignored` names the fields of the request that the provider could not be told. `now`
+    tells the time in seconds; after the end of an answer that is kept, always that of its end.
     """
 
     id: str
@@ -25,6 +28,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
     completed: int = 0
     echo: dict[str, Any] = {}
     ignored: tuple[str, ...] = ()
+    now: Callable[[], float] = time.time
 
     def fields(self) -> bytes:
         """Our own fields as members of a JSON object, without the braces."""

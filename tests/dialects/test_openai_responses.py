@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from openai import omit
 from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import Response, ResponseItemList, ResponseStreamEvent
@@ -130,7 +131,7 @@ def streamed(stream: bytes) -> list[Any]:
 
 
 def written(events: list[Event]) -> list[Any]:
-    encoder = EventEncoder(ENVELOPE, now=lambda: 2.5)
+    encoder = EventEncoder(replace(ENVELOPE, now=lambda: 2.5))
     return streamed(b"".join(map(encoder.encode, events)) + encoder.end())
 
 
@@ -478,7 +479,7 @@ MISTAKES: list[tuple[str, dict[str, Any]]] = [
     ("conversation.id", {"conversation": {}}),
     ("conversation", {"conversation": "a", "conversation_id": "b"}),
     ("previous_response_id", {"previous_response_id": "chatcmpl-1"}),
-    ("background", {"background": True}),
+    ("background", {"background": True, "store": False}),
     ("prompt", {"prompt": {"id": "pmpt_1"}}),
     ("context_management", {"context_management": [{"type": "compaction"}]}),
     ("moderation", {"moderation": {"model": "x"}}),

@@ -59,6 +59,11 @@ class Caller:
 
 def parse(stream: bytes) -> list[Any]:
     parts = [part for part in stream.decode().split("\n\n") if part and not part.startswith(":")]
+    if parts and parts[0].startswith("id: "):
+        assert [part.partition("\n")[0] for part in parts] == [
+            f"id: {number}" for number in range(len(parts))
+        ]
+        parts = [part.partition("\n")[2] for part in parts]
     assert all(part.startswith("data: ") for part in parts)
     return [part[6:] if part == "data: [DONE]" else json.loads(part[6:]) for part in parts]
 

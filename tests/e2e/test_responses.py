@@ -1,5 +1,6 @@
 """OpenAI's Responses API through the official SDK: kept, continued, shared with chats, deleted."""
 
+import asyncio
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from openai.types.responses import ResponseFunctionToolCall
 
 from modelway.auth import Auth, hash_key
-from modelway.errors import UpstreamOverloaded
+from modelway.errors import PermissionDenied, UpstreamOverloaded
 from modelway.testing.fake_upstream import FakeUpstream
 from modelway.types import Citation, Finish, ReasoningDelta, TextDelta, ToolCallDelta, UpstreamState, Usage
 from tests.e2e.running import Running
@@ -217,7 +218,7 @@ async def test_responses_of_another_caller_do_not_exist(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "asked"),
     [
-        ("background", {"background": True}),
+        ("background", {"background": True, "store": False}),
         ("store", {"conversation": "c", "store": False}),
         ("previous_response_id", {"conversation": "c", "previous_response_id": "resp_1"}),
         ("conversation_id", {"conversation": "a b"}),
@@ -232,15 +233,83 @@ async def test_a_mistake_is_the_sdk_s_bad_request(tmp_path: Path, field: str, as
         assert wrong.value.param == field
 
 
-async def test_only_the_background_could_be_cancelled(tmp_path: Path) -> None:
+async def test_only_the_background_can_be_cancelled(tmp_path: Path) -> None:
     async with sdk(gateway_of([Scripted("Local")], tmp_path)) as client:
         response = await client.responses.create(model="", input="hi")
         with pytest.raises(openai.BadRequestError, match="background"):
             await client.responses.cancel(response.id)
         with pytest.raises(openai.NotFoundError):
             await client.responses.cancel("resp_none")
-        with pytest.raises(openai.BadRequestError, match="stream"):
+        with pytest.raises(openai.NotFoundError, match="stream"):
             await client.responses.retrieve(response.id, stream=True)
+
+
+async def ended(client: openai.AsyncOpenAI, id: str) -> Any:
+    """A response, once it has ended."""
+    async with asyncio.timeout(5):
+        while (found := await client.responses.retrieve(id)).status in ("queued", "in_progress"):
+            await asyncio.sleep(0.01)
+    return found
+
+
+async def test_a_response_in_the_background_goes_on_by_itself(tmp_path: Path) -> None:
+    begin, go_on = asyncio.Event(), asyncio.Event()
+    script: list[Step] = [begin, TextDelta(text="half"), go_on, *says(" done")]
+    local = Scripted("Local", script, [PermissionDenied("no")])
+    async with sdk(gateway_of([local], tmp_path)) as client:
+        create = client.responses.create
+        told = await create(model="Local", input="hi", background=True)
+        assert (told.status, told.background, told.model, told.output) == ("queued", True, "Local", [])
+        assert (await client.responses.retrieve(told.id)).status == "queued"
+        begin.set()
+        async with asyncio.timeout(5):
+            while (found := await client.responses.retrieve(told.id)).output_text != "half":
+                await asyncio.sleep(0.01)
+        assert found.status == "in_progress"
+        go_on.set()
+        assert ((await ended(client, told.id)).status, found.id) == ("completed", told.id)
+        assert (await client.responses.cancel(told.id)).output_text == "half done"
+        failed = await create(model="", input="hi", background=True)
+        assert (await ended(client, failed.id)).status == "failed"
+        with pytest.raises(openai.NotFoundError):
+            await create(model="gpt-nothing", input="hi", background=True)
+        with pytest.raises(openai.BadRequestError, match="stored"):
+            await create(model="", input="hi", background=True, store=False)
+
+
+async def test_a_response_in_the_background_is_cancelled_or_left_incomplete(tmp_path: Path) -> None:
+    script: list[Step] = [TextDelta(text="half"), asyncio.Event()]
+    local = Scripted("Local", script)
+    async with sdk(gateway_of([local], tmp_path)) as client:
+        first = await client.responses.create(model="", input="hi", background=True)
+        cancelled = await client.responses.cancel(first.id)
+        assert (cancelled.status, local.closed) == ("cancelled", 1)
+        assert (await client.responses.cancel(first.id)).status == "cancelled"
+        second = await client.responses.create(model="", input="hi", background=True)
+        async with asyncio.timeout(5):
+            while not (await client.responses.retrieve(second.id)).output_text:
+                await asyncio.sleep(0.01)
+    async with sdk(gateway_of([local], tmp_path)) as client:
+        left = await client.responses.retrieve(second.id)
+    assert (left.status, left.output_text) == ("incomplete", "half")
+
+
+async def test_a_stream_in_the_background_is_resumed_by_the_sdk(tmp_path: Path) -> None:
+    go_on = asyncio.Event()
+    local = Scripted("Local", [TextDelta(text="one "), go_on, *says("two")])
+    async with sdk(gateway_of([local], tmp_path)) as client:
+        stream = await client.responses.create(model="", input="hi", background=True, stream=True)
+        seen = [await anext(stream) for _ in range(5)]
+        await stream.close()
+        go_on.set()
+        at = seen[-1].sequence_number
+        id = seen[0].response.id  # type: ignore[union-attr]
+        rest = await client.responses.retrieve(id, stream=True, starting_after=at)
+        events = [*seen, *[event async for event in rest]]
+        whole = [event async for event in await client.responses.retrieve(id, stream=True)]
+    assert [event.to_dict() for event in events] == [event.to_dict() for event in whole]
+    assert events[-1].type == "response.completed"
+    assert events[-1].response.output_text == "one two"
 
 
 async def test_an_error_in_the_middle_is_raised_and_the_response_kept_as_failed(tmp_path: Path) -> None:

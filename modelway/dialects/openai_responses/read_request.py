@@ -92,6 +92,8 @@ def decode_request(body: bytes) -> ChatRequest:
         own = Message(role="system", content=instructions, extra={THIS_TURN_ONLY: True})
         messages = (own, *messages)
     echo["metadata"] = _metadata(fields)
+    store = take(fields, "store", bool, True)
+    is_background = _background(fields, echo, store=store)
     params = _params(fields, echo)
     for name, kind in _BOOKKEEPING.items():
         if fields.get(name) is not None:
@@ -102,13 +104,14 @@ def decode_request(body: bytes) -> ChatRequest:
         provider=take(fields, "provider", str, ""),
         conversation_id=_conversation(fields),
         after_turn=_previous(fields),
-        store=take(fields, "store", bool, True),
+        store=store,
         stream=take(fields, "stream", bool, False),
         include_usage=True,
         params=params,
         dialect=NAME,
         extra=fields,
         echo=echo,
+        when_left="finish" if is_background else "cancel",
     )
 
 
@@ -122,8 +125,6 @@ def decode_conversation(body: bytes) -> Noted:
 
 def _refuse(fields: Fields) -> None:
     """Remove what cannot be done, after the check that it is not asked for."""
-    if take(fields, "background", bool, False):
-        raise _cannot("background", "responses in the background", "leave it out and read the stream")
     if fields.pop("prompt", None):
         raise _cannot("prompt", "templates of prompts that OpenAI keeps", "send `instructions` and `input`")
     if fields.pop("context_management", None):
@@ -140,6 +141,19 @@ def _refuse(fields: Fields) -> None:
     include = fields.pop("include", None)
     if include is not None:
         items(include, "include", _includable)
+
+
+def _background(fields: Fields, echo: Fields, *, store: bool) -> bool:
+    """Whether the answer goes on without its caller, who asks for it later."""
+    if not take(fields, "background", bool, False):
+        return False
+    if not store:
+        raise InvalidRequest(
+            "a response in the background must be stored", param="background", hint="leave out `store`"
+        )
+    # Until the answer begins, the model that was asked for is all that is known.
+    echo |= {"background": True, "model": fields.get("model") or ""}
+    return True
 
 
 def _includable(value: Any, path: str) -> None:

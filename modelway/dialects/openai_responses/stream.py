@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any, assert_never
 
 import msgspec
-from modelway.dialects.continuing import continued_comment
 
 from modelway.dialects import sse
+from modelway.dialects.continuing import continued_comment
 from modelway.dialects.envelope import Envelope
 from modelway.dialects.openai_responses.items import (
     Names,
@@ -30,9 +28,9 @@ from modelway.dialects.openai_responses.wire import (
     status_of,
 )
 from modelway.errors import GatewayError
-    Continued,
 from modelway.types import (
     Citation,
+    Continued,
     Event,
     Finish,
     Opaque,
@@ -90,11 +88,10 @@ class _Item:
 
 
 class EventEncoder:
-    """Writes one streamed answer for a caller. `now` tells the time in seconds."""
+    """Writes one streamed answer for a caller."""
 
-    def __init__(self, envelope: Envelope, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, envelope: Envelope) -> None:
         self._envelope = envelope
-        self._now = now
         self._names = Names(envelope.id)
         self._sequence = 0
         self._items: list[_Item] = []
@@ -103,11 +100,11 @@ class EventEncoder:
 
     def encode(self, event: Event) -> bytes:
         """The bytes for one event; b"" where the caller sees nothing of it."""
-            case Continued():
-                return continued_comment(event)
         match event:
             case UpstreamState() | Opaque():
                 return b""
+            case Continued():
+                return continued_comment(event)
             case Finish():
                 return self._begin() + self._finish(event)
             case TextDelta() | ReasoningDelta() | RefusalDelta() | ToolCallDelta() | Citation():
@@ -262,7 +259,7 @@ class EventEncoder:
             usage=usage,
             incomplete=incomplete,
             error=error,
-            completed_at=int(self._now()) if status == "completed" else None,
+            completed_at=int(self._envelope.now()) if status == "completed" else None,
         )
         return self._event(f"response.{status}", response=response)
 

@@ -14,7 +14,7 @@ ID_PREFIX = "resp_"
 STREAM_TYPE = sse.STREAM_TYPE
 KEEP_ALIVE = sse.KEEP_ALIVE
 
-Status = Literal["completed", "incomplete", "failed", "in_progress", "cancelled"]
+Status = Literal["completed", "incomplete", "failed", "in_progress", "cancelled", "queued"]
 Fields = dict[str, Any]
 
 _TURN_PREFIX = "turn_"
@@ -95,7 +95,9 @@ def response_error(status: int, message: str) -> Fields:
     """Why a response failed, in one of the codes that OpenAI has for it."""
     if status == 429:
         return {"code": "rate_limit_exceeded", "message": message}
-    return {"code": "invalid_prompt" if status < 500 else "server_error", "message": message}
+    # What conflicts with something else is no fault of the prompt's.
+    is_told = status < 500 and status != 409
+    return {"code": "invalid_prompt" if is_told else "server_error", "message": message}
 
 
 def error_object(error: GatewayError) -> Fields:

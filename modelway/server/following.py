@@ -1,0 +1,212 @@
+"""Answers out of the log of a turn, which goes on without its reader: streamed, the rest of it, or whole."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import msgspec
+from msgspec.structs import replace
+
+from modelway.conversations import Failed, Head, Readable
+from modelway.conversations.log import Item
+from modelway.dialects.envelope import Envelope
+from modelway.errors import InvalidRequest
+from modelway.gateway import Gateway
+from modelway.live import cut_off, events_of
+from modelway.server.dialect import Dialect, Encoder
+from modelway.server.exchange import Exchange, Headers, header_value, until_client_is_gone
+from modelway.server.keep_alive import KeepAlive
+from modelway.server.numbering import BEFORE_ALL, Numbered, can_be_numbered, number_of
+from modelway.server.responses import written
+from modelway.telemetry import milliseconds_since
+from modelway.types import ChatRequest, Event, Finish, Opaque, collect
+
+KEY_HEADER = b"idempotency-key"
+DETACH_HEADER = b"x-modelway-detach"
+LAST_HEADER = b"last-event-id"
+STREAM_HEADERS: Headers = [
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+_LONGEST_KEY = 255
+# So many events are written at once to a client that comes late.
+_AT_ONCE = 32
+_encode = msgspec.json.Encoder().encode
+
+
+class Following:
+    """Writes what is in the logs of turns to clients, in one dialect."""
+
+    def __init__(self, gateway: Gateway, dialect: Dialect, *, keep_alive_s: float) -> None:
+        self._live = gateway.live
+        self._conversations = gateway.conversations
+        self._dialect = dialect
+        self._keep_alive_s = keep_alive_s
+        self._stream_headers = [(b"content-type", dialect.STREAM_TYPE), *STREAM_HEADERS]
+
+    async def answer(self, exchange: Exchange, request: ChatRequest) -> None:
+        """Begin a turn that goes on without this client, or find the one of its key, and answer with it."""
+        after = self._after(exchange, request)
+        turn_id = await self._begin(exchange, request)
+        if request.stream:
+            await self.stream(exchange, turn_id, after)
+        elif request.when_left == "finish":
+            await self._promise(exchange, turn_id)
+        else:
+            await self.whole(exchange, turn_id, request)
+
+    async def stream(self, exchange: Exchange, turn_id: str, after: int = BEFORE_ALL) -> None:
+        """The events of a turn after one that the client has, to the end."""
+        with (
+            until_client_is_gone(exchange),
+            self._live.reading(turn_id),
+            KeepAlive(exchange, self._dialect, self._stream_headers, self._keep_alive_s) as silence,
+        ):
+            log = await self._begun(exchange, turn_id)
+            encoder = self._encoder(log, after)
+            exchange.encode_error_event = encoder.error
+            if not exchange.started:
+                await exchange.start(200, self._stream_headers + reply_headers(log.head))
+            place, is_foreign = 0, log.head.dialect != self._dialect.NAME
+            while rest := await log.after(place):
+                items = rest[:_AT_ONCE]
+                place += len(items)
+                if len(rest) > len(items):
+                    # Others have their turn, and the connection can say that it is full.
+                    await asyncio.sleep(0)
+                if written := _written(encoder, items, is_foreign=is_foreign):
+                    await exchange.write(written, last=isinstance(items[-1], Finish))
+                    silence.broken()
+                if isinstance(items[-1], Failed):
+                    raise items[-1].error()
+            if not isinstance(log.last, Finish):
+                raise cut_off()
+            if not exchange.complete:
+                await exchange.write(b"", last=True)
+
+    async def whole(self, exchange: Exchange, turn_id: str, request: ChatRequest) -> None:
+        """The answer of a turn, once it has come to its end."""
+        with until_client_is_gone(exchange), self._live.reading(turn_id):
+            log = await self._begun(exchange, turn_id)
+            completion = collect([event async for _, event in events_of(log)])
+            head = log.head
+            model = completion.model if request.echo is None else ""
+            envelope = replace(envelope_of(self._dialect, log), model=model or head.model)
+            named = replace(completion, provider=head.provider, conversation_id=head.conversation_id)
+            body = self._dialect.encode_completion(named, envelope)
+            await exchange.reply(200, body, reply_headers(head))
+
+    async def _promise(self, exchange: Exchange, turn_id: str) -> None:
+        """Tell of a response in the background that it is there."""
+        with until_client_is_gone(exchange):
+            await self._live.opened(turn_id)
+            await exchange.reply(200, written(await self._conversations.turn(exchange.caller.name, turn_id)))
+
+    async def _begun(self, exchange: Exchange, turn_id: str) -> Readable:
+        """The log with at least one event in it."""
+        record = exchange.record
+        log = await self._live.log(exchange.caller, turn_id)
+        if not await log.after(0):
+            raise cut_off()
+        record.first_ms = milliseconds_since(record.time)
+        record.provider, record.model = log.head.provider, log.head.model
+        return log
+
+    async def _begin(self, exchange: Exchange, request: ChatRequest) -> str:
+        lasting = request if request.when_left == "finish" else replace(request, when_left="grace")
+        key = exchange.header(KEY_HEADER)
+        if key:
+            if len(key) > _LONGEST_KEY or not key.isprintable():
+                raise InvalidRequest(
+                    f"Idempotency-Key must be 1 to {_LONGEST_KEY} printable characters",
+                    hint="a random UUID is a good one",
+                )
+            fingerprint = blake2b(_encode((exchange.path, request)), digest_size=16).digest()
+            return await self._live.begin_once(lasting, exchange.caller, key, fingerprint)
+        if request.when_left != "finish" and not request.conversation_id:
+            raise InvalidRequest(
+                "x-modelway-detach needs a conversation_id, by which the answer is found again",
+                hint="send one, or an Idempotency-Key",
+            )
+        turn = self._live.begin(lasting, exchange.caller)
+        exchange.record.attempts = turn.attempts
+        return turn.id
+
+    def _after(self, exchange: Exchange, request: ChatRequest) -> int:
+        text = exchange.header(LAST_HEADER)
+        if text and not (request.stream and can_be_numbered(self._dialect)):
+            raise InvalidRequest("Last-Event-ID is for streams of server-sent events", hint="leave it out")
+        if text and KEY_HEADER not in exchange.headers:
+            raise InvalidRequest(
+                "Last-Event-ID needs the Idempotency-Key of the request whose rest is asked for",
+                hint="or get /v1/conversations/{id}/stream",
+            )
+        return number_of(text, "Last-Event-ID")
+
+    def _encoder(self, log: Readable, after: int) -> Encoder:
+        encoder = self._dialect.EventEncoder(envelope_of(self._dialect, log))
+        return Numbered(encoder, after) if can_be_numbered(self._dialect) else encoder
+
+
+def must_follow(exchange: Exchange, request: ChatRequest) -> bool:
+    """Whether the answer is to go on without its client, or has done so."""
+    headers = exchange.headers
+    return (
+        KEY_HEADER in headers
+        or DETACH_HEADER in headers
+        or LAST_HEADER in headers
+        or request.when_left != "cancel"
+    )
+
+
+def envelope_of(dialect: Dialect, log: Readable) -> Envelope:
+    """What surrounds an answer with a log, always the same."""
+    head = log.head
+    return Envelope(
+        id=dialect.ID_PREFIX + head.turn.removeprefix("turn_"),
+        created=int(head.created_at),
+        completed=int(log.ended_at or 0),
+        model=head.model,
+        provider=head.provider,
+        conversation_id=head.conversation_id,
+        include_usage=head.include_usage,
+        echo=head.echo or {},
+        ignored=head.ignored,
+        now=lambda: log.ended_at or time.time(),
+    )
+
+
+def reply_headers(head: Head) -> Headers:
+    """Who has answered, where, and how the rest can be asked for."""
+    headers = [
+        (b"x-modelway-provider", header_value(head.provider)),
+        (b"x-modelway-model", header_value(head.model)),
+        (b"x-modelway-turn-id", head.turn.encode()),
+    ]
+    if head.conversation_id:
+        headers.append((b"x-modelway-conversation-id", head.conversation_id.encode()))
+    if head.ignored:
+        headers.append((b"x-modelway-ignored", header_value(", ".join(head.ignored))))
+    return headers
+
+
+def _written(encoder: Encoder, items: Sequence[Item], *, is_foreign: bool) -> bytes:
+    """The bytes of some items; an error at their end is not written."""
+    written: list[bytes] = []
+    for item in items:
+        if isinstance(item, Failed):
+            break
+        written.append(encoder.encode(_bare(item) if is_foreign else item))
+        if isinstance(item, Finish):
+            written.append(encoder.end())
+    return b"".join(written)
+
+
+def _bare(event: Event) -> Event:
+    """An event without the bytes of another dialect."""
+    if isinstance(event, Opaque):
+        return Opaque(b"")
+    return replace(event, raw=None) if getattr(event, "raw", None) is not None else event
