@@ -71,17 +71,21 @@ class Account:
         self._check_budgets(now, day)
         if rules.streams and self.running >= rules.streams:
             raise self._refusal(f"{rules.streams} answers at the same time", _BUSY_S, now, day)
-        self._check_window(self._requests, rules.requests_per_minute, 1, "requests", now, day)
+        if rules.requests_per_minute:
+            self._check_window(self._requests, rules.requests_per_minute, 1, "requests", now, day)
         if rules.tokens_per_minute:
             self._check_window(self._tokens, rules.tokens_per_minute, tokens, "tokens", now, day)
         self.running += 1
-        self._requests.add(1, now)
-        return Permit(self, tokens, self._tokens.add(tokens, now))
+        if rules.requests_per_minute:
+            self._requests.add(1, now)
+        slot = self._tokens.add(tokens, now) if rules.tokens_per_minute else 0
+        return Permit(self, tokens, slot)
 
     def end(self, permit: Permit, tokens: int, now: float) -> None:
         """A request is over, and took so many tokens."""
         self.running -= 1
-        self._tokens.correct(permit.slot, tokens - permit.tokens, now)
+        if permit.slot:
+            self._tokens.correct(permit.slot, tokens - permit.tokens, now)
 
     def headers(self, now: float, day: str) -> Headers:
         """What is left: of the last minute under OpenAI's names, of budgets in dollars under ours."""
@@ -94,7 +98,7 @@ class Account:
                 window.forget(now)
                 told.append((f"x-ratelimit-limit-{kind}", str(limit)))
                 told.append((f"x-ratelimit-remaining-{kind}", str(max(0, limit - window.total))))
-                told.append((f"x-ratelimit-reset-{kind}", _span(window.wait(window.total, now))))
+                told.append((f"x-ratelimit-reset-{kind}", _span(window.reset(now))))
         for kind, budget, spent in self._budgets(day):
             left = max(0, budget - spent) / NANOS
             told.append((f"x-modelway-budget-{kind}-remaining", f"{left:.6f}"))
@@ -106,7 +110,8 @@ class Account:
         return [one for one in both if one[1]]
 
     def _check_budgets(self, now: float, day: str) -> None:
-        if not (self.rules.daily_budget or self.rules.monthly_budget):
+        rules = self.rules
+        if not (rules.daily_budget or rules.monthly_budget):
             return
         for kind, budget, spent in self._budgets(day):
             if spent >= budget:
@@ -118,8 +123,6 @@ class Account:
                 raise error
 
     def _check_window(self, window: Window, limit: int, amount: int, kind: str, now: float, day: str) -> None:
-        if not limit:
-            return
         window.forget(now)
         excess = window.total + amount - limit
         if excess <= 0:

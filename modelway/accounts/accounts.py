@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from msgspec.structs import replace
-
 from modelway.accounts.account import Account, Headers, Permit
 from modelway.accounts.bills import Bill
 from modelway.conversations.callers import Callers
@@ -23,6 +21,25 @@ _DAY_S = 86_400
 _NO_RULES = Rules()
 
 Key = tuple[str, str, str, str]
+
+
+class Sum:
+    """What is added up before it is written down, as in Spending."""
+
+    __slots__ = ("estimated", "input_tokens", "nanos", "output_tokens", "requests", "unpriced")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.estimated = 0
+        self.unpriced = 0
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.nanos = 0
+
+    def spending(self, day: str, caller: str, provider: str, model: str) -> Spending:
+        """As it is written down."""
+        counts = {name: getattr(self, name) for name in self.__slots__}
+        return Spending(day=day, caller=caller, provider=provider, model=model, **counts)
 
 
 class Accounts:
@@ -44,7 +61,7 @@ class Accounts:
         self._clock = clock
         self._timer = timer
         self._accounts: dict[str, Account] = {}
-        self._unwritten: dict[Key, Spending] = {}
+        self._unwritten: dict[Key, Sum] = {}
         self._flush_timer: asyncio.TimerHandle | None = None
         self._day_number = -1
         self._day = ""
@@ -93,26 +110,33 @@ class Accounts:
         if permit is not None:
             self.end(permit, usage, nanos or 0)
         if usage.input_tokens or usage.output_tokens:
-            charge = Spending(
-                day=self.today(),
-                caller=caller.name,
-                provider=provider,
-                model=model,
-                unpriced=int(price is None),
-                input_tokens=usage.input_tokens,
-                output_tokens=usage.output_tokens,
-                nanos=nanos or 0,
-            )
-            self.add(charge)
+            self.add_answer(caller.name, provider, model, usage, nanos, estimated=False)
         return nanos
 
     def add(self, charge: Spending) -> None:
         """Write it down within `FLUSH_S`, together with what else comes until then."""
-        key = (charge.day, charge.caller, charge.provider, charge.model)
-        before = self._unwritten.get(key)
-        self._unwritten[key] = charge if before is None else _sum(before, charge)
-        if self._flush_timer is None:
-            self._flush_timer = asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
+        sum = self._sum(charge.day, charge.caller, charge.provider, charge.model)
+        sum.requests += charge.requests
+        sum.estimated += charge.estimated
+        sum.unpriced += charge.unpriced
+        sum.input_tokens += charge.input_tokens
+        sum.output_tokens += charge.output_tokens
+        sum.nanos += charge.nanos
+
+    def add_answer(
+        self, caller: str, provider: str, model: str, usage: Usage, nanos: int | None, *, estimated: bool
+    ) -> None:
+        """As add(), for one answer of today's; `nanos` is None where the price is not known."""
+        sum = self._sum(self.today(), caller, provider, model)
+        sum.requests += 1
+        sum.input_tokens += usage.input_tokens
+        sum.output_tokens += usage.output_tokens
+        if estimated:
+            sum.estimated += 1
+        if nanos is None:
+            sum.unpriced += 1
+        else:
+            sum.nanos += nanos
 
     def expect(self, callers: Iterable[Caller]) -> bool:
         """Know these callers and their rules; whether any of them has a budget."""
@@ -150,8 +174,18 @@ class Accounts:
         account.rules = rules
         return account
 
+    def _sum(self, day: str, caller: str, provider: str, model: str) -> Sum:
+        key = (day, caller, provider, model)
+        found = self._unwritten.get(key)
+        if found is None:
+            found = self._unwritten[key] = Sum()
+            if self._flush_timer is None:
+                self._flush_timer = asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
+        return found
+
     def _take(self) -> list[Spending]:
-        taken, self._unwritten = list(self._unwritten.values()), {}
+        taken = [sum.spending(*key) for key, sum in self._unwritten.items()]
+        self._unwritten = {}
         self._stop_timer()
         return taken
 
@@ -169,15 +203,3 @@ class Accounts:
         """They could not be written: try again, so that nothing is free."""
         for charge in charges:
             self.add(charge)
-
-
-def _sum(one: Spending, other: Spending) -> Spending:
-    return replace(
-        one,
-        requests=one.requests + other.requests,
-        estimated=one.estimated + other.estimated,
-        unpriced=one.unpriced + other.unpriced,
-        input_tokens=one.input_tokens + other.input_tokens,
-        output_tokens=one.output_tokens + other.output_tokens,
-        nanos=one.nanos + other.nanos,
-    )

@@ -8,7 +8,7 @@ from modelway.accounts.account import Permit
 from modelway.conversations.spending import Spending, Tab
 from modelway.prices import Price
 from modelway.prices.estimate import tokens_of, usage_of
-from modelway.types import ChatRequest, Completion
+from modelway.types import ChatRequest, Completion, Usage
 
 if TYPE_CHECKING:
     from modelway.accounts.accounts import Accounts
@@ -41,26 +41,28 @@ class Bill:
 
     def settle(self, completion: Completion) -> Spending | None:
         """What to write down with the turn; None where that has been done. The caller is charged with it."""
-        request = self._request
-        if request is None:
+        if self._request is None:
             return None
-        self._request = None
-        usage, estimated = completion.usage, False
-        if usage is None:
-            usage, estimated = usage_of(request.messages, completion), True
-        charge = Tab(caller=self._caller, provider=self.provider, model=self.model, price=self._price).charge(
-            usage, self._accounts.today(), estimated=estimated
+        usage, estimated = self._close(completion)
+        return Spending(
+            day=self._accounts.today(),
+            caller=self._caller,
+            provider=self.provider,
+            model=self.model,
+            estimated=int(estimated),
+            unpriced=int(self.nanos is None),
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            nanos=self.nanos or 0,
         )
-        if self._price is not None:
-            self.nanos = charge.nanos
-        if self._permit is not None:
-            self._accounts.end(self._permit, usage, charge.nanos)
-        return charge
 
     def settle_apart(self, completion: Completion) -> None:
         """As settle(), where no turn is kept: it is written down within a second."""
-        if charge := self.settle(completion):
-            self._accounts.add(charge)
+        if self._request is not None:
+            usage, estimated = self._close(completion)
+            self._accounts.add_answer(
+                self._caller, self.provider, self.model, usage, self.nanos, estimated=estimated
+            )
 
     def tab(self) -> Tab:
         """Who pays, as it is noted while the answer is under way."""
@@ -72,3 +74,16 @@ class Bill:
             price=self._price,
             input_tokens=asked,
         )
+
+    def _close(self, completion: Completion) -> tuple[Usage, bool]:
+        """What the answer took, and whether that is a guess."""
+        usage, estimated = completion.usage, False
+        if usage is None:
+            messages = self._request.messages if self._request is not None else ()
+            usage, estimated = usage_of(messages, completion), True
+        self._request = None
+        if self._price is not None:
+            self.nanos = self._price.cost(usage)
+        if self._permit is not None:
+            self._accounts.end(self._permit, usage, self.nanos or 0)
+        return usage, estimated

@@ -14,18 +14,21 @@ class Window:
     waits longer than a second more than a minute.
     """
 
-    __slots__ = ("_newest", "_slots", "total")
+    __slots__ = ("_last", "_newest", "_slots", "total")
 
     def __init__(self) -> None:
         self._slots = [0] * _SLOTS
         self._newest = 0
+        self._last = -_SLOTS
         self.total = 0
 
     def add(self, amount: int, now: float) -> int:
         """Count an amount; gives the number of its slot."""
-        self.forget(now)
+        if now >= self._newest + 1:
+            self.forget(now)
         self._slots[self._newest % _SLOTS] += amount
         self.total += amount
+        self._last = self._newest
         return self._newest
 
     def correct(self, slot: int, amount: int, now: float) -> None:
@@ -51,6 +54,10 @@ class Window:
                 self.total -= self._slots[number % _SLOTS]
                 self._slots[number % _SLOTS] = 0
         self._newest = second
+
+    def reset(self, now: float) -> float:
+        """Seconds until all of it is over."""
+        return max(0.0, self._last + _SLOTS - now) if self.total else 0.0
 
     def wait(self, excess: int, now: float) -> float:
         """Seconds until at least so much of the total is over; all of it where it is less."""

@@ -48,9 +48,10 @@ class Price(Struct, frozen=True, omit_defaults=True, kw_only=True):
     def cost(self, usage: Usage) -> int:
         """What an answer costs, in billionths of a dollar, rounded up."""
         price = self
-        for one in self.longer:
-            if usage.input_tokens > one.above:
-                price = one
+        if self.longer:
+            for one in self.longer:
+                if usage.input_tokens > one.above:
+                    price = one
         plain = max(0, usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens)
         thousandths = (
             plain * price.input
