@@ -14,6 +14,7 @@ from tests.canary import Listener, files_that_tell
 # installs; CI runs them, `make test` does not so much as open them.
 SLOW = (
     "tests/bench/test_cli.py",
+    "tests/bench/test_failover.py",
     "tests/bench/test_load.py",
     "tests/bench/test_modelway.py",
     "tests/bench/test_processes.py",
@@ -40,6 +41,7 @@ SLOW = (
     "tests/providers/test_bedrock.py",
     "tests/providers/test_copilot_github.py",
     "tests/providers/test_embedding.py",
+    "tests/e2e/test_upstream_checks.py",
     "tests/providers/test_local.py",
     "tests/test_plugins.py",
 )

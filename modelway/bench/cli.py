@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
-from modelway.bench import faults, loop, plot, report, run, upstream
+from modelway.bench import failover, faults, loop, plot, report, run, upstream
 from modelway.bench import faulty as faulty_upstream
 from modelway.bench.measure import Options
 from modelway.bench.processes import BenchError
@@ -89,6 +91,54 @@ def serve_upstream(
         loop.run(upstream.serve(port, announce))
     except OSError as exc:
         _fail(f"port {port} cannot be used: {exc.strerror}")
+
+
+@app.command("failover")
+def show_failover(
+    json: Annotated[Path | None, typer.Option(help="Write all verdicts to this file.")] = None,
+) -> None:
+    """Let an upstream fail in sixteen ways, and show whether Modelway keeps its promise in each."""
+    verdicts: list[failover.Verdict] = []
+    console = Console(stderr=True)
+    try:
+        with TemporaryDirectory() as folder, console.status("starting") as status:
+
+            def each(verdict: failover.Verdict) -> None:
+                verdicts.append(verdict)
+                status.update(f"{verdict.case}, {verdict.way}")
+
+            loop.run(failover.run(Path(folder), each))
+    except BenchError as exc:
+        _fail(str(exc))
+    if json:
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(verdicts), indent=2))
+    kept = _show_verdicts(verdicts)
+    if kept < len(failover.CASES):
+        raise typer.Exit(1)
+
+
+def _show_verdicts(verdicts: list[failover.Verdict]) -> int:
+    """Print the table; in how many cases every promise was kept."""
+    table = Table(
+        "fault", "streamed", "whole", "continued", "what was seen instead", box=None, pad_edge=False
+    )
+    kept = 0
+    for case in failover.CASES:
+        own = {verdict.way: verdict for verdict in verdicts if verdict.case == case.name}
+        broken = [verdict.what for verdict in own.values() if not verdict.kept]
+        kept += not broken
+        cells = [_cell(own.get(way)) for way in ("streamed", "whole", "continued")]
+        table.add_row(case.name, *cells, "; ".join(broken))
+    console = Console()
+    console.print(table)
+    console.print(f"{kept} of {len(failover.CASES)}", highlight=False)
+    return kept
+
+
+def _cell(verdict: failover.Verdict | None) -> str:
+    if verdict is None:
+        return ""
+    return f"{'kept' if verdict.kept else 'BROKEN'}, {verdict.ms:.0f} ms"
 
 
 def _serve_faulty(port: int) -> None:

@@ -81,6 +81,11 @@ class FaultyUpstream:
         """What came for one fault (as it was written in the URL)."""
         return [one for one in self.heard if one.path.startswith(f"/{fault}/")]
 
+    def forget(self) -> None:
+        """Begin anew: nothing was heard, and faults that follow each other begin with the first."""
+        self.heard.clear()
+        self._played.clear()
+
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self._refusing.bind((self._host, 0))
