@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,11 +28,13 @@ SLOW = (
     "tests/e2e/test_anthropic_sdk.py",
     "tests/e2e/test_client_programs.py",
     "tests/e2e/test_conversations_api.py",
+    "tests/e2e/test_completions.py",
     "tests/e2e/test_copilot.py",
     "tests/e2e/test_copilot_programs.py",
     "tests/e2e/test_documents.py",
     "tests/e2e/test_every_provider.py",
     "tests/e2e/test_faults.py",
+    "tests/e2e/test_format_table.py",
     "tests/e2e/test_ollama_client.py",
     "tests/e2e/test_ollama_programs.py",
     "tests/e2e/test_open_responses.py",
@@ -83,10 +86,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave files alone that `make test` would leave out: to import an SDK takes a second, if it is there."""
     is_slow = collection_path.as_posix().endswith(SLOW)
-    return True if is_slow and config.getoption("markexpr") == "not slow" else None
+    return True if is_slow and config.getoption("markexpr").startswith("not slow") else None
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark what takes long."""
+    """Mark what takes long, and note the checks of tests/reliability/checks.toml that a test shows."""
     if item.nodeid.startswith(SLOW):
         item.add_marker("slow")
+    if named := re.match(r"test_check_(\d+)_", item.name):
+        item.add_marker(pytest.mark.check(int(named[1])))
+    for marker in item.iter_markers("check"):
+        item.user_properties += [("check", number) for number in marker.args]
