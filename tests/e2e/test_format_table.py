@@ -23,7 +23,6 @@ from modelway.types import (
     Finish,
     FinishReason,
     ImagePart,
-    Message,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -71,6 +70,12 @@ class Format(Struct, frozen=True, kw_only=True):
     thinks: bool = True
     calls: bool = True
     reasons: dict[str, FinishReason] = {}
+
+    @property
+    def answered(self) -> dict[str, Any] | None:
+        """What goes on after a tool's result."""
+        name = "input" if self.path == "/v1/responses" else "messages"
+        return {name: self.result} if self.result else None
 
     def ask(self, *parts: dict[str, Any] | None) -> dict[str, Any]:
         """A request of these parts."""
@@ -125,7 +130,7 @@ def response(body: Any) -> Seen:
     parts = [part for item in items if item["type"] == "message" for part in item["content"]]
     thoughts = [part for item in items if item["type"] == "reasoning" for part in item["content"]]
     calls = tuple((item["name"], item["arguments"]) for item in items if item["type"] == "function_call")
-    ends = {"max_output_tokens": "length", "content_filter": "content_filter"}
+    ends: dict[Any, str] = {"max_output_tokens": "length", "content_filter": "content_filter"}
     ended = ends.get((body["incomplete_details"] or {}).get("reason"), "tool_calls" if calls else "stop")
     return Seen(
         text="".join(part.get("text") or part.get("refusal", "") for part in parts),
@@ -155,8 +160,8 @@ def completion(body: Any) -> Seen:
 def completion_stream(body: bytes) -> Seen:
     chunks = data_of(body)
     choices = [chunk["choices"][0] for chunk in chunks if chunk.get("choices")]
-    usage = next((chunk["usage"] for chunk in chunks if chunk.get("usage")), {})
-    error = next((chunk["error"] for chunk in chunks if "error" in chunk), {})
+    usage: dict[str, int] = next((chunk["usage"] for chunk in chunks if chunk.get("usage")), {})
+    error: dict[str, str] = next((chunk["error"] for chunk in chunks if "error" in chunk), {})
     return Seen(
         text="".join(choice["text"] for choice in choices),
         reason=next((choice["finish_reason"] for choice in choices if choice["finish_reason"]), None),
@@ -386,7 +391,7 @@ ASKED: dict[str, tuple[Callable[[Format], dict[str, Any] | None], Callable[[Any]
         (Tool("look", "Looks", {"type": "object"}),),
     ),
     "tool result": (
-        lambda form: form.result and {"input" if "responses" in form.path else "messages": form.result},
+        lambda form: form.answered,
         lambda request: [
             (message.role, message.text, [(call.name, call.arguments) for call in message.tool_calls])
             for message in request.messages
@@ -467,8 +472,7 @@ async def test_a_file_is_carried_where_the_format_has_one(form: Format, tmp_path
     asked = form.ask({name: [{"role": "user", "content": [part]}]})
     assert (await answer(form, asked, local, tmp_path, streamed=False)).status_code == 200
     [message] = local.requests[0].messages
-    assert isinstance(message, Message)
-    [file] = message.content
+    file = message.content[0]
     assert isinstance(file, FilePart)
     assert file.url == "data:application/pdf;base64,AA=="
 
