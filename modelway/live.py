@@ -38,7 +38,9 @@ Answer = Callable[[ChatRequest, Caller, list[Attempt]], Awaitable[Answering]]
 class LiveTurn:
     """A turn that goes on without its reader. `attempts` tells what has been tried for it."""
 
-    def __init__(self, request: ChatRequest, caller: Caller, asking: Asking | None) -> None:
+    def __init__(
+        self, request: ChatRequest, caller: Caller, asking: Asking | None, opened: asyncio.Future[None]
+    ) -> None:
         self.id = request.turn_id
         self.caller = caller
         self.request = request
@@ -47,6 +49,7 @@ class LiveTurn:
         self.task: asyncio.Task[None] | None = None
         self.readers = 0
         self.timer: asyncio.TimerHandle | None = None
+        self.opened = opened
         self._begun: asyncio.Future[Readable] = asyncio.get_running_loop().create_future()
         # Nobody may wait for it.
         self._begun.add_done_callback(lambda begun: begun.cancelled() or begun.exception())
@@ -65,7 +68,7 @@ class LiveTurn:
         self._begun.set_result(log)
 
     def fail(self, error: GatewayError) -> None:
-        """There is no answer; after it has begun its log tells."""
+        """There is no answer; where it has begun its log tells."""
         if not self._begun.done():
             self._begun.set_exception(error)
 
@@ -85,16 +88,13 @@ class Live:
 
         It is stored: in its conversation, or else in one that no list shows.
         """
-        turn = LiveTurn(
-            replace(
-                request,
-                turn_id=request.turn_id or new_turn_id(),
-                store=None if request.conversation_id else True,
-                when_left="finish" if request.when_left == "cancel" else request.when_left,
-            ),
-            caller,
-            asking,
+        lasting = replace(
+            request,
+            turn_id=request.turn_id or new_turn_id(),
+            store=None if request.conversation_id else True,
+            when_left="finish" if request.when_left == "cancel" else request.when_left,
         )
+        turn = LiveTurn(lasting, caller, asking, self._conversations.expect(lasting.turn_id))
         self._turns[turn.id] = turn
         turn.task = asyncio.create_task(self._run(turn))
         turn.task.add_done_callback(lambda task: self._ended(turn, task))
@@ -114,6 +114,8 @@ class Live:
                     return self.begin(replace(request, turn_id=asking.turn), caller, asking).id
             finally:
                 self._expected.discard(asking.turn)
+            if claim.turn in self._turns:
+                return claim.turn
             try:
                 await self.log(caller, claim.turn)
             except NotFound as error:
@@ -134,6 +136,14 @@ class Live:
             return await turn.begun()
         here = self._conversations.log(caller.name, turn_id)
         return here or await self._conversations.streams.stored(caller.name, turn_id)
+
+    async def opened(self, turn_id: str) -> None:
+        """Wait until a turn is stored; raises the error of one that cannot be."""
+        turn = self._turns.get(turn_id)
+        if turn is not None and turn.task is not None:
+            await asyncio.wait((turn.opened, turn.task), return_when=asyncio.FIRST_COMPLETED)
+            if not turn.opened.done():
+                await turn.begun()
 
     async def subscribe(
         self, caller: Caller, turn_id: str, *, after: int = 0
@@ -165,6 +175,11 @@ class Live:
             if not turn.readers and turn.request.when_left == "grace" and turn.id in self._turns:
                 turn.timer = asyncio.get_running_loop().call_later(self._grace_s, self._abandon, turn)
 
+    def readers(self, turn_id: str) -> int:
+        """How many read a turn in this process."""
+        turn = self._turns.get(turn_id)
+        return 0 if turn is None else turn.readers
+
     async def running(self, caller: Caller) -> list[Running]:
         """The turns of a caller that are being answered, here or elsewhere, oldest first."""
         return await self._conversations.streams.running(caller.name)
@@ -177,6 +192,7 @@ class Live:
         self._conversations.note_cancelled(turn_id)
         turn.task.cancel()
         await asyncio.wait((turn.task,))
+        await self._conversations.streams.settled()
         return True
 
     async def aclose(self) -> None:
@@ -201,6 +217,7 @@ class Live:
 
     def _ended(self, turn: LiveTurn, task: asyncio.Task[None]) -> None:
         del self._turns[turn.id]
+        self._conversations.dismiss(turn.id)
         if turn.timer is not None:
             turn.timer.cancel()
         if turn.asking is not None and not turn.has_begun:
@@ -230,7 +247,7 @@ async def events_of(log: Readable, after: int = 0) -> AsyncGenerator[tuple[int, 
             yield place, item
             if isinstance(item, Finish):
                 return
-    if not (log.items and isinstance(log.items[-1], Finish)):
+    if not isinstance(log.last, Finish):
         raise cut_off()
 
 

@@ -2,6 +2,7 @@
 
 from modelway.conversations.calls import refuse_nameless_results
 from modelway.conversations.claims import Asking
+from modelway.conversations.closing import CANCELLED
 from modelway.conversations.ephemeral import Ephemeral, new_turn_id
 from modelway.conversations.export import export_json, export_markdown
 from modelway.conversations.log import Failed, Head
@@ -20,6 +21,7 @@ from modelway.conversations.streams import Readable
 from modelway.conversations.turn import Turn
 
 __all__ = [
+    "CANCELLED",
     "Asking",
     "Branch",
     "Conversation",

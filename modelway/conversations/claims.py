@@ -83,4 +83,4 @@ def _answers(
         end_lost_turn(ledger, paths, row[4], turn, now)
     elif row[0] == "open":
         return True
-    return bool(ledger.all(ledger.sql.read_pieces, {"turn": turn, "after": -1}))
+    return bool(ledger.all(ledger.sql.read_pieces, {"turn": turn, "after": -1, "limit": 1}))

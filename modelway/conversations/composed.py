@@ -150,7 +150,7 @@ STATEMENTS = Statements(
     ),
     read_pieces=(
         "SELECT checkpoints.seq, checkpoints.events FROM checkpoints WHERE checkpoints.turn = :turn"
-        " AND checkpoints.seq > :after ORDER BY checkpoints.seq"
+        " AND checkpoints.seq > :after ORDER BY checkpoints.seq LIMIT :limit OFFSET 0"
     ),
     newest_turn=(
         "SELECT turns.id FROM turns JOIN conversations ON conversations.id = turns.conversation "
@@ -173,6 +173,30 @@ STATEMENTS = Statements(
         "(:caller, :key, :fingerprint, :turn, :owner, :created_at)"
     ),
     drop_key=('DELETE FROM request_keys WHERE request_keys.caller = :caller AND request_keys."key" = :key'),
+    drop_old_keys=(
+        'DELETE FROM request_keys WHERE (request_keys.caller, request_keys."key") IN (SELECT '
+        'old.caller, old."key" FROM request_keys AS old WHERE old.created_at < :until LIMIT :limit '
+        "OFFSET 0)"
+    ),
+    drop_old_pieces=(
+        "DELETE FROM checkpoints WHERE (checkpoints.turn, checkpoints.seq) IN (SELECT old.turn, "
+        "old.seq FROM checkpoints AS old WHERE old.turn < :before_turn AND (old.turn NOT IN (SELECT"
+        " conversations.lease_turn FROM conversations WHERE conversations.lease_turn IS NOT NULL)) "
+        "LIMIT :limit OFFSET 0)"
+    ),
+    expired_hidden=(
+        "SELECT conversations.id, conversations.tree FROM conversations WHERE conversations.hidden "
+        "= 1 AND conversations.lease_turn IS NULL AND (conversations.updated_at < :asked_until OR "
+        "conversations.updated_at < :unasked_until AND NOT (EXISTS (SELECT * FROM turns WHERE "
+        "turns.conversation = conversations.id AND turns.asked IS NOT NULL))) LIMIT :limit OFFSET 0"
+    ),
+    is_expired=(
+        "SELECT conversations.id, conversations.tree FROM conversations WHERE conversations.hidden "
+        "= 1 AND conversations.lease_turn IS NULL AND (conversations.updated_at < :asked_until OR "
+        "conversations.updated_at < :unasked_until AND NOT (EXISTS (SELECT * FROM turns WHERE "
+        "turns.conversation = conversations.id AND turns.asked IS NOT NULL))) AND conversations.id "
+        "= :conversation"
+    ),
     list_conversations=(
         "SELECT conversations.name, conversations.title, conversations.created_at, "
         "conversations.updated_at FROM conversations WHERE conversations.caller = :caller AND "

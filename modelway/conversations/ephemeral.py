@@ -18,6 +18,11 @@ def new_turn_id() -> str:
     return f"turn_{time.time_ns() >> 22:010x}{urandom(7).hex()}"
 
 
+def first_turn_id(at: float) -> str:
+    """What the names of turns from this time on are not less than."""
+    return f"turn_{int(at * 1e9) >> 22:010x}"
+
+
 class Ephemeral:
     """What a Turn is, for a request without a conversation."""
 

@@ -103,6 +103,11 @@ class Log:
         self.ended_at = at
         self._wake()
 
+    @property
+    def last(self) -> Item | None:
+        """The newest event, if there is any."""
+        return self.items[-1] if self.items else None
+
     async def after(self, place: int) -> Sequence[Item]:
         """What comes after so many items, as soon as there is any; nothing after the end."""
         while len(self.items) <= place and self.ended_at is None:

@@ -16,6 +16,7 @@ from modelway.conversations.records import (
     TurnRecord,
     TurnStatus,
 )
+from modelway.conversations.spending import costs
 from modelway.conversations.trees import Tree, TurnRow
 from modelway.errors import ConversationNotFound
 from modelway.types import Message, collect
@@ -50,7 +51,7 @@ def show_conversation(ledger: Ledger, caller: str, name: str) -> Conversation:
         head=message_name(head),
         instructions=instructions.get(in_force, ()),
         messages=tuple(messages[one] for one in sorted_path(tree, head)),
-        turns=tuple(_records(ledger, tree, turns, shown, messages, instructions)),
+        turns=tuple(_records(ledger, tree, turns, shown, messages, instructions, costs(ledger, tree_id))),
         branches=tuple(_branches(tree, turns, shown, head)),
         tree=tuple(
             StoredMessage(
@@ -101,6 +102,7 @@ def _records(
     shown: set[int],
     messages: dict[int, Message],
     instructions: dict[int | None, tuple[Message, ...]],
+    costs: dict[str, float],
 ) -> Iterator[TurnRecord]:
     before: int | None = None
     for turn in turns:
@@ -124,6 +126,7 @@ def _records(
             error=turn.error,
             created_at=turn.created_at,
             finished_at=turn.finished_at,
+            cost=costs.get(turn.id),
         )
         before = turn.instructions
 
@@ -131,9 +134,8 @@ def _records(
 def text_so_far(ledger: Ledger, turn: str) -> Message | None:
     """What has come of an answer that is under way; None: nothing yet."""
     checkpoints = ledger.all(ledger.sql.read_checkpoints, {"turn": turn})
-    if not checkpoints:
-        return None
-    return collect(deltas_of(events for (events,) in checkpoints)).message
+    deltas = deltas_of(events for (events,) in checkpoints)
+    return collect(deltas).message if deltas else None
 
 
 def _new_messages(tree: Tree, turn: TurnRow) -> list[int]:

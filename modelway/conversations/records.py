@@ -38,7 +38,8 @@ class TurnRecord(Struct, frozen=True, kw_only=True):
 
     `parent` is the id of the message that it continued ("": it began the conversation), `messages` what
     was new, `answer` the text as far as it came. `tail` and `answer_id` are the ids of the last message
-    before the answer and of the answer. A failed turn has an `error_code` and no answer.
+    before the answer and of the answer. A failed turn has an `error_code` and no answer. `cost` is in
+    dollars, where it is known.
     """
 
     id: str
@@ -57,6 +58,7 @@ class TurnRecord(Struct, frozen=True, kw_only=True):
     error: str
     created_at: float
     finished_at: float | None
+    cost: float | None = None
 
 
 class Kept(Struct, frozen=True, kw_only=True):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from modelway.conversations.ledger import Ledger
-from modelway.prices import Price
+from modelway.prices import NANOS, Price
 from modelway.prices.estimate import usage_of
 from modelway.types import Completion, Usage
 
@@ -35,8 +34,10 @@ _USAGE = """SELECT day, caller, provider, model, requests, estimated, unpriced, 
         nanos
     FROM spending WHERE day BETWEEN :first AND :last AND (:caller = '' OR caller = :caller)
     ORDER BY day, caller, provider, model"""
+# Conversations that were forked from each other share a tree, and their turns.
 _COSTS = """SELECT costs.turn, costs.nanos FROM costs JOIN turns ON turns.id = costs.turn
-    WHERE turns.conversation = :conversation AND costs.nanos IS NOT NULL"""
+    WHERE costs.nanos IS NOT NULL AND turns.conversation IN (
+        SELECT id FROM conversations WHERE id = :tree OR (tree = :tree AND tree <> id))"""
 
 Sums = list[tuple[str, int, int]]
 
@@ -133,6 +134,6 @@ def usage(ledger: Ledger, caller: str, first: str, last: str) -> list[Spending]:
     return [Spending(**dict(zip(Spending.__struct_fields__, row, strict=True))) for row in rows]
 
 
-def costs(ledger: Ledger, conversation: int) -> dict[str, Any]:
-    """What the turns of a conversation have cost, in billionths of a dollar, where it is known."""
-    return dict(ledger.all(_COSTS, {"conversation": conversation}))
+def costs(ledger: Ledger, tree: int) -> dict[str, float]:
+    """What the turns of a tree of conversations have cost, in dollars, where it is known."""
+    return {turn: nanos / NANOS for turn, nanos in ledger.all(_COSTS, {"tree": tree})}

@@ -33,6 +33,10 @@ class Statements(Struct, frozen=True, kw_only=True):
     find_key: str
     insert_key: str
     drop_key: str
+    drop_old_keys: str
+    drop_old_pieces: str
+    expired_hidden: str
+    is_expired: str
     list_conversations: str
     show_conversation: str
     set_metadata: str

@@ -114,6 +114,8 @@ def compose(dialect: Dialect) -> Statements:
             select(checkpoints.c.seq, checkpoints.c.events)
             .where(checkpoints.c.turn == bindparam("turn"), checkpoints.c.seq > bindparam("after"))
             .order_by(checkpoints.c.seq)
+            .limit(bindparam("limit"))
+            .offset(literal_column("0"))
         ),
         newest_turn=text(_newest_turn()),
         running_turns=text(_running_turns()),
@@ -123,6 +125,10 @@ def compose(dialect: Dialect) -> Statements:
             )
         ),
         insert_key=text(insert(k)),
+        drop_old_keys=text(_drop_old_keys()),
+        drop_old_pieces=text(_drop_old_pieces()),
+        expired_hidden=text(_expired().limit(bindparam("limit")).offset(literal_column("0"))),
+        is_expired=text(_expired().where(c.id == bindparam("conversation"))),
         drop_key=text(delete(k).where(k.c.caller == bindparam("caller"), k.c.key == bindparam("key"))),
         list_conversations=text(_list_conversations()),
         show_conversation=text(
@@ -242,6 +248,33 @@ def _running_turns() -> ClauseElement:
         .where(c.caller == bindparam("caller"), c.lease_turn.is_not(None))
         .order_by(t.created_at)
     )
+
+
+def _drop_old_keys() -> ClauseElement:
+    k = request_keys.alias("old")
+    old = select(k.c.caller, k.c.key).where(k.c.created_at < bindparam("until"))
+    some = old.limit(bindparam("limit")).offset(literal_column("0"))
+    return delete(request_keys).where(tuple_(request_keys.c.caller, request_keys.c.key).in_(some))
+
+
+def _drop_old_pieces() -> ClauseElement:
+    """Names of turns begin with the time. Of one that is being answered nothing is old."""
+    c, p = conversations.c, checkpoints.alias("old")
+    running = select(c.lease_turn).where(c.lease_turn.is_not(None))
+    old = select(p.c.turn, p.c.seq).where(p.c.turn < bindparam("before_turn"), p.c.turn.not_in(running))
+    some = old.limit(bindparam("limit")).offset(literal_column("0"))
+    return delete(checkpoints).where(tuple_(checkpoints.c.turn, checkpoints.c.seq).in_(some))
+
+
+def _expired() -> Select[tuple[object, ...]]:
+    """Hidden conversations that were to be kept for a while only: with a response in them longer."""
+    c, t = conversations.c, turns.c
+    is_asked = exists().where(t.conversation == c.id, t.asked.is_not(None))
+    is_due = or_(
+        c.updated_at < bindparam("asked_until"),
+        and_(c.updated_at < bindparam("unasked_until"), ~is_asked),
+    )
+    return select(c.id, c.tree).where(c.hidden, c.lease_turn.is_(None), is_due)
 
 
 def _read_path() -> Select[tuple[object, ...]]:

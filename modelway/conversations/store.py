@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from modelway.config import ConversationSettings
 from modelway.conversations import codec
-from modelway.conversations.callers import Callers
 from modelway.conversations.arranging import drop_instructions, list_noted, move, rename, standing
+from modelway.conversations.callers import Callers
 from modelway.conversations.closing import end_lost_turn
 from modelway.conversations.ephemeral import new_turn_id
 from modelway.conversations.failures import unavailable
@@ -29,6 +29,7 @@ from modelway.conversations.lines import Lines
 from modelway.conversations.log import Head, Log, encode_piece
 from modelway.conversations.opening import Asked, Opened, Opener
 from modelway.conversations.paths import Paths
+from modelway.conversations.pruning import Pruner
 from modelway.conversations.reading import list_conversations, show_conversation
 from modelway.conversations.recalling import (
     forget_turn,
@@ -78,6 +79,8 @@ class Conversations:
             lease_s=settings.lease_s,
             released=lambda turn: self._lines.leave(turn.line),
         )
+        self.pruner = Pruner(self._writer, self._read, settings)
+        self._opening: dict[str, asyncio.Future[None]] = {}
         self._is_closed = False
         self.reconnect_grace_s = settings.reconnect_grace_s
         self.callers = Callers(database, self._writer, self._read)
@@ -209,6 +212,9 @@ class Conversations:
             raise
         turn = Turn(opened, line, request, self._recorder)
         self._recorder.add(turn)
+        self.pruner.start()
+        if opening := self._opening.pop(turn.id, None):
+            opening.set_result(None)
         return turn
 
     async def list(self, caller: str, *, limit: int = 50, before: str = "") -> Sequence[Summary]:
@@ -229,12 +235,25 @@ class Conversations:
 
     async def turn(self, caller: str, turn: str) -> Kept:
         """One turn that can be asked for by its id; raises NotFound."""
-        return await self._read(lambda ledger: show_turn(ledger, caller, turn))
+        kept = await self._read(lambda ledger: show_turn(ledger, caller, turn))
+        if kept.turn.status == "open" and await self.streams.end_if_lost(caller, turn):
+            return await self._read(lambda ledger: show_turn(ledger, caller, turn))
+        return kept
 
     def log(self, caller: str, turn: str) -> Log | None:
         """The log of a turn of this caller's that is under way in this process, if it has one."""
         found = self._recorder.turn(turn)
         return found.log if found is not None and found.line[0] == caller else None
+
+    def expect(self, turn: str) -> asyncio.Future[None]:
+        """A turn of this id is about to be opened: what is done when it is."""
+        opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._opening[turn] = opened
+        return opened
+
+    def dismiss(self, turn: str) -> None:
+        """The turn has ended, opened or not."""
+        self._opening.pop(turn, None)
 
     def note_cancelled(self, turn: str) -> None:
         """Somebody stops a turn that is under way in this process."""
@@ -281,6 +300,7 @@ class Conversations:
     async def aclose(self) -> None:
         """Interrupt the turns that are open, write what waits, and give everything back."""
         self._is_closed = True
+        await self.pruner.aclose()
         self._recorder.close()
         await self._writer.aclose()
         await asyncio.to_thread(self._readers.shutdown)

@@ -19,6 +19,8 @@ from modelway.conversations.writer import Writer
 from modelway.errors import NotFound, error_class
 
 POLL_S = 0.15
+# A reader of a long answer holds about so much of it.
+_MOST_PIECES = 16
 # Before the first piece of an answer that runs elsewhere.
 _BEFORE_ALL = -2
 
@@ -32,8 +34,8 @@ class Readable(Protocol):
         ...
 
     @property
-    def items(self) -> Sequence[Item]:
-        """What is there of it."""
+    def last(self) -> Item | None:
+        """The newest event, if there is any."""
         ...
 
     @property
@@ -113,6 +115,15 @@ class Streams:
         """Free the key of a request that could not be answered."""
         self._writer.send(lambda ledger: give_up(ledger, asking))
 
+    async def end_if_lost(self, caller: str, turn: str) -> bool:
+        """End a turn whose holder is gone; whether it has ended."""
+        look = await self._look(caller, turn, _BEFORE_ALL)
+        return look.status != "open" or await self._end_lost(turn, look)
+
+    async def settled(self) -> None:
+        """Wait until everything is written that was begun to be written before."""
+        await self._writer.submit(lambda ledger: None)
+
     async def cancel(self, caller: str, turn: str) -> bool:
         """Stop a turn that runs elsewhere; False where it had ended. Raises NotFound.
 
@@ -170,16 +181,25 @@ class StoredLog:
         self._look = look
         self._end_lost = end_lost
         self._seen = _BEFORE_ALL
-        self.items: list[Item] = []
+        self._items: list[Item] = []
+        self._given = 0
+        self._is_behind = False
         self.head = Head(turn=turn, created_at=0.0)
+        self.last: Item | None = None
         self.ended_at: float | None = None
 
     async def after(self, place: int) -> Sequence[Item]:
-        """What comes after so many items, as soon as there is any; nothing after the end."""
-        while len(self.items) <= place and self.ended_at is None:
-            await asyncio.sleep(POLL_S)
+        """What comes after so many items, as soon as there is any; nothing after the end.
+
+        What was before is forgotten.
+        """
+        self._forget(place)
+        while not self._items and self.ended_at is None:
+            if not self._is_behind:
+                await asyncio.sleep(POLL_S)
             await self.look()
-        return self.items[place:]
+            self._forget(place)
+        return self._items
 
     async def look(self) -> None:
         """Take what is new; raises NotFound, and the error of a turn that has failed before it began."""
@@ -192,13 +212,22 @@ class StoredLog:
                 if isinstance(item, Head):
                     self.head = item
                 else:
-                    self.items.append(item)
+                    self._items.append(item)
+                    self.last = item
+        self._is_behind = len(look.pieces) == _MOST_PIECES
+        if self._is_behind:
+            return
         if look.status == "failed":
             raise error_class(look.error_code)(look.error, code=look.error_code)
         if look.status != "open":
             self.ended_at = look.finished_at or time.time()
-            if not self.items and look.status == "done":
+            if self.last is None and look.status == "done":
                 raise _no_log()
+
+    def _forget(self, place: int) -> None:
+        known = max(0, place - self._given)
+        self._given += len(self._items[:known])
+        self._items = self._items[known:]
 
 
 def _look_up(ledger: Ledger, caller: str, turn: str, after: int) -> _Look:
@@ -206,7 +235,8 @@ def _look_up(ledger: Ledger, caller: str, turn: str, after: int) -> _Look:
     if row is None:
         raise NotFound("there is no such turn", code="stream_not_found")
     status: tuple[str, str, str, float | None, int, str | None, float | None] = row
-    return _Look(*status, ledger.all(ledger.sql.read_pieces, {"turn": turn, "after": after}))
+    some = {"turn": turn, "after": after, "limit": _MOST_PIECES}
+    return _Look(*status, ledger.all(ledger.sql.read_pieces, some))
 
 
 def _no_log() -> NotFound:

@@ -89,6 +89,11 @@ class Writer:
             self._add(Job(command))
 
     @property
+    def is_busy(self) -> bool:
+        """Whether something waits to be written."""
+        return bool(self._waiting or self._lent)
+
+    @property
     def is_closed(self) -> bool:
         """Whether nothing can be written any more."""
         return self._closed

@@ -29,6 +29,11 @@ class Dialect(Protocol):
     """A dialect as its module offers it."""
 
     @property
+    def NAME(self) -> str:  # noqa: N802
+        """What requests in it are marked with."""
+        ...
+
+    @property
     def ID_PREFIX(self) -> str:  # noqa: N802
         """What the ids of answers begin with."""
         ...

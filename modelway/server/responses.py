@@ -7,12 +7,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from modelway.conversations import Conversations, Kept
+from modelway.conversations import CANCELLED, Conversations, Kept
 from modelway.conversations.instructing import is_passing
 from modelway.dialects import openai_responses
 from modelway.dialects.envelope import Envelope
 from modelway.dialects.openai_responses import Status
 from modelway.errors import InvalidRequest, error_class
+from modelway.live import Live
 from modelway.server.exchange import Exchange
 from modelway.server.pages import page_of
 from modelway.types import FinishReason
@@ -21,16 +22,13 @@ from modelway.types import FinishReason
 class ResponseEndpoints:
     """Shows each caller its own responses; those of others do not exist for it."""
 
-    def __init__(self, conversations: Conversations) -> None:
+    def __init__(self, conversations: Conversations, live: Live) -> None:
         self._conversations = conversations
+        self._live = live
 
     async def show(self, request: Request) -> Response:
         """One response as it stands."""
-        if request.query_params.get("stream", "false") != "false":
-            raise InvalidRequest(
-                "a response that was kept comes whole, not as a stream", param="stream", hint="leave it out"
-            )
-        return _json(_written(await self._find(request)))
+        return _json(written(await self._find(request)))
 
     async def delete(self, request: Request) -> Response:
         """Forget a response."""
@@ -39,13 +37,18 @@ class ResponseEndpoints:
         return _json(openai_responses.encode_deleted(id))
 
     async def cancel(self, request: Request) -> Response:
-        """Refuse: only what runs in the background could be cancelled so."""
-        await self._find(request)
-        raise InvalidRequest(
-            "only a response in the background can be cancelled",
-            param="id",
-            hint="close the connection on which it comes",
-        )
+        """Stop a response in the background; one that has ended is shown as it is."""
+        kept = await self._find(request)
+        if not kept.asked.get("background"):
+            raise InvalidRequest(
+                "only a response in the background can be cancelled",
+                param="id",
+                hint="close the connection on which it comes",
+            )
+        exchange: Exchange = request.scope["modelway.exchange"]
+        if kept.turn.status == "open" and await self._live.cancel(exchange.caller, kept.turn.id):
+            kept = await self._find(request)
+        return _json(written(kept))
 
     async def input_items(self, request: Request) -> Response:
         """What the caller had sent, newest first unless `order` is "asc"."""
@@ -58,13 +61,14 @@ class ResponseEndpoints:
         return await self._conversations.turn(_caller(request), turn)
 
 
-def _written(kept: Kept) -> bytes:
+def written(kept: Kept) -> bytes:
+    """A response as it stands, in its format."""
     turn = kept.turn
     envelope = Envelope(
         id=openai_responses.response_id(turn.id),
         created=int(turn.created_at),
         completed=int(turn.finished_at or 0),
-        model=turn.model,
+        model=turn.model or kept.asked.get("model", ""),
         provider=turn.provider,
         conversation_id=kept.conversation_id,
         echo=kept.asked,
@@ -84,9 +88,10 @@ def _status(kept: Kept) -> tuple[Status, str | None]:
     if turn.error_code:
         return "failed", None
     if turn.status == "open":
-        return "in_progress", None
+        is_waiting = kept.asked.get("background") and turn.answer is None
+        return "queued" if is_waiting else "in_progress", None
     if turn.status == "interrupted":
-        return "incomplete", None
+        return "cancelled" if turn.finish_reason == CANCELLED else "incomplete", None
     reason: FinishReason = turn.finish_reason or "stop"  # type: ignore[assignment]
     return openai_responses.status_of(reason)
 
