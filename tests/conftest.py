@@ -26,6 +26,7 @@ SLOW = (
     "tests/dialects/test_openai_responses.py",
     "tests/e2e/test_anthropic_programs.py",
     "tests/e2e/test_anthropic_sdk.py",
+    "tests/e2e/test_budget_crash.py",
     "tests/e2e/test_client_programs.py",
     "tests/e2e/test_conversations_api.py",
     "tests/e2e/test_completions.py",
