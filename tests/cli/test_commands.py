@@ -206,6 +206,7 @@ def test_the_doctor_names_a_damaged_store(talked: Home) -> None:
     assert statuses(talked)["store"] == "failed"
 
 
+@pytest.mark.check(39)
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
 def test_the_doctor_names_files_that_others_may_read(asking_home: Home) -> None:
     key = asking_home.folder / "key"

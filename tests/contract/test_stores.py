@@ -98,6 +98,7 @@ async def test_a_store_that_is_opened_again_has_kept_everything(place: Place) ->
         assert await store.show(ME, "c") == before
 
 
+@pytest.mark.check(34)
 async def test_two_callers_with_one_id_never_meet(place: Place) -> None:
     async with aclosing(place()) as store:
         await ask(store, "c", "my secret", says="mine")
@@ -127,6 +128,7 @@ async def test_one_caller_cannot_match_into_the_conversation_of_another(place: P
         assert turn.request.new_from == 0
 
 
+@pytest.mark.check(42)
 @pytest.mark.parametrize("bad", ["", "a/b", "a b", "ä", "a\n", "x" * 129, "٣"])
 async def test_what_cannot_name_a_conversation_is_refused(place: Place, bad: str) -> None:
     async with aclosing(place()) as store:
@@ -306,6 +308,7 @@ async def test_a_turn_ends_once(place: Place) -> None:
         assert statuses(shown) == ["done"]
 
 
+@pytest.mark.check(4)
 async def test_one_turn_at_a_time_across_holders(place: Place) -> None:
     async with aclosing(place()) as one, aclosing(place()) as other:
         held = await begin(one, "c", "one")

@@ -51,6 +51,7 @@ GARBAGE = {
 }
 
 
+@pytest.mark.check(7)
 @pytest.mark.parametrize("content", GARBAGE.values(), ids=list(GARBAGE))
 async def test_a_file_that_is_something_else_is_refused_and_left_alone(
     tmp_path: Path, content: bytes
@@ -70,6 +71,7 @@ def foreign_database(folder: Path, version: int) -> Path:
     return file
 
 
+@pytest.mark.check(7)
 @pytest.mark.parametrize("version", [0, 1])
 async def test_the_database_of_another_program_is_refused_and_left_alone(
     tmp_path: Path, version: int
@@ -81,6 +83,7 @@ async def test_the_database_of_another_program_is_refused_and_left_alone(
     assert file.read_bytes() == before
 
 
+@pytest.mark.check(7)
 async def test_a_store_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
     async with aclosing(open_store(tmp_path)) as store:
         await ask(store, "c", "hello")
@@ -140,6 +143,7 @@ def public() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.check(3)
 @pytest.mark.parametrize("what", ["file", "folder"])
 async def test_a_store_that_may_not_be_written_is_refused_and_left_alone(public: Path, what: str) -> None:
     async with aclosing(open_store(public)) as store:
@@ -159,6 +163,7 @@ async def test_a_store_that_may_not_be_written_is_refused_and_left_alone(public:
         assert await history(store, "c") == ["hello", "yes"]
 
 
+@pytest.mark.check(3)
 async def test_a_full_disk_acknowledges_nothing_and_heals_without_a_restart(store: Conversations) -> None:
     await ask(store, "c", "one", says="1")
     with full_disk():
@@ -180,6 +185,7 @@ async def test_a_full_disk_acknowledges_nothing_and_heals_without_a_restart(stor
     assert statuses(await store.show(ME, "c")) == ["done", "done"]
 
 
+@pytest.mark.check(3)
 async def test_an_end_that_cannot_be_written_is_not_acknowledged_and_the_turn_can_be_sent_again(
     store: Conversations,
 ) -> None:
@@ -242,6 +248,7 @@ async def test_a_new_store_on_a_full_disk_is_unavailable_and_comes_to_be_later(t
         await ask(store, "c", "hello")
 
 
+@pytest.mark.check(39)
 async def test_only_the_owner_can_read_what_is_kept(tmp_path: Path) -> None:
     before = os.umask(0)
     try:

@@ -40,6 +40,7 @@ def let_lease_run_out(folder: Path) -> None:
         connection.execute("UPDATE conversations SET lease_until = 0 WHERE lease_turn IS NOT NULL")
 
 
+@pytest.mark.check(4)
 @pytest.mark.parametrize("same", [True, False])
 async def test_who_waits_too_long_is_told_to_come_again(
     store: Conversations, other: Conversations, same: bool
@@ -140,6 +141,7 @@ async def lose(store: Conversations, other: Conversations, folder: Path) -> Turn
     return turn
 
 
+@pytest.mark.check(4)
 async def test_a_turn_that_lost_its_lease_is_not_acknowledged_and_overwrites_nothing(
     store: Conversations, other: Conversations, tmp_path: Path
 ) -> None:
@@ -203,6 +205,7 @@ async def wait_for_text(store: Conversations, conversation_id: str, text: str) -
     await until(is_there)
 
 
+@pytest.mark.check(4)
 async def test_a_killed_holder_gives_its_conversation_up_at_once(
     tmp_path: Path, store: Conversations
 ) -> None:

@@ -105,6 +105,7 @@ class Heard:
         return text
 
 
+@pytest.mark.check(37)
 async def test_no_credential_is_told_kept_or_logged_although_upstreams_repeat_them(
     server: Running, upstream: FakeUpstream, m365: FakeM365, tmp_path: Path
 ) -> None:

@@ -161,6 +161,7 @@ BAD = [
 ]
 
 
+@pytest.mark.check(24, 25, 42)
 async def test_bad_input_is_told_what_is_wrong_and_stores_nothing(tmp_path: Path) -> None:
     gateway = gateway_of([Scripted("Local")], tmp_path)
     async with calling(gateway) as caller:
@@ -210,6 +211,7 @@ async def test_a_bug_is_a_500_without_details(tmp_path: Path, caplog: pytest.Log
     assert "ZeroDivisionError" in caplog.text
 
 
+@pytest.mark.check(6)
 async def test_a_client_that_goes_away_ends_the_upstream_call(tmp_path: Path) -> None:
     forever = asyncio.Event()
     slow = Scripted("Slow", [TextDelta(text="half"), forever, *says("never")])
@@ -227,6 +229,7 @@ async def test_a_client_that_goes_away_ends_the_upstream_call(tmp_path: Path) ->
     assert [message["content"] for message in shown["messages"]] == ["hi", "half"]
 
 
+@pytest.mark.check(6)
 async def test_a_client_that_goes_away_before_the_first_byte_ends_the_call_too(tmp_path: Path) -> None:
     for stream in (True, False):
         silent = Scripted("Silent", [asyncio.Event()])
@@ -281,6 +284,7 @@ async def test_an_upstream_that_thinks_long_before_its_first_word_is_bridged_too
         assert first["error"]["code"] == "upstream_timeout"
 
 
+@pytest.mark.check(4)
 async def test_a_second_turn_at_the_same_time_is_told_busy(tmp_path: Path) -> None:
     forever = asyncio.Event()
     slow = Scripted("Slow", [TextDelta(text="a"), forever])
@@ -317,6 +321,7 @@ async def test_every_address_but_the_health_checks_needs_a_key(tmp_path: Path) -
         assert (await caller.get("/nowhere"))[0] == 401
 
 
+@pytest.mark.check(34)
 async def test_two_callers_with_one_conversation_id_never_meet(tmp_path: Path) -> None:
     local = Scripted("Local", says("x"))
     gateway = gateway_of([local], tmp_path)

@@ -49,6 +49,7 @@ def given(upstream: FakeUpstream, request: int) -> list[tuple[str, str]]:
     return [(message["role"], message["content"]) for message in messages]
 
 
+@pytest.mark.check(1)
 async def test_the_second_question_knows_the_first_after_a_kill(
     server: Running, upstream: FakeUpstream
 ) -> None:
@@ -67,6 +68,7 @@ async def test_the_second_question_knows_the_first_after_a_kill(
     ]
 
 
+@pytest.mark.check(1)
 async def test_an_answer_that_a_kill_cuts_off_is_kept_as_far_as_it_was_checkpointed(
     server: Running, upstream: FakeUpstream
 ) -> None:

@@ -99,6 +99,7 @@ async def test_an_upstream_with_a_choice_out_of_bounds_is_malformed(
             assert await connection.error() == (502, "upstream_malformed")
 
 
+@pytest.mark.check(2)
 async def test_the_server_ends_answers_with_an_error_when_its_grace_time_is_over(tmp_path: Path) -> None:
     async with FakeUpstream() as upstream:
         upstream.stall("half")
@@ -145,6 +146,7 @@ async def takes_nothing_new(address: str) -> bool:
     return bool(json.loads(body)["error"]["code"] == "shutting_down")
 
 
+@pytest.mark.check(2)
 async def test_a_second_interrupt_ends_the_server_although_a_client_does_not_read(tmp_path: Path) -> None:
     async with FakeUpstream() as upstream:
         upstream.stream(*[text_event("x" * 100_000)] * 200)

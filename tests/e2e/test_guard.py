@@ -27,6 +27,7 @@ async def raw(address: str, head: str, body: bytes = BODY, *, method: str = "POS
     return int(reply.split(b" ", 2)[1]), head_bytes.decode("latin-1").lower(), rest
 
 
+@pytest.mark.check(29)
 @pytest.mark.parametrize(
     ("host", "status"),
     [
@@ -58,6 +59,7 @@ async def test_only_known_hosts_are_answered(tmp_path: Path, host: str, status: 
         assert json.loads(body)["error"]["code"] == "invalid_host"
 
 
+@pytest.mark.check(30, 31)
 @pytest.mark.parametrize(
     ("head", "status"),
     [
@@ -84,6 +86,7 @@ async def test_foreign_pages_and_forms_are_refused(tmp_path: Path, head: str, st
     assert "evil.example" not in headers
 
 
+@pytest.mark.check(30)
 async def test_a_preflight_is_answered_for_configured_origins_only(tmp_path: Path) -> None:
     local = Scripted("Local")
     settings = ServerSettings(port=0, allowed_origins=("https://page.example",))

@@ -109,6 +109,7 @@ async def test_the_provider_may_be_named_in_three_places(
     assert received.path == "/v1/moderations?a=1&b=%20"
 
 
+@pytest.mark.check(41)
 async def test_a_caller_s_key_and_cookies_stay_here(upstream: FakeUpstream, tmp_path: Path) -> None:
     upstream.reply_with(b"{}", kind="application/json")
     auth = Auth({"anna": hash_key("caller-key")})
@@ -227,6 +228,7 @@ async def test_a_file_may_be_a_web_page_and_an_answer_may_not(upstream: FakeUpst
         assert (await caller.ask("GET", "/v1/files/file-1"))[0].status == 502
 
 
+@pytest.mark.check(40, 42)
 @pytest.mark.parametrize(
     "path",
     [

@@ -141,6 +141,7 @@ async def test_bytes_of_the_upstream_are_resumed_as_they_were(tmp_path: Path) ->
     assert other.count(b"message_stop") == 2
 
 
+@pytest.mark.check(6)
 @settings(max_examples=20)
 @given(st.data())
 def test_a_client_cut_off_at_any_byte_misses_nothing(data: st.DataObject) -> None:
@@ -158,6 +159,7 @@ def test_a_client_cut_off_at_any_byte_misses_nothing(data: st.DataObject) -> Non
     assert seen + written(int(last_id(seen) or -1)) == stream
 
 
+@pytest.mark.check(6)
 async def test_a_stream_goes_on_at_another_server_while_it_runs(tmp_path: Path) -> None:
     go_on = asyncio.Event()
     script: list[Step] = [*LONG[:3], go_on, *LONG[3:]]

@@ -87,6 +87,7 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n"
 ONE_CHUNK = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
 
 
+@pytest.mark.check(27)
 @pytest.mark.parametrize(
     "data",
     [
@@ -131,6 +132,7 @@ async def test_garbage_behind_a_request_does_not_cut_its_answer(tmp_path: Path) 
         assert await connection.closed()
 
 
+@pytest.mark.check(27)
 @pytest.mark.parametrize("split", [False, True])
 async def test_a_head_without_end_is_refused(tmp_path: Path, split: bool) -> None:
     start = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
@@ -188,6 +190,7 @@ async def test_a_client_that_pipelined_and_went_away_ends_the_upstream_call(tmp_
                 await asyncio.sleep(0.01)
 
 
+@pytest.mark.check(23)
 async def test_a_body_above_the_limit_is_refused_however_it_comes(tmp_path: Path) -> None:
     local = Scripted("Local")
     settings = ServerSettings(port=0, max_body_bytes=len(BODY) - 1)
@@ -222,6 +225,7 @@ async def test_a_client_that_goes_away_in_its_body_is_no_bug(
     assert "Traceback" not in caplog.text
 
 
+@pytest.mark.check(25)
 @pytest.mark.parametrize(
     ("request_", "param"),
     [
@@ -241,6 +245,7 @@ async def test_what_is_ambiguous_or_out_of_bounds_is_refused(
     assert (status, json.loads(body)["error"]["param"]) == (400, param)
 
 
+@pytest.mark.check(24)
 @pytest.mark.parametrize("depth", [300, 600, 900, *range(940, 1000, 5)])
 async def test_nesting_is_refused_before_it_can_do_harm(tmp_path: Path, depth: int) -> None:
     deep = b"[" * depth + b"]" * depth
@@ -269,6 +274,7 @@ async def test_models_without_a_name_are_not_listed(tmp_path: Path) -> None:
 HASTY = ServerSettings(port=0, head_timeout_s=0.2, body_timeout_s=0.4)
 
 
+@pytest.mark.check(22)
 @pytest.mark.parametrize("sent", [b"POST /v1/chat/compl", post()[:-10]])
 async def test_a_client_that_is_too_slow_to_send_its_request_is_told(tmp_path: Path, sent: bytes) -> None:
     async with serving(gateway_of([Scripted("Local")], tmp_path), settings=HASTY) as address:
@@ -288,6 +294,7 @@ async def test_a_slow_client_is_told_in_the_format_of_the_address(tmp_path: Path
             assert isinstance(json.loads(body)["error"], shape)
 
 
+@pytest.mark.check(22)
 async def test_drops_of_a_body_do_not_buy_time(tmp_path: Path) -> None:
     async with (
         serving(gateway_of([Scripted("Local")], tmp_path), settings=HASTY) as address,
@@ -328,6 +335,7 @@ async def test_a_long_answer_is_no_slow_request(tmp_path: Path) -> None:
         assert (await connection.reply())[0] == 200
 
 
+@pytest.mark.check(28)
 async def test_a_client_that_does_not_read_is_hung_up_on_and_a_slow_one_is_not(tmp_path: Path) -> None:
     much = [TextDelta(text="x" * 500_000) for _ in range(40)]
     settings = ServerSettings(port=0, write_timeout_s=0.3)

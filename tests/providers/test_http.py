@@ -410,6 +410,7 @@ async def test_a_dead_address_leaves_time_for_the_next() -> None:
             assert await exchange(client, f"http://both.example:{upstream.port}/v1")
 
 
+@pytest.mark.check(40)
 @pytest.mark.parametrize("address", ["169.254.169.254", "fd00:ec2::254", "fe80::1", "::ffff:169.254.169.254"])
 async def test_a_name_that_leads_to_a_link_local_address_is_refused(address: str) -> None:
     async def resolve(host: str, port: int) -> Sequence[AddressInfo]:
@@ -524,6 +525,7 @@ async def test_an_answer_that_is_too_large_is_given_up() -> None:
         assert raised.value.code == "upstream_too_large"
 
 
+@pytest.mark.check(19)
 async def test_a_compressed_bomb_is_given_up_early() -> None:
     async with FakeUpstream() as upstream, client_of() as client:
         upstream.bomb()
@@ -541,6 +543,7 @@ async def test_a_compressed_bomb_is_given_up_early() -> None:
         assert sum(sizes) <= 16 * 1024 * 1024
 
 
+@pytest.mark.check(19)
 @pytest.mark.parametrize(
     "flood",
     [
@@ -559,6 +562,7 @@ async def test_endless_headers_are_given_up(flood: list[bytes]) -> None:
         assert raised.value.code == "upstream_too_large"
 
 
+@pytest.mark.check(42)
 @pytest.mark.parametrize(
     ("name", "value"),
     [("x", "a\r\nb: c"), ("x", "a\nb"), ("x\r\ny", "a"), ("x", "\0"), ("x", "é"), ("", "a")],
@@ -714,6 +718,7 @@ async def test_the_wait_that_an_upstream_asks_for_is_told() -> None:
         assert raised.value.retry_after == 7
 
 
+@pytest.mark.check(20)
 async def test_a_redirect_is_not_followed() -> None:
     async with FakeUpstream() as other, FakeUpstream() as upstream, client_of() as client:
         upstream.redirect(other.url)
