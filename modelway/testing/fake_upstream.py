@@ -163,6 +163,15 @@ class FakeUpstream:
 
         self._scripts.append(script)
 
+    def decide(self, choose: Callable[[Received], None]) -> None:
+        """Call `choose` with each request from now on: it queues the script of this one."""
+
+        def script(request: Received) -> Sequence[Step]:
+            choose(request)
+            return self._scripts.pop()(request)
+
+        self._scripts.append(script)
+
     def reply_with(self, body: bytes, *, kind: str = "text/event-stream", status: int = 200) -> None:
         """Answer with exactly this body, with its length in the head."""
         self.play(_head(status, {"content-type": kind, "content-length": str(len(body))}) + body)

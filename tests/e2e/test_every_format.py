@@ -19,7 +19,15 @@ pytestmark = pytest.mark.anyio
 UPSTREAMS = ("OpenAI", "LMStudio", "Anthropic", "Bedrock", "Gemini", "Vertex", "Ollama")
 MODELS = {"Gemini": "gemini-3-flash", "Vertex": "gemini-3-flash"}
 PNG = "iVBORw0KGgoAAAANSUhEUg=="
-FACTS = ("You write code", "Read the plan", "plan.md", "Reads a file", "step one", "Go on")
+FACTS = (
+    "You write code",
+    "Read the plan",
+    "The time is noon",
+    "plan.md",
+    "Reads a file",
+    "step one",
+    "Go on",
+)
 
 CACHED = {"cache_control": {"type": "ephemeral"}}
 # As Claude Code writes it.
@@ -42,6 +50,7 @@ CLAUDE: dict[str, Any] = {
     ],
     "messages": [
         {"role": "user", "content": [{"type": "text", "text": "Read the plan", **CACHED}]},
+        {"role": "system", "content": "The time is noon"},
         {
             "role": "assistant",
             "content": [
@@ -122,6 +131,7 @@ async def test_what_claude_code_sends_reaches_every_upstream(programs: Programs)
         assert "Step" in reply
         assert reply.rstrip().endswith('{"type":"message_stop"}'), name
         assert {fact: sent.count(fact) for fact in FACTS} == dict.fromkeys(FACTS, 1), name
+        assert "The time is noon" in sent, name
         assert "toolu_1" in sent or "plan.md" in sent
 
 
