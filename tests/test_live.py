@@ -21,7 +21,7 @@ from modelway.errors import (
 from modelway.gateway import Gateway
 from modelway.types import Caller, ChatRequest, Event, Finish, Message, TextDelta
 from tests.conversations.talk import statuses, until
-from tests.scripted import Script, Scripted, says
+from tests.scripted import Script, Scripted, Step, says
 from tests.serving import gateway_of
 
 pytestmark = pytest.mark.anyio
@@ -205,3 +205,32 @@ async def test_a_key_is_free_again_where_nothing_came(tmp_path: Path) -> None:
         second = await made.live.begin_once(asking(conversation_id=""), ME, "k", b"2")
         assert text(await read(made, second)) == "yes"
     assert len(local.requests) == 2
+
+
+async def test_a_turn_is_stopped_from_elsewhere(tmp_path: Path) -> None:
+    go_on = asyncio.Event()
+    more: list[Step] = [TextDelta(text="x"), go_on, TextDelta(text="never told")]
+    made, local = gateway(tmp_path, [*more, asyncio.Event()], lease_s=0.06)
+    other, _ = gateway(tmp_path)
+    async with aclosing(other), aclosing(made):
+        turn = made.live.begin(asking(), ME)
+        await turn.begun()
+        assert await other.live.cancel(ME, turn.id)
+        assert not await other.live.cancel(ME, turn.id)
+        shown = await other.conversations.show("me", "c")
+        assert [(one.status, one.finish_reason) for one in shown.turns] == [("interrupted", "cancelled")]
+        await until(lambda: has_lost(made, turn.id))
+        go_on.set()
+        with pytest.raises(TurnInterrupted):
+            await read(made, turn.id)
+        await until(lambda: is_closed(local))
+        assert (await other.conversations.show("me", "c")).messages[-1].text in ("hello", "x")
+
+
+async def has_lost(gateway: Gateway, turn: str) -> bool:
+    found = gateway.conversations._recorder.turn(turn)
+    return found is None or found.is_lost
+
+
+async def is_closed(local: Scripted) -> bool:
+    return local.closed > 0

@@ -181,12 +181,15 @@ def save_checkpoints(ledger: Ledger, checkpoints: list[Checkpoint]) -> None:
     )
 
 
-def extend_leases(ledger: Ledger, turns: list[tuple[int, str]], until: float) -> None:
-    """Hold on to the conversations of long turns."""
-    ledger.run_many(
-        ledger.sql.extend_lease,
-        [{"conversation": conversation, "turn": turn, "until": until} for conversation, turn in turns],
-    )
+def extend_leases(ledger: Ledger, turns: list[tuple[int, str]], until: float) -> list[str]:
+    """Hold on to the conversations of long turns; gives those that have lost theirs."""
+    return [
+        turn
+        for conversation, turn in turns
+        if not ledger.run(
+            ledger.sql.extend_lease, {"conversation": conversation, "turn": turn, "until": until}
+        )
+    ]
 
 
 def _close(ledger: Ledger, ending: Ending, answer: int | None) -> None:

@@ -156,6 +156,12 @@ class Recorder:
             self._unsaved.clear()
             self._writer.send(lambda ledger: save_checkpoints(ledger, checkpoints))
 
+    def _note_lost(self, extending: Job[list[str]]) -> None:
+        for lost in extending.result if extending.error is None else ():
+            turn = self._turns.get(lost)
+            if turn is not None:
+                turn.is_lost = True
+
     def _extend_leases(self) -> None:
         """Those that are older than one round: a short turn needs no heartbeat."""
         self._lease_timer = None
@@ -165,7 +171,11 @@ class Recorder:
             for turn in self._turns.values()
             if turn is not None and now - turn.opened_at > self._lease_s / 4
         ]
-        if old:
-            self._writer.send(lambda ledger: extend_leases(ledger, old, now + self._lease_s))
+        if old and not self._writer.is_closed:
+            self._writer.submit(
+                lambda ledger: extend_leases(ledger, old, now + self._lease_s),
+                may_refuse=False,
+                ended=self._note_lost,
+            )
         if self._turns:
             self._lease_timer = asyncio.get_running_loop().call_later(self._lease_s / 3, self._extend_leases)

@@ -14,7 +14,7 @@ from modelway.conversations.codec import Recorded
 from modelway.conversations.log import Failed, Head, Item, Log
 from modelway.conversations.opening import Opened
 from modelway.conversations.records import TurnStatus
-from modelway.errors import GatewayError, StoreUnavailable
+from modelway.errors import GatewayError, StoreUnavailable, TurnInterrupted
 from modelway.types import (
     ChatRequest,
     Citation,
@@ -60,6 +60,7 @@ class Turn:
         self.opened_at = opened.opened_at
         self.log = self._new_log() if request.stream or request.when_left != "cancel" else None
         self.is_cancelled = False
+        self.is_lost = False
         self.bill: Bill | None = None
         self._recorder = recorder
         self._collector = Collector()
@@ -87,7 +88,12 @@ class Turn:
             self.log.head = replace(self.log.head, provider=provider, model=model, ignored=ignored)
 
     def record(self, event: Event) -> None:
-        """Take the next event of the answer; the store gets it within `checkpoint_s` or 2 KB."""
+        """Take the next event of the answer; the store gets it within `checkpoint_s` or 2 KB.
+
+        Raises TurnInterrupted where somebody has stopped the turn from elsewhere.
+        """
+        if self.is_lost:
+            raise TurnInterrupted("somebody has stopped this turn, or the conversation went on without it")
         self._collector.add(event)
         if self.log is not None and not isinstance(event, Finish | UpstreamState):
             self.log.add(event)
