@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Protocol
@@ -12,16 +13,37 @@ from msgspec.structs import replace
 
 from modelway.conversations import Asking, Conversations, Failed, Readable, Running, new_turn_id
 from modelway.errors import GatewayError, InternalError, NotFound, TurnInterrupted
-from modelway.telemetry import Attempt
-from modelway.types import Caller, ChatRequest, Event, Finish
+from modelway.telemetry import Attempt, RequestRecord, milliseconds_since
+from modelway.types import Caller, ChatRequest, Completion, Event, Finish
 
 log = logging.getLogger("modelway.live")
 
 _POLL_S = 0.1
+_CUT_OFF = 499
 
 
 class Answering(Protocol):
     """An answer under way."""
+
+    @property
+    def provider(self) -> str:
+        """Who answers."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """With which model."""
+        ...
+
+    @property
+    def completion(self) -> Completion:
+        """All of it, after its end."""
+        ...
+
+    @property
+    def cost(self) -> float | None:
+        """What it has cost, in dollars."""
+        ...
 
     def __aiter__(self) -> AsyncIterator[Event]:
         """Its events, each in the log of its turn by then."""
@@ -36,7 +58,7 @@ Answer = Callable[[ChatRequest, Caller, list[Attempt]], Awaitable[Answering]]
 
 
 class LiveTurn:
-    """A turn that goes on without its reader. `attempts` tells what has been tried for it."""
+    """A turn that goes on without its reader. `record` tells what has become of it."""
 
     def __init__(
         self, request: ChatRequest, caller: Caller, asking: Asking | None, opened: asyncio.Future[None]
@@ -45,7 +67,9 @@ class LiveTurn:
         self.caller = caller
         self.request = request
         self.asking = asking
-        self.attempts: list[Attempt] = []
+        self.record = RequestRecord(
+            time=time.time(), request_id=self.id, dialect=request.dialect, caller=caller.name, stream=True
+        )
         self.task: asyncio.Task[None] | None = None
         self.readers = 0
         self.timer: asyncio.TimerHandle | None = None
@@ -82,6 +106,8 @@ class Live:
         self._grace_s = grace_s
         self._turns: dict[str, LiveTurn] = {}
         self._expected: set[str] = set()
+        # Told of each turn that has ended.
+        self.on_end: Callable[[RequestRecord, Completion | None], None] | None = None
 
     def begin(self, request: ChatRequest, caller: Caller, asking: Asking | None = None) -> LiveTurn:
         """Begin a turn, which goes on to its end or, where the request says so, for a grace time.
@@ -204,16 +230,29 @@ class Live:
             await asyncio.wait(tasks)
 
     async def _run(self, turn: LiveTurn) -> None:
+        record = turn.record
+        completion = None
         try:
-            async with aclosing(await self._answer(turn.request, turn.caller, turn.attempts)) as answer:
+            async with aclosing(await self._answer(turn.request, turn.caller, record.attempts)) as answer:
+                record.first_ms = milliseconds_since(record.time)
+                record.provider, record.model = answer.provider, answer.model
                 here = self._conversations.log(turn.caller.name, turn.id)
                 if here is None:
                     raise InternalError("a turn without a log cannot be read along")
                 turn.begin(here)
                 async for _ in answer:
                     pass
+                record.status, record.cost = 200, answer.cost or 0.0
+                completion = answer.completion
         except GatewayError as error:
+            record.status, record.code = error.status, error.code
             turn.fail(error)
+        except asyncio.CancelledError:
+            record.status, record.code = _CUT_OFF, "turn_interrupted"
+            raise
+        finally:
+            if self.on_end is not None:
+                self.on_end(record, completion)
 
     def _ended(self, turn: LiveTurn, task: asyncio.Task[None]) -> None:
         del self._turns[turn.id]

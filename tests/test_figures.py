@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -140,9 +141,21 @@ async def test_a_server_tells_its_figures_and_no_text(tmp_path: Path) -> None:
     assert "secret" not in json.dumps(told)
 
 
-def ask(address: str) -> None:
+@pytest.mark.anyio
+async def test_a_turn_that_is_read_twice_is_counted_once(tmp_path: Path) -> None:
+    local = Scripted("Local", says("a ", "b"))
+    async with serving(gateway_of([local], tmp_path)) as address:
+        for _ in range(3):
+            await anyio.to_thread.run_sync(partial(ask, address, key="once"))
+        told = json.loads(await anyio.to_thread.run_sync(fetch, f"{address}/v1/figures"))
+    assert len(local.requests) == 1
+    (line,) = (line for line in told["lines"] if line["provider"])
+    assert (line["model"], line["requests"], line["output_tokens"]) == ("local-1", {"2xx": 1}, 2)
+
+
+def ask(address: str, key: str = "") -> None:
     body = {"messages": [{"role": "user", "content": "a secret"}], "conversation_id": "talk-77"}
-    headers = {"content-type": "application/json"}
+    headers = {"content-type": "application/json", **({"idempotency-key": key} if key else {})}
     fetch(Request(f"{address}/v1/chat/completions", json.dumps(body).encode(), headers))
 
 

@@ -260,7 +260,7 @@ class Drafts:
                 draft.begun(answer)
                 async for event in answer:
                     if isinstance(event, Finish):
-                        self._telemetry.answered(record, answer.completion)
+                        self._telemetry.answered(record, answer.completion, answer.cost or 0.0)
                     draft.take(event)
         except GatewayError as raised:
             error, record.status, record.code = raised, raised.status, raised.code

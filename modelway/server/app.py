@@ -139,6 +139,7 @@ class Application:
         self._telemetry = telemetry
         self._preload = preload
         self._is_draining = False
+        gateway.live.on_end = telemetry.turn_ended
         self._most_at_once = settings.max_concurrent_requests
         self._at_once = 0
         self._keys = KeyWatch(auth, gateway.conversations.callers, gateway.accounts)

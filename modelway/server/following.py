@@ -108,6 +108,7 @@ class Following:
     async def _begun(self, exchange: Exchange, turn_id: str) -> Readable:
         """The log with at least one event in it."""
         record = exchange.record
+        record.turn = turn_id
         log = await self._live.log(exchange.caller, turn_id)
         if not await log.after(0):
             raise cut_off()
@@ -132,7 +133,7 @@ class Following:
                 hint="send one, or an Idempotency-Key",
             )
         turn = self._live.begin(lasting, exchange.caller)
-        exchange.record.attempts = turn.attempts
+        exchange.record.attempts = turn.record.attempts
         return turn.id
 
     def _after(self, exchange: Exchange, request: ChatRequest) -> int:

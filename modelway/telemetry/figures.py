@@ -97,9 +97,10 @@ class Figures:
     def count(self, record: RequestRecord) -> None:
         """Count a request that has ended."""
         attempts = record.attempts
-        if record.code or len(attempts) > 1:
+        # A turn is counted once, however many read it along.
+        provider = "" if record.turn else record.provider
+        if (record.code or len(attempts) > 1) and not record.turn:
             self._count_failures(record)
-        provider = record.provider
         line = self.lines.get((provider, record.model, record.dialect)) if provider else None
         if line is None:
             line, provider = self._line(record)
@@ -173,6 +174,8 @@ def tokens_per_s(record: RequestRecord) -> float:
 
 def _tried(record: RequestRecord) -> tuple[str, str]:
     """Provider and model of a request; where nobody answered, those that were tried last."""
+    if record.turn:
+        return "", ""
     if record.provider or not record.attempts:
         return record.provider, record.model
     return record.attempts[-1].provider, record.attempts[-1].model

@@ -43,6 +43,13 @@ class Telemetry:
         if self._prompts:
             record.answer = completion.text
 
+    def turn_ended(self, record: RequestRecord, completion: Completion | None) -> None:
+        """Count a turn that belonged to no request, and write its record."""
+        if completion is not None:
+            self.answered(record, completion, record.cost)
+        self.figures.running += 1
+        self.end(record)
+
     def end(self, record: RequestRecord) -> None:
         """Count a request that has ended, and write its record."""
         record.total_ms = milliseconds_since(record.time)
