@@ -22,7 +22,6 @@ PNG = "iVBORw0KGgoAAAANSUhEUg=="
 FACTS = (
     "You write code",
     "Read the plan",
-    "The time is noon",
     "plan.md",
     "Reads a file",
     "step one",
