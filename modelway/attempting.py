@@ -54,12 +54,10 @@ Begin = Callable[[Candidate], Awaitable[Begun]]
 class Attempting:
     """Asks candidates. `begin` is one call of one of them, up to the first event that a caller can see."""
 
-    def __init__(
-        self, policy: RetryPolicy, breakers: Breakers, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, policy: RetryPolicy, breakers: Breakers) -> None:
         self.policy = policy
         self.breakers = breakers
-        self._clock = clock
+        self._clock = breakers.clock
 
     async def first_to_answer(
         self, candidates: Sequence[Candidate], begin: Begin, attempts: list[Attempt]
@@ -101,9 +99,10 @@ class Attempting:
         """Try one candidate, again where the error, the policy and the time permit it."""
         breakers, probe, tried = self.breakers, False, 0
         try:
-            if breakers.troubled:
-                probe = self._admit(candidate, attempts)
             while True:
+                if breakers.troubled:
+                    # Again before each retry: others may have failed during the pause.
+                    probe = self._admit(candidate, attempts)
                 started = time.time()
                 try:
                     limit = until - self._clock() if is_next or tried else None

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from modelway.bench import failover, faults, loop, plot, report, run, upstream
+from modelway.bench import failover, faults, loop, plot, report, run, upstream, worlds
 from modelway.bench import faulty as faulty_upstream
 from modelway.bench.measure import Options
 from modelway.bench.processes import BenchError
@@ -139,6 +139,30 @@ def _cell(verdict: failover.Verdict | None) -> str:
     if verdict is None:
         return ""
     return f"{'kept' if verdict.kept else 'BROKEN'}, {verdict.ms:.0f} ms"
+
+
+@app.command("simulate")
+def run_simulation(
+    seeds: Annotated[int, typer.Option(min=1, help="How many worlds.")] = 200,
+    first: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
+    jobs: Annotated[int, typer.Option(min=0, max=64, help="Processes; 0: one for each core.")] = 0,
+    trace: Annotated[bool, typer.Option("--trace", help="Print what happens, for a single seed.")] = False,
+) -> None:
+    """Simulate failing upstreams and impatient callers; a seed that breaks a promise can be played again."""
+    if trace:
+        seeds = jobs = 1
+    console = Console(stderr=True)
+    with Progress(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console) as progress:
+        bar = progress.add_task("", total=seeds)
+        outcome = worlds.run(first, seeds, jobs, lambda done: progress.advance(bar, done))
+    for line in outcome.trace if trace else ():
+        typer.echo(line)
+    for failure in outcome.failures:
+        typer.echo(failure, err=True)
+    typer.echo(f"{seeds - len(outcome.failures)} of {seeds} worlds kept every promise")
+    if outcome.failures:
+        seed = outcome.failures[0].removeprefix("seed ").partition(":")[0]
+        _fail(f"`modelway bench simulate --first {seed} --trace` plays the first one again")
 
 
 def _serve_faulty(port: int) -> None:

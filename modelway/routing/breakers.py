@@ -60,7 +60,7 @@ class Breakers:
         self.troubled: dict[Key, _Breaker] = {}
         self._failures = failures
         self._cool_down_s = cool_down_s
-        self._clock = clock
+        self.clock = clock
 
     def admit(self, key: Key) -> bool:
         """Whether a call is the probe; raises ProviderUnavailable where it may not be made now.
@@ -124,7 +124,7 @@ class Breakers:
         if breaker is None:
             return None
         wait = self._wait(breaker) if breaker.opened else 0.0
-        half_open = breaker.opened and self._clock() >= breaker.until
+        half_open = breaker.opened and self.clock() >= breaker.until
         state: Literal["closed", "open", "half_open"] = "closed"
         if breaker.opened:
             state = "half_open" if half_open else "open"
@@ -152,11 +152,11 @@ class Breakers:
         longer = breaker.cool_down_s * 2 if breaker.probing else self._cool_down_s
         most = max(MAX_COOL_DOWN_S, self._cool_down_s)
         breaker.cool_down_s = min(max(longer, error.retry_after or 0.0), most)
-        breaker.until = self._clock() + breaker.cool_down_s
+        breaker.until = self.clock() + breaker.cool_down_s
         breaker.opened, breaker.probing = True, False
 
     def _wait(self, breaker: _Breaker) -> float:
-        wait = breaker.until - self._clock()
+        wait = breaker.until - self.clock()
         if wait > 0:
             return wait
         return PROBE_RETRY_S if breaker.probing else 0.0
