@@ -19,6 +19,7 @@ from modelway.page.markdown import Markdown
 from modelway.page.pages import Pages
 from modelway.page.serving import Files
 from modelway.page.trash import Trash
+from modelway.page.watching import Watching
 from modelway.telemetry import Telemetry
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -49,6 +50,7 @@ def build(gateway: Gateway, telemetry: Telemetry, max_body_bytes: int, *, needs_
         needs_key=needs_key,
     )
     pages, actions = Pages(frame), Actions(frame, max_body_bytes)
+    watching = Watching(frame)
     keeping, files = Keeping(frame, max_body_bytes), Files(frame)
     endpoints: list[tuple[str, str, Endpoint]] = [
         ("GET", "/", pages.home),
@@ -63,6 +65,10 @@ def build(gateway: Gateway, telemetry: Telemetry, max_body_bytes: int, *, needs_
         ("GET", "/page/search", keeping.search),
         ("GET", "/page/export", keeping.export_all),
         ("GET", "/page/thread/{id}", pages.thread),
+        ("GET", "/providers", watching.providers),
+        ("POST", "/page/test", watching.test),
+        ("GET", "/figures", watching.figures),
+        ("GET", "/page/figures", watching.plots),
         ("POST", "/page/send", actions.send),
         ("POST", "/page/stop", actions.stop),
         ("POST", "/page/branch", actions.branch),

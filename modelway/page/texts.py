@@ -23,6 +23,9 @@ class Texts:
         text = self._words[key]
         return text.format(**values) if values else text
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._words
+
     def counted(self, key: str, count: int, shown: str = "") -> str:
         """The text of this key in the form that the number asks for."""
         return self(f"{key}.{_form(self.language, count)}", count=shown or count)

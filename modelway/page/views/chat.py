@@ -87,6 +87,20 @@ def top(t: Texts, shown: Chat) -> Html:
     return tag("header", show, tag("h1", title, id="title"), toggle, menu, class_="top")
 
 
+def bare_top(t: Texts, title: str) -> Html:
+    """The line above a page that is no conversation."""
+    show = tag(
+        "button",
+        icon("menu"),
+        type="button",
+        class_="ghost show-sidebar",
+        data_action="sidebar",
+        aria_label=t("sidebar.show"),
+        title=t("sidebar.show"),
+    )
+    return tag("header", show, tag("h1", title, id="title"), class_="top")
+
+
 def thread(t: Texts, shown: Chat) -> Html:
     """The messages. Pages are told of a new `version` when something else is to be shown."""
     earlier = None

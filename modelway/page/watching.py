@@ -1,0 +1,86 @@
+"""The pages of providers and of figures."""
+
+from __future__ import annotations
+
+import time
+from contextlib import aclosing
+from typing import Any
+
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from modelway.errors import GatewayError
+from modelway.page.frame import Frame, caller_of, decoded, html_response
+from modelway.page.html import Content, tag
+from modelway.page.views.chat import bare_top
+from modelway.page.views.figures import figures
+from modelway.page.views.providers import providers
+from modelway.page.views.shell import page
+from modelway.server.catalogue import json_response
+from modelway.types import ChatRequest, Message, TextDelta
+
+QUESTION = "Say hello in one word."
+MOST_SHOWN = 200
+
+
+class _Tried(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    provider: str
+    model: str = ""
+
+
+class Watching:
+    """What the server can reach, and what it did."""
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+
+    async def providers(self, request: Request) -> Response:
+        """Every provider."""
+        infos = await self._frame.gateway.offering.infos()
+        words = self._frame.look(request).texts
+        return await self._page(
+            request, "sidebar.providers", "watching.js", providers(words, infos, frozenset())
+        )
+
+    async def test(self, request: Request) -> Response:
+        """Ask a provider one short question; tells how long the answer took, or why there is none."""
+        tried = await decoded(request, _Tried)
+        asked = ChatRequest(
+            messages=(Message(role="user", content=QUESTION),),
+            provider=tried.provider,
+            model=tried.model,
+            stream=True,
+            dialect="page",
+        )
+        began, first, pieces = time.perf_counter(), 0.0, []
+        try:
+            async with aclosing(await self._frame.gateway.answer(asked, caller_of(request))) as answer:
+                async for event in answer:
+                    if isinstance(event, TextDelta):
+                        first = first or time.perf_counter() - began
+                        pieces.append(event.text)
+        except GatewayError as error:
+            return json_response({"ok": False, "code": error.code, "text": error.explanation})
+        total = time.perf_counter() - began
+        said = " ".join("".join(pieces).split())[:MOST_SHOWN]
+        told: dict[str, Any] = {"ok": True, "model": answer.model, "text": said}
+        return json_response({**told, "first_s": round(first, 3), "total_s": round(total, 3)})
+
+    async def figures(self, request: Request) -> Response:
+        """Plots of the last hour."""
+        content = figures(self._frame.look(request).texts, self._frame.telemetry.figures.snapshot())
+        return await self._page(request, "sidebar.figures", "watching.js", [content])
+
+    async def plots(self, request: Request) -> Response:
+        """The plots without the page around them."""
+        words = self._frame.look(request).texts
+        return html_response(figures(words, self._frame.telemetry.figures.snapshot()))
+
+    async def _page(self, request: Request, title: str, script: str, content: list[Content]) -> Response:
+        look, listed = self._frame.look(request), await self._frame.listed(caller_of(request))
+        said = look.texts(title)
+        shown = tag("main", tag("div", *content, class_="wide"), id="main", tabindex="-1")
+        return html_response(
+            page(look, said, [script], listed, request.url.path, bare_top(look.texts, said), shown)
+        )
