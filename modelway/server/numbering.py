@@ -45,18 +45,17 @@ class Numbered:
         return self._numbered(written)
 
     def _numbered(self, written: bytes) -> bytes:
-        if not written:
-            return written
-        first = self._number
-        events = written[:-2].split(b"\n\n")
-        self._number += len(events)
-        return b"".join(
-            [
-                b"id: %d\n%b\n\n" % (number, event)
-                for number, event in enumerate(events, first)
-                if number > self._after
-            ]
-        )
+        numbered: list[bytes] = []
+        for event in written[:-2].split(b"\n\n") if written else ():
+            is_new = self._number > self._after
+            if event.startswith(b":"):
+                # A comment is no event: it belongs to the one that follows.
+                numbered.append(event + b"\n\n" if is_new else b"")
+                continue
+            if is_new:
+                numbered.append(b"id: %d\n%b\n\n" % (self._number, event))
+            self._number += 1
+        return b"".join(numbered)
 
 
 def can_be_numbered(dialect: Dialect) -> bool:

@@ -62,6 +62,12 @@ def _chat(*path_params: str) -> dict[str, Any]:
     return {"post": operation}
 
 
+def _streamed(summary: str, *, params: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    operation = _operation(summary, params=params)
+    operation["responses"]["200"]["content"] = {"text/event-stream": {"schema": _STRING}}
+    return operation
+
+
 def _responses() -> dict[str, Any]:
     operation = _operation("Answer a turn as OpenAI's Responses API does", body="ResponseRequest")
     operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": _STRING}
@@ -81,7 +87,14 @@ _PATHS: dict[str, Any] = {
     },
     "/v1/responses": _responses(),
     "/v1/responses/{id}": {
-        "get": _operation("A response that was kept", params=(_path("id"),)),
+        "get": _operation(
+            "A response that was kept, or its stream",
+            params=(
+                _path("id"),
+                _query("stream", "true: as server-sent events"),
+                _query("starting_after", "the sequence_number of the last event that is known"),
+            ),
+        ),
         "delete": _operation("Forget a response", params=(_path("id"),)),
     },
     "/v1/responses/input_tokens": {
@@ -89,7 +102,7 @@ _PATHS: dict[str, Any] = {
     },
     "/v1/responses/compact": {"post": _operation("Refused: conversations are not compacted")},
     "/v1/responses/{id}/cancel": {
-        "post": _operation("Refused: there are no responses in the background", params=(_path("id"),))
+        "post": _operation("Stop a response in the background", params=(_path("id"),))
     },
     "/v1/responses/{id}/input_items": {
         "get": _operation("What a response answers", params=(_path("id"), *_PAGE))
@@ -134,6 +147,23 @@ _PATHS: dict[str, Any] = {
     },
     "/v1/conversations/{id}/items/{item_id}": {
         "get": _operation("One item", params=(_path("id"), _path("item_id")))
+    },
+    "/v1/conversations/{id}/stream": {
+        "get": _streamed(
+            "The stream of a turn, from its beginning or after an event that is known",
+            params=(
+                _path("id"),
+                _query("turn", "by default the newest"),
+                _query("starting_after", "the id of the last event that is known"),
+                _query("format", "openai_chat, openai_completions, openai_responses or anthropic_messages"),
+            ),
+        )
+    },
+    "/v1/conversations/{id}/cancel": {
+        "post": _operation(
+            "Stop the turn that is being answered",
+            params=(_path("id"), _query("turn", "by default the newest")),
+        )
     },
     "/v1/conversations/{id}/export": {
         "get": _operation("One conversation as a file", params=(_path("id"), _query("format", "json or md")))
@@ -202,6 +232,7 @@ _SCHEMAS: dict[str, Any] = {
             "conversation": {**_STRING, "description": 'the `conversation_id` of chats; or `{"id": …}`'},
             "previous_response_id": {**_STRING, "description": "go on after exactly this response"},
             "store": {"type": "boolean", "default": True},
+            "background": {"type": "boolean", "default": False},
             "stream": {"type": "boolean", "default": False},
         },
     },

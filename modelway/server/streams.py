@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from modelway.conversations import Conversations
 from modelway.dialects import anthropic_messages, openai_chat, openai_responses
+from modelway.dialects.openai_chat import completions
 from modelway.errors import ConversationNotFound, InvalidRequest
 from modelway.gateway import Gateway
 from modelway.server.catalogue import json_response
@@ -17,7 +18,7 @@ from modelway.server.following import LAST_HEADER, Following
 from modelway.server.numbering import number_of
 from modelway.server.responses import ResponseEndpoints
 
-_DIALECTS: tuple[Dialect, ...] = (openai_chat, openai_responses, anthropic_messages)
+_DIALECTS: tuple[Dialect, ...] = (openai_chat, openai_responses, anthropic_messages, completions)
 _TRUE, _FALSE = "true", "false"
 
 
