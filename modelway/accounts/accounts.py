@@ -99,7 +99,7 @@ class Accounts:
         self, caller: Caller, permit: Permit | None, provider: str, model: str, request: ChatRequest
     ) -> Bill:
         """The bill of an answer that has begun."""
-        return Bill(self, caller.name, permit, provider, model, self.prices.of(provider, model), request)
+        return Bill(self, caller.name, permit, provider, model, request)
 
     def charge(
         self, caller: Caller, permit: Permit | None, provider: str, model: str, usage: Usage

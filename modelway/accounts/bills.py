@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from modelway.accounts.account import Permit
 from modelway.conversations.spending import Spending, Tab
-from modelway.prices import Price
 from modelway.prices.estimate import tokens_of, usage_of
 from modelway.types import ChatRequest, Completion, Usage
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 class Bill:
     """Who pays for an answer. Settled once, when the answer ends: by the turn that keeps it, or apart."""
 
-    __slots__ = ("_accounts", "_caller", "_permit", "_price", "_request", "model", "nanos", "provider")
+    __slots__ = ("_accounts", "_caller", "_permit", "_request", "model", "nanos", "provider")
 
     def __init__(
         self,
@@ -26,13 +25,11 @@ class Bill:
         permit: Permit | None,
         provider: str,
         model: str,
-        price: Price | None,
         request: ChatRequest,
     ) -> None:
         self._accounts = accounts
         self._caller = caller
         self._permit = permit
-        self._price = price
         self._request: ChatRequest | None = request
         self.provider = provider
         self.model = model
@@ -71,7 +68,7 @@ class Bill:
             caller=self._caller,
             provider=self.provider,
             model=self.model,
-            price=self._price,
+            price=self._accounts.prices.of(self.provider, self.model),
             input_tokens=asked,
         )
 
@@ -82,8 +79,10 @@ class Bill:
             messages = self._request.messages if self._request is not None else ()
             usage, estimated = usage_of(messages, completion), True
         self._request = None
-        if self._price is not None:
-            self.nanos = self._price.cost(usage)
+        # Only now, because the first price that is looked up takes a while.
+        price = self._accounts.prices.of(self.provider, self.model)
+        if price is not None:
+            self.nanos = price.cost(usage)
         if self._permit is not None:
             self._accounts.end(self._permit, usage, self.nanos or 0)
         return usage, estimated

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from datetime import UTC, datetime
 
@@ -9,6 +10,9 @@ import pytest
 
 from modelway.cli.exits import CommandError
 from modelway.cli.keys import expiry
+from modelway.config import ConversationSettings
+from modelway.conversations import Conversations
+from modelway.conversations.spending import Spending
 from modelway.keys import hash_key
 from tests.cli.conftest import Home
 
@@ -61,10 +65,6 @@ def test_a_name_has_one_key_at_a_time(home: Home) -> None:
     assert home.run("keys", "create", "alice").code == 0
     states = [key["state"] for key in home.run("keys", "show", "alice", "--json").json["keys"]]
     assert states == ["revoked", "valid"]
-
-
-def test_a_forgotten_key_is_gone(home: Home) -> None:
-    home.run("keys", "create", "alice")
     assert home.run("keys", "revoke", "alice", "--forget", "--json").json == {
         "name": "alice",
         "revoked": True,
@@ -87,13 +87,35 @@ def test_what_cannot_be_is_told(home: Home, arguments: tuple[str, ...], said: st
     done = home.run("keys", *arguments)
     assert done.code in (1, 2)
     assert said in done.err
-    assert home.run("keys", "list", "--json").json == {"keys": []}
+    assert not done.out
 
 
 def test_a_name_of_the_configuration_is_taken(home: Home) -> None:
     with home.config.open("a") as file:
         file.write(f'[auth.api_keys]\nalice = "{hash_key("sk-fake")}"\n')
     assert "[auth]" in home.run("keys", "create", "alice").err
+
+
+def test_what_was_spent_is_shown_by_what_is_asked_for(home: Home) -> None:
+    day = datetime.now(UTC).date().isoformat()
+
+    def charge(caller: str, model: str, nanos: int, **fields: int) -> Spending:
+        return Spending(day=day, caller=caller, provider="P", model=model, nanos=nanos, **fields)
+
+    async def spend() -> None:
+        store = Conversations.open(home.folder / "conversations.sqlite3", ConversationSettings())
+        dear, cheap = charge("a", "m", 10**9, input_tokens=5), charge("b", "n", 10**6, estimated=1)
+        await store.callers.spend([dear, cheap, dear, charge("b", "o", 0, unpriced=1)], day)
+        await store.aclose()
+
+    asyncio.run(spend())
+    told = home.run("keys", "usage", "--by", "caller", "--json").json["usage"]
+    assert [(one["caller"], one["requests"], one["cost"]) for one in told] == [("a", 2, 2.0), ("b", 2, 0.001)]
+    shown = home.run("keys", "usage", "--by", "model")
+    assert shown.out.splitlines() == ["m\t2\t10\t0\t2.0000", "n\t1\t0\t0\t0.0010~", "o\t1\t0\t0\t0.0000?"]
+    assert "2.0010 dollars" in shown.err
+    assert home.run("keys", "usage", "b", "--to", "2020-01-31").out == ""
+    assert "day, caller" in home.run("keys", "usage", "--by", "hour").err
 
 
 def test_an_expiry_is_a_span_or_the_end_of_a_day() -> None:

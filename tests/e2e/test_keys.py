@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
@@ -175,11 +176,29 @@ def addresses_of(conversation: str, response: str, item: str, body: Any) -> list
         ("GET", there, None),
         ("GET", f"{there}?stream=true", None),
         ("GET", f"{there}/input_items", None),
+        ("GET", f"{here}/stream", None),
+        ("POST", f"{here}/cancel", {}),
         ("POST", f"{there}/cancel", {}),
         ("POST", "/v1/responses", {"input": "go on", "previous_response_id": response}),
         ("DELETE", there, None),
         ("DELETE", here, None),
     ]
+
+
+def test_every_address_of_a_conversation_is_tried(tmp_path: Path) -> None:
+    gateway = gateway_of([Scripted("Local")], tmp_path)
+    try:
+        application = Application(gateway, Auth({}), Telemetry(), ServerSettings())
+        tried = {(method, path.partition("?")[0]) for method, path, _ in addresses_of("c", "r", "i", None)}
+        for route in application.routes:
+            path = route.path.replace("{id}", "r" if "/responses/" in route.path else "c").replace(
+                "{item_id}", "i"
+            )
+            if path != route.path and not path.startswith("/v1/models"):
+                for method in (route.methods or set()) - {"HEAD"}:
+                    assert (method, path) in tried
+    finally:
+        asyncio.run(gateway.aclose())
 
 
 async def test_check_34_the_conversations_of_others_do_not_exist(tmp_path: Path) -> None:
