@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -14,6 +14,8 @@ from modelway.provider import CONNECT_LIMIT_S
 from modelway.routing import Breakers, Candidate, Limits, RetryPolicy
 from modelway.telemetry import Attempt, milliseconds_since
 from modelway.types import Event
+
+T = TypeVar("T")
 
 LOST = "hedge_lost"
 
@@ -87,6 +89,34 @@ class Attempting:
                     break
         raise first
 
+    async def once_it_works(
+        self, name: str, model: str, call: Callable[[], Awaitable[T]], attempts: list[Attempt]
+    ) -> T:
+        """What a call gives that only this upstream can answer; again where that may help."""
+        key, breakers, tried = (name, model), self.breakers, 0
+        while True:
+            probe = breakers.admit(key) if breakers.troubled else False
+            started = time.time()
+            try:
+                result = await call()
+            except GatewayError as error:
+                attempts.append(Attempt(name, model, milliseconds_since(started), error.code))
+                pause = None if probe else self.policy.pause(error, tried, stateful=False)
+                if pause is None:
+                    breakers.failed(key, error, probe=probe)
+                    raise
+            except BaseException:
+                if probe:
+                    breakers.released(key)
+                raise
+            else:
+                attempts.append(Attempt(name, model, milliseconds_since(started)))
+                if breakers.troubled:
+                    breakers.succeeded(key)
+                return result
+            tried += 1
+            await asyncio.sleep(pause)
+
     async def _with_retries(
         self,
         candidate: Candidate,
@@ -136,9 +166,11 @@ class Attempting:
             limit_s = limits.first_token_s if limit_s is None else min(limits.first_token_s, limit_s)
         token = CONNECT_LIMIT_S.set(limits.connect_s if limits is not None else None)
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(limit_s) as limit:
                 return await begin(candidate)
         except TimeoutError:
+            if not limit.expired():
+                raise
             raise UpstreamTimeout(f"{candidate.name} began no answer within {limit_s:.3g} s") from None
         finally:
             CONNECT_LIMIT_S.reset(token)
@@ -212,9 +244,11 @@ class Hurried:
         idle = None if self._idle_s is None or not self._has_begun else now + self._idle_s
         until = min((moment for moment in (idle, self._until) if moment is not None), default=None)
         try:
-            async with asyncio.timeout_at(until):
+            async with asyncio.timeout_at(until) as limit:
                 event = await anext(self._stream)
         except TimeoutError:
+            if not limit.expired():
+                raise
             late = f"{self._idle_s:g} s without a word" if until == idle else f"{self._total_s:g} s in all"
             code = "upstream_stalled" if self._has_begun else ""
             raise UpstreamTimeout(f"{self._name} took more than {late}", code=code) from None

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Protocol, TypeVar, runtime_checkable
 
 from msgspec.structs import replace
 
-from modelway.accounts import Accounts, Bill, Permit, denied, may_use, permitted
+from modelway.accounts import Accounts, Permit, denied, may_use, permitted
+from modelway.answer import Answer, no_finish
 from modelway.attempting import Attempting, Begun, EventStream, Hurried
 from modelway.continuing import Continuing
 from modelway.conversations import Conversations, Ephemeral, Turn, refuse_nameless_results
@@ -19,10 +17,8 @@ from modelway.dialects.fitting import Fit
 from modelway.errors import (
     ConversationNotFound,
     GatewayError,
-    InternalError,
     InvalidRequest,
     NotFound,
-    UpstreamProtocolError,
 )
 from modelway.live import Live
 from modelway.offering import Offering
@@ -30,8 +26,8 @@ from modelway.prices import NANOS, Prices
 from modelway.provider import CountsTokens, Provider, RelayReply, RelayRequest, Relays
 from modelway.routing import Breakers, Candidate, RetryPolicy, Router
 from modelway.shadowing import Shadows
-from modelway.telemetry import Attempt, milliseconds_since, trail
-from modelway.types import Caller, ChatRequest, Completion, Delta, Event, Finish, Model, Usage
+from modelway.telemetry import Attempt
+from modelway.types import Caller, ChatRequest, Delta, Event, Finish, Model, Usage
 
 T = TypeVar("T")
 
@@ -74,7 +70,6 @@ class Gateway:
         self.breakers = breakers or Breakers()
         self._attempting = Attempting(policy, self.breakers)
         self._shadows = Shadows(self._told)
-        self._policy = policy
         self._resources = resources
         self._fits: dict[str, Fit] = {}
         self.live = Live(self.answer, conversations, grace_s=conversations.reconnect_grace_s)
@@ -151,7 +146,7 @@ class Gateway:
         name = provider.info.name
         if not isinstance(provider, Relays):
             raise self._no_relay(name, request.path)
-        return await self._once_it_works(name, model, partial(provider.relay, request), attempts)
+        return await self._attempting.once_it_works(name, model, partial(provider.relay, request), attempts)
 
     async def count_tokens(self, request: ChatRequest, caller: Caller, attempts: list[Attempt]) -> int:
         """How many tokens a request has, with what it follows, where it would be answered.
@@ -167,7 +162,7 @@ class Gateway:
             )
         asked = self._told(candidate, await self._recalled(request, caller))
         count = partial(candidate.provider.count_tokens, asked)
-        return await self._once_it_works(candidate.name, candidate.model, count, attempts)
+        return await self._attempting.once_it_works(candidate.name, candidate.model, count, attempts)
 
     async def _recalled(self, request: ChatRequest, caller: Caller) -> ChatRequest:
         """The request with what it follows, of which nothing is opened or kept."""
@@ -182,26 +177,6 @@ class Gateway:
         known = tuple(message for _, message in stored)
         is_sent_again = request.messages[: len(known)] == known
         return request if is_sent_again else replace(request, messages=known + request.messages)
-
-    async def _once_it_works(
-        self, name: str, model: str, call: Callable[[], Awaitable[T]], attempts: list[Attempt]
-    ) -> T:
-        """What a call gives; again where the error and the policy permit it."""
-        tried = 0
-        while True:
-            started = time.time()
-            try:
-                result = await call()
-            except GatewayError as error:
-                attempts.append(Attempt(name, model, milliseconds_since(started), error.code))
-                pause = self._policy.pause(error, tried, stateful=False)
-                if pause is None:
-                    raise
-            else:
-                attempts.append(Attempt(name, model, milliseconds_since(started)))
-                return result
-            tried += 1
-            await asyncio.sleep(pause)
 
     async def models(self, *, refresh: bool = False) -> list[Model]:
         """Every model that can be asked for, by the names that callers use."""
@@ -279,7 +254,7 @@ class Gateway:
         except BaseException:
             await stream.aclose()
             raise
-        raise _no_finish(candidate.name)
+        raise no_finish(candidate.name)
 
     def _told(self, candidate: Candidate, request: ChatRequest) -> ChatRequest:
         """The request as a provider is told it."""
@@ -303,115 +278,6 @@ class Gateway:
         return fit
 
 
-class Answer:
-    """One answer under way. Iterate it once; `completion` is there when the end has been reached.
-
-    `ignored` names the fields of the request that the provider could not be told.
-    """
-
-    def __init__(
-        self,
-        begun: Begun,
-        turn: Turn | Ephemeral,
-        attempts: list[Attempt],
-        breakers: Breakers,
-        continuing: Continuing | None = None,
-    ) -> None:
-        candidate = begun.candidate
-        self.provider = candidate.name
-        # Where nobody named one, the provider has found one by now.
-        self.model = candidate.model or candidate.provider.info.default_model
-        self.conversation_id = turn.conversation_id
-        self.turn_id = turn.id
-        self.created_at = turn.opened_at
-        self.attempts = attempts
-        self.ignored = begun.ignored
-        self.log = turn.log
-        if turn.log is not None:
-            turn.answered_by(self.provider, self.model, begun.ignored)
-        self._candidate = candidate
-        self._breakers = breakers
-        self._continuing = continuing
-        self._turn = turn
-        self._stream = begun.stream
-        self._held = begun.held
-        self._completion: Completion | None = None
-        self.bill: Bill | None = None
-
-    @property
-    def cost(self) -> float | None:
-        """What the answer has cost, in dollars; None before its end, and where nobody knows the price."""
-        if self.bill is None or self.bill.nanos is None:
-            return None
-        return self.bill.nanos / NANOS
-
-    @property
-    def trail(self) -> str:
-        """Who was asked, how it ended and the milliseconds."""
-        return trail(self.attempts)
-
-    @property
-    def completion(self) -> Completion:
-        """The whole answer, after its Finish has been seen."""
-        if self._completion is None:
-            raise InternalError("the answer has not ended")
-        return self._completion
-
-    async def __aiter__(self) -> AsyncIterator[Event]:
-        """The events, each recorded before it is given; the Finish only when the turn is durable."""
-        try:
-            for event in self._held:
-                yield await self._take(event)
-            while self._completion is None:
-                try:
-                    event = await anext(self._stream)
-                except StopAsyncIteration:
-                    event = await self._after_break(_no_finish(self._candidate.name))
-                except GatewayError as error:
-                    event = await self._after_break(error)
-                yield await self._take(event)
-        except GatewayError as error:
-            await self._turn.fail(error, self.provider, self.model)
-            raise
-        except BaseException:
-            self._turn.interrupt(self.provider, self.model)
-            raise
-
-    async def collect(self) -> Completion:
-        """Wait for the whole answer."""
-        async for _ in self:
-            pass
-        return self.completion
-
-    async def aclose(self) -> None:
-        """End the upstream call; an answer that has not come to its end is kept as interrupted."""
-        self._turn.interrupt(self.provider, self.model)
-        await self._stream.aclose()
-
-    async def _after_break(self, error: GatewayError) -> Event:
-        """What comes next where somebody else goes on with the answer; otherwise the error."""
-        self._breakers.failed(self._candidate.key, error)
-        if self._continuing is None:
-            raise error
-        await self._stream.aclose()
-        begun = await self._continuing.after(self._candidate, error)
-        self._candidate, self._stream = begun.candidate, begun.stream
-        self.provider = f"{self.provider}+{begun.candidate.name}"
-        self.model = f"{self.model}+{begun.candidate.model}"
-        return await anext(self._stream)
-
-    async def _take(self, event: Event) -> Event:
-        self._turn.record(event)
-        if isinstance(event, Finish):
-            if self._breakers.troubled:
-                self._breakers.succeeded(self._candidate.key)
-            completion = await self._turn.finish(self.provider, self.model)
-            self._completion = replace(
-                completion, provider=self.provider, conversation_id=self.conversation_id
-            )
-        return event
-
-
 def _refuse_contradictions(request: ChatRequest) -> None:
     if request.conversation_id and request.after_turn:
         raise InvalidRequest(
@@ -425,9 +291,3 @@ def _refuse_contradictions(request: ChatRequest) -> None:
             param="store",
             hint="leave out `store`, or continue with `previous_response_id`",
         )
-
-
-def _no_finish(provider: str) -> UpstreamProtocolError:
-    return UpstreamProtocolError(
-        f"the answer of {provider} ended without a finish", code="upstream_truncated"
-    )

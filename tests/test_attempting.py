@@ -20,7 +20,8 @@ from modelway.errors import (
     UpstreamRefusedCredential,
     UpstreamTimeout,
 )
-from modelway.gateway import Answer, Gateway
+from modelway.answer import Answer
+from modelway.gateway import Gateway
 from modelway.routing import BadSetting, Breakers, RetryPolicy, Router
 from modelway.types import Caller, ChatRequest, Message, TextDelta
 from tests.scripted import Scripted, Step, says

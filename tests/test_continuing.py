@@ -10,7 +10,8 @@ import pytest
 from modelway.config import RouteSettings, Settings
 from modelway.continuing import INSTRUCTION
 from modelway.errors import GatewayError, InvalidRequest, UpstreamFailed, UpstreamProtocolError
-from modelway.gateway import Answer, Gateway
+from modelway.answer import Answer
+from modelway.gateway import Gateway
 from modelway.types import (
     Caller,
     ChatRequest,

@@ -14,7 +14,8 @@ from modelway.errors import (
     UpstreamProtocolError,
     UpstreamTimeout,
 )
-from modelway.gateway import Answer, Gateway
+from modelway.answer import Answer
+from modelway.gateway import Gateway
 from modelway.telemetry import Attempt
 from modelway.types import Caller, ChatRequest, Finish, Message, TextDelta, UpstreamState
 from tests.scripted import Scripted, says

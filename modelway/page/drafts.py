@@ -11,7 +11,8 @@ from typing import Any
 from msgspec import Struct
 
 from modelway.errors import ConversationBusy, GatewayError, InternalError, ShuttingDown
-from modelway.gateway import Answer, Gateway
+from modelway.answer import Answer
+from modelway.gateway import Gateway
 from modelway.page.markdown import Markdown
 from modelway.page.patches import Growing, Patcher
 from modelway.telemetry import RequestRecord, Telemetry, milliseconds_since

@@ -10,7 +10,8 @@ from contextlib import aclosing
 from msgspec.structs import replace
 
 from modelway.dialects.envelope import Envelope
-from modelway.gateway import Answer, Gateway
+from modelway.answer import Answer
+from modelway.gateway import Gateway
 from modelway.server.dialect import Dialect, Encoder
 from modelway.server.exchange import (
     Exchange,

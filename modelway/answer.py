@@ -1,0 +1,135 @@
+"""One answer under way: recorded as it is given, gone on with where it breaks off and its route says so."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from msgspec.structs import replace
+
+from modelway.accounts import Bill
+from modelway.attempting import Begun
+from modelway.continuing import Continuing
+from modelway.conversations import Ephemeral, Turn
+from modelway.errors import GatewayError, InternalError, UpstreamProtocolError
+from modelway.prices import NANOS
+from modelway.routing import Breakers
+from modelway.telemetry import Attempt, trail
+from modelway.types import Completion, Event, Finish
+
+
+class Answer:
+    """One answer under way. Iterate it once; `completion` is there when the end has been reached.
+
+    `ignored` names the fields of the request that the provider could not be told.
+    """
+
+    def __init__(
+        self,
+        begun: Begun,
+        turn: Turn | Ephemeral,
+        attempts: list[Attempt],
+        breakers: Breakers,
+        continuing: Continuing | None = None,
+    ) -> None:
+        candidate = begun.candidate
+        self.provider = candidate.name
+        # Where nobody named one, the provider has found one by now.
+        self.model = candidate.model or candidate.provider.info.default_model
+        self.conversation_id = turn.conversation_id
+        self.turn_id = turn.id
+        self.created_at = turn.opened_at
+        self.attempts = attempts
+        self.ignored = begun.ignored
+        self.log = turn.log
+        if turn.log is not None:
+            turn.answered_by(self.provider, self.model, begun.ignored)
+        self._candidate = candidate
+        self._breakers = breakers
+        self._continuing = continuing
+        self._turn = turn
+        self._stream = begun.stream
+        self._held = begun.held
+        self._completion: Completion | None = None
+        self.bill: Bill | None = None
+
+    @property
+    def cost(self) -> float | None:
+        """What the answer has cost, in dollars; None before its end, and where nobody knows the price."""
+        if self.bill is None or self.bill.nanos is None:
+            return None
+        return self.bill.nanos / NANOS
+
+    @property
+    def trail(self) -> str:
+        """Who was asked, how it ended and the milliseconds."""
+        return trail(self.attempts)
+
+    @property
+    def completion(self) -> Completion:
+        """The whole answer, after its Finish has been seen."""
+        if self._completion is None:
+            raise InternalError("the answer has not ended")
+        return self._completion
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        """The events, each recorded before it is given; the Finish only when the turn is durable."""
+        try:
+            for event in self._held:
+                yield await self._take(event)
+            while self._completion is None:
+                try:
+                    event = await anext(self._stream)
+                except StopAsyncIteration:
+                    event = await self._after_break(no_finish(self._candidate.name))
+                except GatewayError as error:
+                    event = await self._after_break(error)
+                yield await self._take(event)
+        except GatewayError as error:
+            await self._turn.fail(error, self.provider, self.model)
+            raise
+        except BaseException:
+            self._turn.interrupt(self.provider, self.model)
+            raise
+
+    async def collect(self) -> Completion:
+        """Wait for the whole answer."""
+        async for _ in self:
+            pass
+        return self.completion
+
+    async def aclose(self) -> None:
+        """End the upstream call; an answer that has not come to its end is kept as interrupted."""
+        self._turn.interrupt(self.provider, self.model)
+        await self._stream.aclose()
+
+    async def _after_break(self, error: GatewayError) -> Event:
+        """What comes next where somebody else goes on with the answer; otherwise the error."""
+        self._breakers.failed(self._candidate.key, error)
+        if self._continuing is None:
+            raise error
+        await self._stream.aclose()
+        begun = await self._continuing.after(self._candidate, error)
+        self._candidate, self._stream = begun.candidate, begun.stream
+        self.provider = f"{self.provider}+{begun.candidate.name}"
+        self.model = f"{self.model}+{begun.candidate.model}"
+        if self._turn.log is not None:
+            self._turn.answered_by(self.provider, self.model, self.ignored)
+        return await anext(self._stream)
+
+    async def _take(self, event: Event) -> Event:
+        self._turn.record(event)
+        if isinstance(event, Finish):
+            if self._breakers.troubled:
+                self._breakers.succeeded(self._candidate.key)
+            completion = await self._turn.finish(self.provider, self.model)
+            self._completion = replace(
+                completion, provider=self.provider, conversation_id=self.conversation_id
+            )
+        return event
+
+
+def no_finish(provider: str) -> UpstreamProtocolError:
+    """The error of an answer that just ends."""
+    return UpstreamProtocolError(
+        f"the answer of {provider} ended without a finish", code="upstream_truncated"
+    )
