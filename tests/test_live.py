@@ -106,7 +106,7 @@ async def test_a_turn_goes_on_without_readers_and_is_cut_off_at_the_end_of_the_g
     tmp_path: Path,
 ) -> None:
     go_on, never = asyncio.Event(), asyncio.Event()
-    script = [TextDelta(text="a"), go_on, TextDelta(text="b"), never]
+    script: list[Step] = [TextDelta(text="a"), go_on, TextDelta(text="b"), never]
     made, local = gateway(tmp_path, script)
     async with aclosing(made):
         turn = made.live.begin(asking(), ME)
@@ -177,6 +177,7 @@ async def test_a_reader_that_leaves_does_not_end_a_turn_within_the_grace_time(tm
         assert local.closed == 1
 
 
+@pytest.mark.check(5)
 @pytest.mark.check(5)
 async def test_ten_equal_requests_at_once_are_one_turn(tmp_path: Path) -> None:
     go_on = asyncio.Event()

@@ -197,6 +197,7 @@ STATEMENTS = Statements(
         "turns.conversation = conversations.id AND turns.asked IS NOT NULL))) AND conversations.id "
         "= :conversation"
     ),
+    forget_turns="UPDATE turns SET asked=NULL WHERE turns.conversation = :of",
     list_conversations=(
         "SELECT conversations.name, conversations.title, conversations.created_at, "
         "conversations.updated_at FROM conversations WHERE conversations.caller = :caller AND "

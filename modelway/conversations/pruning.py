@@ -73,6 +73,8 @@ class Pruner:
             due = self._due(now) | {"conversation": conversation}
             if ledger.one(ledger.sql.is_expired, due) is None:  # somebody has gone on with it meanwhile
                 return 0
+            # Those that a later response goes on from stay, without being one.
+            ledger.run(ledger.sql.forget_turns, {"of": conversation})
             remove(ledger, conversation, tree)
             return 1
 

@@ -37,6 +37,7 @@ class Statements(Struct, frozen=True, kw_only=True):
     drop_old_pieces: str
     expired_hidden: str
     is_expired: str
+    forget_turns: str
     list_conversations: str
     show_conversation: str
     set_metadata: str

@@ -128,6 +128,7 @@ def compose(dialect: Dialect) -> Statements:
         drop_old_keys=text(_drop_old_keys()),
         drop_old_pieces=text(_drop_old_pieces()),
         expired_hidden=text(_expired().limit(bindparam("limit")).offset(literal_column("0"))),
+        forget_turns=text(update(turns).where(t.conversation == bindparam("of")).values(asked=null())),
         is_expired=text(_expired().where(c.id == bindparam("conversation"))),
         drop_key=text(delete(k).where(k.c.caller == bindparam("caller"), k.c.key == bindparam("key"))),
         list_conversations=text(_list_conversations()),

@@ -17,7 +17,7 @@ from modelway.errors import InvalidRequest
 from modelway.gateway import Gateway
 from modelway.live import cut_off, events_of
 from modelway.server.dialect import Dialect, Encoder
-from modelway.server.exchange import Exchange, Headers, header_value, until_client_is_gone
+from modelway.server.exchange import Exchange, Headers, as_sent, header_value, until_client_is_gone
 from modelway.server.keep_alive import KeepAlive
 from modelway.server.numbering import BEFORE_ALL, Numbered, can_be_numbered, number_of
 from modelway.server.responses import written
@@ -42,6 +42,7 @@ class Following:
 
     def __init__(self, gateway: Gateway, dialect: Dialect, *, keep_alive_s: float) -> None:
         self._live = gateway.live
+        self._accounts = gateway.accounts
         self._conversations = gateway.conversations
         self._dialect = dialect
         self._keep_alive_s = keep_alive_s
@@ -51,6 +52,8 @@ class Following:
         """Begin a turn that goes on without this client, or find the one of its key, and answer with it."""
         after = self._after(exchange, request)
         turn_id = await self._begin(exchange, request)
+        if exchange.caller.rules is not None:
+            exchange.reply_headers += as_sent(self._accounts.headers(exchange.caller))
         if request.stream:
             await self.stream(exchange, turn_id, after)
         elif request.when_left == "finish":
@@ -117,7 +120,9 @@ class Following:
         return log
 
     async def _begin(self, exchange: Exchange, request: ChatRequest) -> str:
-        lasting = request if request.when_left == "finish" else replace(request, when_left="grace")
+        # In the background nobody waits for the whole, and what has come is kept only where it comes in pieces.
+        is_background = request.when_left == "finish"
+        lasting = replace(request, stream=True) if is_background else replace(request, when_left="grace")
         key = exchange.header(KEY_HEADER)
         if key:
             if len(key) > _LONGEST_KEY or not key.isprintable():

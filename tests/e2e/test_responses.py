@@ -303,7 +303,7 @@ async def test_a_stream_in_the_background_is_resumed_by_the_sdk(tmp_path: Path) 
         await stream.close()
         go_on.set()
         at = seen[-1].sequence_number
-        id = seen[0].response.id  # type: ignore[union-attr]
+        id = seen[0].response.id
         rest = await client.responses.retrieve(id, stream=True, starting_after=at)
         events = [*seen, *[event async for event in rest]]
         whole = [event async for event in await client.responses.retrieve(id, stream=True)]

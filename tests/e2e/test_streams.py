@@ -103,6 +103,7 @@ def last_id(delivered: bytes) -> str:
     return numbers[-1].decode() if numbers else ""
 
 
+@pytest.mark.check(6)
 @pytest.mark.parametrize("path", PATHS)
 async def test_the_rest_from_any_event_on_is_what_an_unbroken_client_gets(path: str, tmp_path: Path) -> None:
     named = {"conversation": "c"} if path == "/v1/responses" else {"conversation_id": "c"}
@@ -200,6 +201,7 @@ async def running(client: Asking) -> int:
     return len(await client.gateway.live.running(LOCAL_CALLER))
 
 
+@pytest.mark.check(6)
 async def test_an_ordinary_client_that_leaves_ends_its_answer_at_once(tmp_path: Path) -> None:
     local = Scripted("Local", [TextDelta(text="half"), asyncio.Event()])
     async with asking(of(local, tmp_path)) as client:
@@ -251,6 +253,7 @@ async def test_it_goes_on_for_the_grace_time_only_and_can_be_stopped(tmp_path: P
         assert await running(client) == 0
 
 
+@pytest.mark.check(5)
 async def test_equal_requests_with_a_key_get_the_same_bytes_in_every_format(tmp_path: Path) -> None:
     go_on = asyncio.Event()
     local = Scripted("Local", [go_on, TextDelta(text="once"), Finish(usage=Usage(1, 2))])

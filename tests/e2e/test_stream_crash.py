@@ -1,0 +1,143 @@
+"""Servers that share a database: one goes on where the other stopped, and says where it was killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelway.config import UpstreamSettings
+from modelway.providers.http import HTTPClient, Response
+from modelway.testing.fake_upstream import FakeUpstream
+from tests.e2e.running import Running
+from tests.e2e.test_streams import CHAT, beginning, last_id, whole
+
+pytestmark = pytest.mark.anyio
+KEYED = {"idempotency-key": "k"}
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[FakeUpstream]:
+    async with FakeUpstream() as fake:
+        yield fake
+
+
+@pytest.fixture
+def servers(upstream: FakeUpstream, tmp_path: Path) -> Iterator[tuple[Running, Running]]:
+    config = f"""
+        provider = "Recorder"
+        [conversations]
+        checkpoint_s = 0.05
+        [providers.Recorder]
+        base_url = "{upstream.url}"
+        default_model = "recorded"
+    """
+    with Running(tmp_path, config=config) as one, Running(tmp_path, config=config) as other:
+        yield one, other
+
+
+class Client:
+    """A client of one of the servers."""
+
+    def __init__(self, server: Running, http: HTTPClient) -> None:
+        self._server = server
+        self._http = http
+
+    async def post(self, path: str, body: dict[str, Any], **headers: str) -> Response:
+        said = {
+            "content-type": "application/json",
+            **{name.replace("_", "-"): one for name, one in headers.items()},
+        }
+        return await self._http.request(
+            "POST", self._server.address + path, headers=said, body=json.dumps(body).encode()
+        )
+
+    async def chat(self, last: str = "") -> Response:
+        asked = {"messages": [{"role": "user", "content": "hi"}], "conversation_id": "c", "stream": True}
+        return await self.post(CHAT, asked, **KEYED, **({"last-event-id": last} if last else {}))
+
+    async def get(self, path: str) -> Any:
+        response = await self._http.request("GET", self._server.address + path, headers={})
+        async with aclosing(response):
+            return json.loads(await response.body())
+
+
+@pytest.fixture
+async def clients(servers: tuple[Running, Running]) -> AsyncIterator[tuple[Client, Client]]:
+    async with aclosing(HTTPClient(UpstreamSettings())) as http:
+        yield Client(servers[0], http), Client(servers[1], http)
+
+
+async def until_stored(client: Client, text: str) -> None:
+    async with asyncio.timeout(5):
+        while text not in json.dumps(await client.get("/v1/conversations/c")):
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.check(6)
+async def test_the_other_server_gives_the_rest_while_the_first_one_answers(
+    clients: tuple[Client, Client], upstream: FakeUpstream
+) -> None:
+    go_on = asyncio.Event()
+    upstream.reply("one ", "two ", go_on, "three ", "four")
+    here, there = clients
+    begun = await beginning(await here.chat(), 2)
+    rest = asyncio.create_task(body(there.chat(last_id(begun))))
+    await until_stored(there, "one two ")
+    go_on.set()
+    again = await body(here.chat())
+    assert begun + await rest == again
+    assert again.endswith(b"data: [DONE]\n\n")
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.check(2)
+async def test_what_was_acknowledged_and_then_the_end_of_its_server(
+    servers: tuple[Running, Running], clients: tuple[Client, Client], upstream: FakeUpstream
+) -> None:
+    upstream.reply("one ", "two ", asyncio.Event())
+    here, there = clients
+    response = await here.chat()
+    async with aclosing(response):
+        begun = b""
+        while b"two " not in begun:
+            begun += await response.read()
+        following = asyncio.create_task(body(there.chat(last_id(begun))))
+        await until_stored(there, "one two ")
+        servers[0].kill()
+        rest = await following
+    told = await body(there.chat())
+    assert told == begun + rest
+    assert b'"code":"turn_interrupted"' in rest
+    shown = await there.get("/v1/conversations/c")
+    assert [turn["status"] for turn in shown["turns"]] == ["interrupted"]
+    assert shown["messages"][-1]["content"] == "one two "
+    servers[0].start()
+    assert await body(Client(servers[0], here._http).chat()) == told
+    assert len(upstream.requests) == 1
+
+
+async def test_a_response_in_the_background_does_not_run_for_ever(
+    servers: tuple[Running, Running], clients: tuple[Client, Client], upstream: FakeUpstream
+) -> None:
+    upstream.reply("half", asyncio.Event())
+    here, there = clients
+    asked = {"input": "hi", "background": True}
+    async with aclosing(await here.post("/v1/responses", asked)) as response:
+        told = json.loads(await response.body())
+    async with asyncio.timeout(5):
+        while (await there.get(f"/v1/responses/{told['id']}"))["status"] != "in_progress":
+            await asyncio.sleep(0.02)
+    servers[0].kill()
+    left = await there.get(f"/v1/responses/{told['id']}")
+    assert (told["status"], left["status"]) == ("queued", "incomplete")
+    assert left["output"][0]["content"][0]["text"] == "half"
+
+
+async def body(asked: Any) -> bytes:
+    return await whole(await asked)
