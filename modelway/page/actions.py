@@ -14,6 +14,7 @@ from modelway.page.choices import (
     CHOICE,
     Asked,
     history_of,
+    params_of,
     question_of,
     read,
     remembered,
@@ -51,17 +52,17 @@ class Actions:
             return self._send_temporary(request, caller, asked)
         if not (asked.text.strip() or asked.attachments or asked.continues or asked.again or asked.retries):
             raise InvalidRequest("there is nothing to send", param="text")
+        params_of(asked.choice)
+        words = self._frame.look(request).texts
+        question: Message | None = question_of(asked, words("thread.go_on"))
         id = asked.conversation or "conv_" + secrets.token_hex(12)
         found = await self._placed(caller, id, asked)
         await self._remember(caller, id, found, asked.choice)
-        words = self._frame.look(request).texts
-        if asked.again:
-            question, repeated = None, _message(found, asked.again)
-        elif asked.retries:
-            question = repeated = self._unanswered(caller, id, found)
-        else:
-            question = repeated = question_of(asked, words("thread.go_on"))
-        chat = request_of(asked, (repeated,), id)
+        if asked.retries:
+            question = self._unanswered(caller, id, found)
+        elif asked.again:
+            question = None
+        chat = request_of(asked, (question or _message(found, asked.again),), id)
         self._frame.drafts.begin(caller, chat, id, exchange_of(request).request_id, question)
         return json_response({"conversation": id, "key": id})
 

@@ -85,12 +85,17 @@ def request_of(asked: Asked, messages: tuple[Message, ...], conversation_id: str
         model=model,
         conversation_id=conversation_id,
         stream=True,
-        params=Params(
-            temperature=_number(choice.temperature, "temperature"),
-            max_tokens=_whole(choice.max_tokens, "max_tokens"),
-            reasoning_effort=choice.effort or None,
-        ),
+        params=params_of(choice),
         dialect=DIALECT,
+    )
+
+
+def params_of(choice: Choice) -> Params:
+    """What is asked of the sampling; InvalidRequest where that is no number."""
+    return Params(
+        temperature=_number(choice.temperature, "temperature"),
+        max_tokens=_whole(choice.max_tokens, "max_tokens"),
+        reasoning_effort=choice.effort or None,
     )
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from modelway.errors import ConversationBusy, GatewayError, InternalError, ShuttingDown
 from modelway.answer import Answer
+from modelway.errors import ConversationBusy, GatewayError, InternalError, ShuttingDown
 from modelway.gateway import Gateway
 from modelway.page.markdown import Markdown
 from modelway.page.patches import Growing, Patcher

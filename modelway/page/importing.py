@@ -18,7 +18,7 @@ MOST_IMPORTED = 10_000
 def read_exported(text: str) -> list[Conversation]:
     """The conversations of a file: one JSON document, or one a line; InvalidRequest where it is neither."""
     try:
-        return [_read(msgspec.json.decode(text))]
+        return [_read(_decoded(text))]
     except msgspec.DecodeError:
         pass
     lines = [line for line in text.splitlines() if line.strip()]
@@ -27,10 +27,17 @@ def read_exported(text: str) -> list[Conversation]:
     found = []
     for number, line in enumerate(lines, 1):
         try:
-            found.append(_read(msgspec.json.decode(line)))
+            found.append(_read(_decoded(line)))
         except msgspec.DecodeError:
             raise InvalidRequest(f"line {number} is not JSON", param="text") from None
     return found
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except RecursionError:
+        raise InvalidRequest("the file is nested too deeply", param="text") from None
 
 
 def _read(value: Any) -> Conversation:
