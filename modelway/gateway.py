@@ -91,7 +91,7 @@ class Gateway:
         attempts = [] if attempts is None else attempts
         if caller.rules is None:
             return await self._answer(request, caller, candidates, attempts, None)
-        candidates = permitted(caller, candidates, request.model)
+        candidates = permitted(caller, candidates, request)
         permit = self.accounts.admit(caller, request.messages, request.params.max_tokens)
         try:
             return await self._answer(request, caller, candidates, attempts, permit)
@@ -153,7 +153,7 @@ class Gateway:
 
         NotFound where nobody counts them.
         """
-        candidate = permitted(caller, self.router.resolve(request), request.model)[0]
+        candidate = permitted(caller, self.router.resolve(request), request)[0]
         if not isinstance(candidate.provider, CountsTokens):
             raise NotFound(
                 f"{candidate.name} does not count tokens",

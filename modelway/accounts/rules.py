@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from modelway.errors import PermissionDenied
 from modelway.routing import Candidate
-from modelway.types import Caller, Rules
+from modelway.types import Caller, ChatRequest, Rules
 
 
 def may_use(rules: Rules, provider: str, model: str, asked: str = "") -> bool:
@@ -26,11 +26,13 @@ def may_see(rules: Rules, provider: str) -> bool:
     return not rules.providers or provider.casefold() in {name.casefold() for name in rules.providers}
 
 
-def permitted(caller: Caller, candidates: Sequence[Candidate], asked: str) -> list[Candidate]:
+def permitted(caller: Caller, candidates: Sequence[Candidate], request: ChatRequest) -> list[Candidate]:
     """Those of the candidates that the caller may use; PermissionDenied where there are none."""
     rules = caller.rules
     if rules is None:
         return list(candidates)
+    # Where a provider is named, the model is the upstream's name and not one of ours.
+    asked = "" if request.provider else request.model
     left = [one for one in candidates if may_use(rules, one.name, one.model, asked)]
     if not left:
         raise denied(caller, candidates[0].name, candidates[0].model)

@@ -45,8 +45,8 @@ class OllamaEndpoints:
         name = body.get("model") or body.get("name")
         if not isinstance(name, str) or not name:
             raise InvalidRequest("`model` must be the name of a model", param="model")
-        found = self._gateway.router.resolve(ChatRequest(messages=(), model=name))
-        first = permitted(exchange.caller, found, name)[0]
+        asked = ChatRequest(messages=(), model=name)
+        first = permitted(exchange.caller, self._gateway.router.resolve(asked), asked)[0]
         return json_response(_shown(first.provider.info, first.model))
 
     async def ps(self, _: Request) -> Response:

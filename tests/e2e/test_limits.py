@@ -84,15 +84,20 @@ async def test_a_key_reaches_only_what_its_rule_names(tmp_path: Path, routed: Se
         refused = (await at.say("two", model="Groq/groq-2")).json["error"]
         assert refused["code"] == "permission_denied"
         assert "models Groq/groq-1" in refused["message"]
-        for path, body in (
-            ("/v1/messages", {"max_tokens": 5}),
-            ("/v1/responses", {"input": "hi"}),
-            ("/api/chat", {}),
-            ("/v1/embeddings", {"input": "hi"}),
-            ("/api/embed", {"input": "hi"}),
-            ("/api/show", {}),
-        ):
-            assert (await at.say("two", path=path, **{"model": "Local", **body})).status == 403, path
+        others: dict[str, dict[str, Any]] = {
+            "/v1/messages": {"max_tokens": 5},
+            "/v1/responses": {"input": "hi"},
+            "/v1/completions": {"prompt": "hi"},
+            "/api/chat": {},
+            "/v1/embeddings": {"input": "hi"},
+            "/api/embed": {"input": "hi"},
+            "/api/show": {},
+        }
+        for path, body in others.items():
+            refused = await at.say("two", model="Local", path=path, **body)
+            assert refused.status == 403, path
+        later = await at.say("two", model="Local", path="/v1/responses", input="hi", background=True)
+        assert later.status == 403
 
 
 async def test_lists_show_only_what_a_key_reaches(tmp_path: Path, routed: Settings) -> None:
@@ -133,7 +138,7 @@ async def test_requests_a_minute_are_limited_and_told(tmp_path: Path) -> None:
 
 
 async def test_tokens_count_as_the_upstream_told_them(tmp_path: Path) -> None:
-    used = [TextDelta(text="x"), Finish(usage=Usage(40, 50))]
+    used: Script = [TextDelta(text="x"), Finish(usage=Usage(40, 50))]
     async with stage(tmp_path, {"a": Rules(tokens_per_minute=100)}, used) as at:
         assert (await at.say("a")).headers["x-ratelimit-remaining-tokens"] != "10"
         refused = await at.say("a", max_tokens=50)

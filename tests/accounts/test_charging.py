@@ -1,0 +1,144 @@
+"""What is written down of answers: once, with the turn, whatever becomes of it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import aclosing, closing
+from pathlib import Path
+
+import pytest
+
+from modelway.accounts import Accounts
+from modelway.config import PriceSettings
+from modelway.conversations import Conversations, Turn
+from modelway.conversations.spending import Spending
+from modelway.errors import ConversationBusy, StoreUnavailable
+from modelway.prices import Prices
+from modelway.types import Caller, ChatRequest, Completion, Finish, Rules, TextDelta, Usage
+from tests.conversations.talk import asking, open_store, until
+
+pytestmark = pytest.mark.anyio
+
+ALICE = Caller("alice", Rules(daily_budget=10**9))
+PRICES = Prices({"*": PriceSettings(input=1.0, output=1.0)})
+NANOS_A_TOKEN = 1000
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Conversations]:
+    async with aclosing(open_store(tmp_path, lease_s=0.3, wait_s=0.2, checkpoint_s=0.01)) as opened:
+        yield opened
+
+
+async def spent(store: Conversations) -> list[Spending]:
+    return list(await store.callers.usage("", "2000-01-01", "9999-12-31"))
+
+
+async def billed(store: Conversations, accounts: Accounts, *, stream: bool = False) -> Turn:
+    """An open turn of alice's, which somebody answers."""
+    asked = asking("talk", "x" * 40)
+    request = ChatRequest(messages=asked.messages, conversation_id="talk", stream=stream)
+    turn = await store.open_turn(ALICE.name, request)
+    permit = accounts.admit(ALICE, turn.request.messages)
+    turn.bill = accounts.bill(ALICE, permit, "P", "m", turn.request)
+    return turn
+
+
+@pytest.mark.parametrize("end", ["finish", "interrupt"])
+async def test_a_turn_is_charged_in_the_transaction_that_ends_it(store: Conversations, end: str) -> None:
+    accounts = Accounts(store.callers, PRICES)
+    turn = await billed(store, accounts)
+    turn.record(TextDelta(text="y" * 20))
+    if end == "finish":
+        turn.record(Finish(usage=Usage(7, 3)))
+        await turn.finish("P", "m")
+        expected = (10, 0)
+    else:
+        turn.interrupt("P", "m")
+        turn.interrupt("P", "m")
+        expected = (14 + 5, 1)
+    await store.ready()
+    (line,) = await spent(store)
+    assert (line.nanos // NANOS_A_TOKEN, line.estimated) == expected
+    assert line.requests == 1
+    (shown,) = (await store.show(ALICE.name, "talk")).turns
+    assert shown.cost == line.nanos / 1e9
+    assert accounts.today() == line.day
+
+
+async def test_a_turn_that_was_taken_over_is_charged_once(tmp_path: Path, store: Conversations) -> None:
+    accounts = Accounts(store.callers, PRICES)
+    turn = await billed(store, accounts, stream=True)
+    turn.record(TextDelta(text="y" * 20))
+
+    async def checkpointed() -> bool:
+        with closing(sqlite3.connect(tmp_path / "kept" / "conversations.sqlite3")) as database:
+            return bool(database.execute("SELECT 1 FROM costs").fetchone())
+
+    await until(checkpointed)
+    with closing(sqlite3.connect(tmp_path / "kept" / "conversations.sqlite3")) as database, database:
+        database.execute("UPDATE conversations SET lease_until = 0")
+    async with aclosing(open_store(tmp_path, wait_s=5.0)) as other:
+        again = await other.open_turn(ALICE.name, asking("talk", "and then?"))
+        (line,) = await spent(other)
+        assert (line.provider, line.model, line.estimated, line.output_tokens) == ("P", "m", 1, 5)
+        turn.record(Finish(usage=Usage(7, 3)))
+        with pytest.raises(ConversationBusy):
+            await turn.finish("P", "m")
+        again.interrupt()
+        assert await spent(other) == [line]
+
+
+async def test_a_turn_of_a_conversation_that_was_deleted_meanwhile_is_charged(store: Conversations) -> None:
+    accounts = Accounts(store.callers, PRICES)
+    turn = await billed(store, accounts)
+    await store.delete(ALICE.name, "talk")
+    turn.record(Finish(usage=Usage(7, 3)))
+    with pytest.raises(ConversationBusy):
+        await turn.finish("P", "m")
+    (line,) = await spent(store)
+    assert line.nanos == 10 * NANOS_A_TOKEN
+
+
+async def test_what_is_not_kept_is_written_down_at_the_latest_at_the_end(store: Conversations) -> None:
+    accounts = Accounts(store.callers, PRICES)
+    for _ in range(3):
+        bill = accounts.bill(ALICE, None, "P", "m", ChatRequest(messages=()))
+        bill.settle_apart(Completion(choices=(), usage=Usage(1, 1)))
+        bill.settle_apart(Completion(choices=(), usage=Usage(1, 1)))
+    assert await spent(store) == []
+    await accounts.aclose()
+    (line,) = await spent(store)
+    assert (line.requests, line.nanos) == (3, 6 * NANOS_A_TOKEN)
+
+
+async def test_what_cannot_be_written_down_now_is_not_forgotten(tmp_path: Path, store: Conversations) -> None:
+    accounts = Accounts(store.callers, PRICES)
+    accounts.expect([ALICE])
+    accounts.charge(ALICE, None, "P", "m", Usage(5, 5))
+    path = tmp_path / "kept" / "conversations.sqlite3"
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        path.rename(path.with_suffix(".away"))
+        with pytest.raises(StoreUnavailable):
+            await accounts.refresh()
+        path.with_suffix(".away").rename(path)
+        other.rollback()
+    await accounts.refresh()
+    (line,) = await spent(store)
+    assert line.nanos == 10 * NANOS_A_TOKEN
+    await accounts.aclose()
+    assert len(await spent(store)) == 1
+
+
+async def test_days_are_of_utc(store: Conversations) -> None:
+    now = 86_400 * 20_000 - 1.0
+    accounts = Accounts(store.callers, PRICES, clock=lambda: now)
+    before = accounts.today()
+    accounts.charge(ALICE, None, "P", "m", Usage(1, 0))
+    now += 1
+    assert accounts.today() > before
+    accounts.charge(ALICE, None, "P", "m", Usage(1, 0))
+    await accounts.aclose()
+    assert [line.day for line in await spent(store)] == [before, accounts.today()]
