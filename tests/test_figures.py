@@ -79,6 +79,7 @@ def test_errors_and_failed_attempts_are_counted_by_code() -> None:
     assert told['modelway_requests_total{provider="B",model="other",dialect="",status="5xx"}'] == 1
 
 
+@pytest.mark.check(38)
 def test_random_names_of_models_do_not_make_the_figures_grow() -> None:
     figures = Figures()
     for number in range(1000):
@@ -121,6 +122,7 @@ def test_tokens_per_second_are_counted_from_the_first_token() -> None:
     assert tokens_per_s(record(output_tokens=10, stream=True, first_ms=5.0, total_ms=5.0)) == 0
 
 
+@pytest.mark.check(38)
 @pytest.mark.anyio
 async def test_a_server_tells_its_figures_and_no_text(tmp_path: Path) -> None:
     local = Scripted("Local", says("a ", "secret"), [UpstreamFailed("no")])

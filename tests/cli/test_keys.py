@@ -19,6 +19,7 @@ from tests.cli.conftest import Home
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
 
+@pytest.mark.check(39)
 def test_a_key_is_printed_once_and_kept_as_a_hash(home: Home) -> None:
     done = home.run("keys", "create", "alice")
     assert done.code == 0

@@ -31,6 +31,9 @@ PATHS = (
     "/v1/providers",
     "/v1/conversations",
     "/v1/conversations/c",
+    "/v1/figures",
+    "/v1/usage",
+    "/metrics",
     "/openapi.json",
     "/nowhere",
 )

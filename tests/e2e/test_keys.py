@@ -96,7 +96,8 @@ def every_route(gateway: Gateway) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("key", ["", ALICE + "x", ALICE[:-1], ALICE.upper(), hash_key(ALICE)])
-async def test_check_33_every_route_asks_for_a_key(tmp_path: Path, key: str) -> None:
+@pytest.mark.check(33)
+async def test_every_route_asks_for_a_key(tmp_path: Path, key: str) -> None:
     local = Scripted("Local")
     gateway = gateway_of([local], tmp_path)
     asked = 0
@@ -115,6 +116,7 @@ async def test_check_33_every_route_asks_for_a_key(tmp_path: Path, key: str) -> 
     assert not local.requests
 
 
+@pytest.mark.check(33)
 async def test_a_key_in_the_address_is_none(tmp_path: Path) -> None:
     async with serving(gateway_of([Scripted("Local")], tmp_path), Auth(CONFIGURED)) as address:
         for query in (f"?key={ALICE}", f"?api_key={ALICE}", f"?access_token={ALICE}"):
@@ -152,7 +154,8 @@ async def test_a_key_that_was_there_before_counts_from_the_first_request(tmp_pat
     assert "expired" in late.json["error"]["message"]
 
 
-async def test_check_32_an_open_address_needs_a_key(tmp_path: Path) -> None:
+@pytest.mark.check(32)
+async def test_an_open_address_needs_a_key(tmp_path: Path) -> None:
     open_to_all = Settings(server=ServerSettings(host="0.0.0.0", port=0))
     with pytest.raises(KeyNeeded, match="--allow-remote") as caught:
         await anyio.to_thread.run_sync(
@@ -185,6 +188,7 @@ def addresses_of(conversation: str, response: str, item: str, body: Any) -> list
     ]
 
 
+@pytest.mark.check(34)
 def test_every_address_of_a_conversation_is_tried(tmp_path: Path) -> None:
     gateway = gateway_of([Scripted("Local")], tmp_path)
     try:
@@ -201,7 +205,8 @@ def test_every_address_of_a_conversation_is_tried(tmp_path: Path) -> None:
         asyncio.run(gateway.aclose())
 
 
-async def test_check_34_the_conversations_of_others_do_not_exist(tmp_path: Path) -> None:
+@pytest.mark.check(34)
+async def test_the_conversations_of_others_do_not_exist(tmp_path: Path) -> None:
     local = Scripted("Local")
     async with serving(gateway_of([local], tmp_path), Auth(CONFIGURED)) as address:
         said = {"input": "the secret of alice", "conversation": "talk-1"}
