@@ -92,7 +92,7 @@ class Turn:
 
         Raises TurnInterrupted where somebody has stopped the turn from elsewhere.
         """
-        if self.is_lost:
+        if self.is_lost and not isinstance(event, Finish):
             raise TurnInterrupted("somebody has stopped this turn, or the conversation went on without it")
         self._collector.add(event)
         if self.log is not None and not isinstance(event, Finish | UpstreamState):
