@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from modelway.answer import Answer
 from modelway.config import RouteSettings, Settings
 from modelway.continuing import INSTRUCTION
 from modelway.errors import GatewayError, InvalidRequest, UpstreamFailed, UpstreamProtocolError
-from modelway.answer import Answer
 from modelway.gateway import Gateway
 from modelway.types import (
     Caller,
@@ -270,3 +270,21 @@ async def test_a_whole_answer_names_everybody(tmp_path: Path) -> None:
     assert answer["choices"][0]["message"]["content"] == "The end"
     assert answer["provider"] == "One+Two"
     assert response.headers["x-modelway-provider"] == "One+Two"
+
+
+async def test_an_answer_that_was_gone_on_with_is_read_again_as_it_was(tmp_path: Path) -> None:
+    one, two = Scripted("One", breaks_after("The ")), Scripted("Two", says("end"))
+    body = {"model": "best", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+    async with calling(gateway_of([one, two], tmp_path, settings("One", "Two"))) as caller:
+        response = await caller.post({**body, "conversation_id": "c"})
+        async with aclosing(response):
+            first = await response.body()
+        again = await caller.post({**body, "conversation_id": "d"}, idempotency_key="k")
+        async with aclosing(again):
+            followed = await again.body()
+        repeated = await caller.post({**body, "conversation_id": "d"}, idempotency_key="k")
+        async with aclosing(repeated):
+            assert await repeated.body() == followed
+    assert first.count(b'"continued"') == followed.count(b'"continued"') == 1
+    assert b'"The "' in followed
+    assert b'"end"' in followed

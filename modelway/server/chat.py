@@ -9,8 +9,8 @@ from contextlib import aclosing
 
 from msgspec.structs import replace
 
-from modelway.dialects.envelope import Envelope
 from modelway.answer import Answer
+from modelway.dialects.envelope import Envelope
 from modelway.gateway import Gateway
 from modelway.server.dialect import Dialect, Encoder
 from modelway.server.exchange import (
@@ -103,6 +103,7 @@ class ChatEndpoint:
             async with aclosing(await self._answer(exchange, request)) as answer:
                 encoder = self._encoder(request, answer)
                 exchange.encode_error_event = encoder.error
+                silence.follows_ids = isinstance(encoder, Numbered)
                 if not exchange.started:
                     await exchange.start(200, self._stream_headers + answer_headers(answer))
                 async for event in answer:

@@ -71,6 +71,7 @@ class Following:
             log = await self._begun(exchange, turn_id)
             encoder = self._encoder(log, after)
             exchange.encode_error_event = encoder.error
+            silence.follows_ids = isinstance(encoder, Numbered)
             if not exchange.started:
                 await exchange.start(200, self._stream_headers + reply_headers(log.head))
             place, is_foreign = 0, log.head.dialect != self._dialect.NAME

@@ -7,13 +7,14 @@ import asyncio
 from modelway.dialects.envelope import Envelope
 from modelway.server.dialect import Dialect
 from modelway.server.exchange import Exchange, Headers
+from modelway.server.numbering import END_OF_COMMENT
 
 
 class KeepAlive:
     """Sends what says nothing whenever a stream has been silent for a while.
 
     Before the first event that begins the reply: from then on nobody in between hangs up, and an error is an
-    event of the stream.
+    event of the stream. `follows_ids`: its events are numbered.
     """
 
     def __init__(self, exchange: Exchange, dialect: Dialect, headers: Headers, period_s: float) -> None:
@@ -22,6 +23,7 @@ class KeepAlive:
         self._headers = headers
         self._period_s = period_s
         self._loop = asyncio.get_running_loop()
+        self.follows_ids = False
         self._last = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -55,4 +57,7 @@ class KeepAlive:
             nobody = Envelope(id="", created=0, model="", provider="")
             exchange.encode_error_event = self._dialect.EventEncoder(nobody).error
             await exchange.start(200, self._headers)
-        await exchange.write(self._dialect.KEEP_ALIVE)
+        nothing = self._dialect.KEEP_ALIVE
+        if self.follows_ids and nothing.startswith(b":"):
+            nothing = nothing.rstrip() + END_OF_COMMENT
+        await exchange.write(nothing)

@@ -8,6 +8,9 @@ from modelway.server.dialect import Dialect, Encoder
 from modelway.types import Event
 
 BEFORE_ALL = -1
+# Without a blank line: once an event has had an id, OpenAI's and Anthropic's SDKs take a comment with one
+# for an event without data, and fail to read it.
+END_OF_COMMENT = b"\n"
 _MOST_DIGITS = 15
 
 
@@ -50,7 +53,7 @@ class Numbered:
             is_new = self._number > self._after
             if event.startswith(b":"):
                 # A comment is no event: it belongs to the one that follows.
-                numbered.append(event + b"\n\n" if is_new else b"")
+                numbered.append(event + END_OF_COMMENT if is_new else b"")
                 continue
             if is_new:
                 numbered.append(b"id: %d\n%b\n\n" % (self._number, event))
