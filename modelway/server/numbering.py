@@ -48,17 +48,22 @@ class Numbered:
         return self._numbered(written)
 
     def _numbered(self, written: bytes) -> bytes:
-        numbered: list[bytes] = []
-        for event in written[:-2].split(b"\n\n") if written else ():
-            is_new = self._number > self._after
-            if event.startswith(b":"):
-                # A comment is no event: it belongs to the one that follows.
-                numbered.append(event + END_OF_COMMENT if is_new else b"")
-                continue
-            if is_new:
-                numbered.append(b"id: %d\n%b\n\n" % (self._number, event))
-            self._number += 1
-        return b"".join(numbered)
+        if not written:
+            return written
+        events = written[:-2].split(b"\n\n")
+        if self._number > self._after and not written.startswith(b":") and b"\n\n:" not in written:
+            first, self._number = self._number, self._number + len(events)
+            return b"".join([b"id: %d\n%b\n\n" % numbered for numbered in enumerate(events, first)])
+        return b"".join([self._one(event) for event in events])
+
+    def _one(self, event: bytes) -> bytes:
+        """One event with its number; a comment is none, and belongs to the one that follows."""
+        is_new = self._number > self._after
+        if event.startswith(b":"):
+            return event + b"\n\n" if is_new else b""
+        numbered = b"id: %d\n%b\n\n" % (self._number, event) if is_new else b""
+        self._number += 1
+        return numbered
 
 
 def can_be_numbered(dialect: Dialect) -> bool:
