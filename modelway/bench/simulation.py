@@ -135,9 +135,13 @@ class Upstream:
                         return
                     await self._fail(fault, has_begun=number > begun)
                 yield TextDelta(text=f"{asked.question}.{number}.{name} ")
+                # A probe has shown what it was made for with the first word.
+                is_probe = self._end_probe(is_probe=is_probe)
             yield Finish()
         finally:
-            self._leave(asked, is_probe=is_probe)
+            self._end_probe(is_probe=is_probe)
+            world.open_streams -= 1
+            world.active[asked.question] -= 1
 
     async def models(self) -> list[Model]:
         """Its model."""
@@ -190,11 +194,10 @@ class Upstream:
         world.check(world.probes[key] == 1, "there is one probe at most")
         return True
 
-    def _leave(self, asked: Asked, *, is_probe: bool) -> None:
-        self._world.open_streams -= 1
-        self._world.active[asked.question] -= 1
+    def _end_probe(self, *, is_probe: bool) -> bool:
         if is_probe:
             self._world.probes[self.info.name, "m"] -= 1
+        return False
 
 
 def settings() -> Settings:
