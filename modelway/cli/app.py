@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.main import get_command
+from typer.main import get_command, get_command_name
+from typer.models import CommandInfo
 
 from modelway.cli import chat, config, conversations, doctor, keys, login, models, providers, routes, serve
 from modelway.cli.examples import examples
@@ -78,7 +80,7 @@ def bench(context: typer.Context) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run a command; its exit code. Errors have been told on stderr then."""
     try:
-        return run_command(get_command(app), arguments, "modelway")
+        return run_command(get_command(_part(arguments)), arguments, "modelway")
     except known_errors() as error:
         from modelway.settings import debugging
 
@@ -86,6 +88,19 @@ def run(arguments: Sequence[str]) -> int:
             raise
         complain(explain(error))
         return exit_code(error)
+
+
+def _part(arguments: Sequence[str]) -> typer.Typer:
+    """As much of the list as the arguments need: all commands take longer to describe than most to run."""
+    word = next((argument for argument in arguments if not argument.startswith("-")), "")
+    part = copy(app)
+    part.registered_groups = [one for one in app.registered_groups if one.name == word]
+    part.registered_commands = [one for one in app.registered_commands if _name(one) == word]
+    return part if part.registered_groups or part.registered_commands else app
+
+
+def _name(command: CommandInfo) -> str:
+    return command.name or (get_command_name(command.callback.__name__) if command.callback else "")
 
 
 def run_command(command: Any, arguments: Sequence[str], name: str) -> int:
