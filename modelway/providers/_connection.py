@@ -10,13 +10,17 @@ import httptools
 
 from modelway.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachable
 
-MAX_BUFFERED_BYTES = 256 * 1024
+MAX_BUFFERED_BYTES = 32 * 1024
+READ_BYTES = 32 * 1024
 MAX_HEAD_BYTES = 64 * 1024
 SETTLE_S = 1.0
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """One connection and the one exchange on it at a time.
+
+    It is read into `buffer`, of READ_BYTES, which any number of connections share: what has come is parsed at
+    once. So a caller who does not read holds no more than these two sizes of each stage of the relay.
 
     `on_settled` is called when an exchange that the client has left (`settle`) came to its end,
     `on_lost` when the connection is gone. Reading stops while more than MAX_BUFFERED_BYTES wait.
@@ -26,6 +30,7 @@ class Connection(asyncio.Protocol):
         self,
         host: str,
         loop: asyncio.AbstractEventLoop,
+        buffer: memoryview,
         *,
         on_settled: Callable[[Connection], None],
         on_lost: Callable[[Connection], None],
@@ -34,6 +39,7 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self.lost = False
         self._loop = loop
+        self._buffer = buffer
         self._on_settled = on_settled
         self._on_lost = on_lost
         self._transport: asyncio.Transport
@@ -128,9 +134,15 @@ class Connection(asyncio.Protocol):
         """Keep the transport."""
         self._transport = cast(asyncio.Transport, transport)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next read goes."""
+        del sizehint
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Parse what came; what came without a request spoils the connection."""
         self.answered = True
+        data = self._buffer[:nbytes]
         pieces_before = len(self._pieces)
         try:
             self._parser.feed_data(data)
@@ -141,10 +153,10 @@ class Connection(asyncio.Protocol):
             del self._pieces[self._pieces_of_answer :]
         if len(self._pieces) > pieces_before:
             self._framing = 0
-            self._buffered += len(data)  # with its framing, so rather too much
+            self._buffered += nbytes  # with its framing, so rather too much
         elif not self.complete:
             # One bound for headers, trailers, chunk extensions and endless 1xx replies.
-            self._framing += len(data)
+            self._framing += nbytes
             if self._framing > MAX_HEAD_BYTES:
                 self._fail(
                     UpstreamProtocolError(

@@ -6,7 +6,7 @@ import zlib
 
 from modelway.errors import UpstreamProtocolError
 
-PIECE_BYTES = 256 * 1024
+PIECE_BYTES = 64 * 1024
 _ZLIB_OR_GZIP = zlib.MAX_WBITS + 32
 
 

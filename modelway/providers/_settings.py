@@ -67,8 +67,8 @@ class Key:
 
     def _is_there(self) -> tuple[bool, str]:
         """Whether it is there, as far as it was looked for last, and what is wrong with that."""
-        # Descriptions are asked for at every request, and a file may be far away. A key that is needed and not
-        # there is looked for each time: it may have come.
+        # Descriptions are asked for at every request, and a file may be far away. Only a key that is needed
+        # and not there is looked for each time: it may have come.
         if self._was_there or (self._was_looked_for and not self._needed):
             return self._was_there, ""
         try:

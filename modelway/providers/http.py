@@ -28,7 +28,7 @@ from modelway.providers._calling import (
     good_response,
     raise_for_status,
 )
-from modelway.providers._connection import Connection
+from modelway.providers._connection import READ_BYTES, Connection
 from modelway.providers._dial import Origin, Resolve, dial, parse_url, resolve
 from modelway.providers._inflate import Inflater
 from modelway.providers._redaction import Secret
@@ -70,6 +70,7 @@ class HTTPClient:
         self._resolve = resolve
         self._idle: dict[Origin, deque[Connection]] = {}
         self._origins: dict[Connection, Origin] = {}
+        self._buffer = memoryview(bytearray(READ_BYTES))
         self._closed = False
         self._all_lost: asyncio.Future[None] | None = None
 
@@ -135,7 +136,9 @@ class HTTPClient:
         self._refuse_if_closed()
 
         def make() -> Connection:
-            return Connection(origin.authority, loop, on_settled=self.release, on_lost=self._forget)
+            return Connection(
+                origin.authority, loop, self._buffer, on_settled=self.release, on_lost=self._forget
+            )
 
         connection = await dial(
             origin,

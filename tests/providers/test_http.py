@@ -39,8 +39,9 @@ from modelway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from modelway.providers._connection import MAX_BUFFERED_BYTES, Connection
+from modelway.providers._connection import MAX_BUFFERED_BYTES, READ_BYTES, Connection
 from modelway.providers._dial import AddressInfo, parse_url
+from modelway.providers._inflate import PIECE_BYTES
 from modelway.providers._status import MAX_RETRY_AFTER_S, error_for_status, read_retry_after
 from modelway.providers.http import HTTPClient, Response, errors_of, raise_for_status
 from modelway.testing.fake_upstream import END_OF_CHUNKS, End, FakeUpstream, closed_port, text_event
@@ -539,7 +540,7 @@ async def test_a_compressed_bomb_is_given_up_early() -> None:
             with pytest.raises(UpstreamProtocolError) as raised:
                 await read_all(response)
         assert raised.value.code == "upstream_too_large"
-        assert max(sizes) <= MAX_BUFFERED_BYTES
+        assert max(sizes) <= PIECE_BYTES
         assert sum(sizes) <= 16 * 1024 * 1024
 
 
@@ -815,13 +816,15 @@ class WireTransport(asyncio.Transport):
 async def receive(pieces: list[bytes]) -> tuple[int, bytes, bool]:
     """What the connection makes of these reads and the end behind them."""
     loop = asyncio.get_running_loop()
-    connection = Connection("upstream", loop, on_settled=lambda _: None, on_lost=lambda _: None)
+    buffer = memoryview(bytearray(READ_BYTES))
+    connection = Connection("upstream", loop, buffer, on_settled=lambda _: None, on_lost=lambda _: None)
     transport = WireTransport()
     connection.connection_made(transport)
     connection.send(b"GET / HTTP/1.1\r\n\r\n")
     for piece in pieces:
         if not transport.closed:
-            connection.data_received(piece)
+            connection.get_buffer(-1)[: len(piece)] = piece
+            connection.buffer_updated(len(piece))
     reusable = connection.reusable
     connection.connection_lost(None)
     assert await connection.wait_for_head(loop.time() + 1)

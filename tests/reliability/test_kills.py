@@ -1,0 +1,37 @@
+"""A server that is killed at any moment loses and doubles nothing that it acknowledged."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.killing import Outcome, kill_many
+
+pytestmark = [pytest.mark.anyio, pytest.mark.check(1)]
+
+# 250 ms of a stream that brings 9 characters every 20 ms, and 2 KB.
+MOST_BEHIND = 2048 + 9 * 13
+
+
+async def test_kills_at_random_moments_lose_and_double_nothing(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    outcome = await kill_many(tmp_path, kills=3, streams=10, seed=1)
+    record_property("figure", outcome.figure)
+    check(outcome)
+
+
+@pytest.mark.long
+async def test_two_hundred_kills_under_fifty_streams_lose_and_double_nothing(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    outcome = await kill_many(tmp_path, kills=200, streams=50, seed=200)
+    record_property("figure", outcome.figure)
+    check(outcome)
+
+
+def check(outcome: Outcome) -> None:
+    assert outcome.faults == []
+    assert outcome.acknowledged > 0
+    assert outcome.cut > 0
+    assert outcome.furthest_behind <= MOST_BEHIND
