@@ -60,7 +60,7 @@ class Numbered:
         """One event with its number; a comment is none, and belongs to the one that follows."""
         is_new = self._number > self._after
         if event.startswith(b":"):
-            return event + b"\n\n" if is_new else b""
+            return event + END_OF_COMMENT if is_new else b""
         numbered = b"id: %d\n%b\n\n" % (self._number, event) if is_new else b""
         self._number += 1
         return numbered
