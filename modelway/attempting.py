@@ -127,41 +127,40 @@ class Attempting:
         is_next: bool = False,
     ) -> Begun:
         """Try one candidate, again where the error, the policy and the time permit it."""
-        breakers, probe, tried = self.breakers, False, 0
-        try:
-            while True:
-                if breakers.troubled:
-                    # Again before each retry: others may have failed during the pause.
-                    probe = self._admit(candidate, attempts)
-                started = time.time()
-                try:
-                    limit = until - self._clock() if is_next or tried else None
-                    begun = await self._once(candidate, begin, limit)
-                except GatewayError as error:
-                    attempts.append(
-                        Attempt(candidate.name, candidate.model, milliseconds_since(started), error.code)
-                    )
-                    pause = None if probe else self._pause(candidate, error, tried)
-                    if pause is None or self._clock() + pause >= until:
-                        breakers.failed(candidate.key, error, probe=probe)
-                        raise
+        breakers, tried = self.breakers, 0
+        while True:
+            # Again before each retry: others may have failed during the pause.
+            probe = self._admit(candidate, attempts) if breakers.troubled else False
+            started = time.time()
+            try:
+                if candidate.limits is None and not is_next and not tried:
+                    begun = await begin(candidate)
                 else:
-                    attempts.append(Attempt(candidate.name, candidate.model, milliseconds_since(started)))
-                    if probe:
-                        breakers.answers(candidate.key)
-                    return begun
-                tried += 1
-                await asyncio.sleep(pause)
-        except BaseException as error:
-            if probe and not isinstance(error, GatewayError):
-                breakers.released(candidate.key)
-            raise
+                    left = until - self._clock() if is_next or tried else None
+                    begun = await self._within(candidate, begin, left)
+            except GatewayError as error:
+                attempts.append(
+                    Attempt(candidate.name, candidate.model, milliseconds_since(started), error.code)
+                )
+                pause = None if probe else self._pause(candidate, error, tried)
+                if pause is None or self._clock() + pause >= until:
+                    breakers.failed(candidate.key, error, probe=probe)
+                    raise
+            except BaseException:
+                if probe:
+                    breakers.released(candidate.key)
+                raise
+            else:
+                attempts.append(Attempt(candidate.name, candidate.model, milliseconds_since(started)))
+                if probe:
+                    breakers.answers(candidate.key)
+                return begun
+            tried += 1
+            await asyncio.sleep(pause)
 
-    async def _once(self, candidate: Candidate, begin: Begin, limit_s: float | None) -> Begun:
+    async def _within(self, candidate: Candidate, begin: Begin, limit_s: float | None) -> Begun:
         """One call, within the time that is left and what the route grants."""
         limits = candidate.limits
-        if limits is None and limit_s is None:
-            return await begin(candidate)
         if limits is not None and limits.first_token_s is not None:
             limit_s = limits.first_token_s if limit_s is None else min(limits.first_token_s, limit_s)
         token = CONNECT_LIMIT_S.set(limits.connect_s if limits is not None else None)

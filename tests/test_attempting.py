@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from modelway.answer import Answer
 from modelway.attempting import LOST
 from modelway.config import CandidateLimits, RouteSettings, Settings
 from modelway.errors import (
@@ -20,7 +21,6 @@ from modelway.errors import (
     UpstreamRefusedCredential,
     UpstreamTimeout,
 )
-from modelway.answer import Answer
 from modelway.gateway import Gateway
 from modelway.routing import BadSetting, Breakers, RetryPolicy, Router
 from modelway.types import Caller, ChatRequest, Message, TextDelta

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from modelway.answer import Answer
 from modelway.config import Settings
 from modelway.errors import (
     InvalidRequest,
@@ -14,7 +15,6 @@ from modelway.errors import (
     UpstreamProtocolError,
     UpstreamTimeout,
 )
-from modelway.answer import Answer
 from modelway.gateway import Gateway
 from modelway.telemetry import Attempt
 from modelway.types import Caller, ChatRequest, Finish, Message, TextDelta, UpstreamState
