@@ -109,6 +109,8 @@ class Answer:
             raise error
         await self._stream.aclose()
         begun = await self._continuing.after(self._candidate, error)
+        if self.bill is not None:
+            self.bill.hand_over(begun.candidate.name, begun.candidate.model, self._turn.so_far())
         self._candidate, self._stream = begun.candidate, begun.stream
         self.provider = f"{self.provider}+{begun.candidate.name}"
         self.model = f"{self.model}+{begun.candidate.model}"

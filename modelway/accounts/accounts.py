@@ -138,6 +138,15 @@ class Accounts:
         else:
             sum.nanos += nanos
 
+    def add_part(self, caller: str, permit: Permit | None, provider: str, model: str, usage: Usage) -> int:
+        """Charge for the part of an answer with which somebody else goes on; gives what it costs."""
+        price = self.prices.of(provider, model)
+        nanos = None if price is None else price.cost(usage)
+        self.add_answer(caller, provider, model, usage, nanos, estimated=True)
+        if permit is not None:
+            permit.account.spent.add(nanos or 0)
+        return nanos or 0
+
     def expect(self, callers: Iterable[Caller]) -> bool:
         """Know these callers and their rules; whether any of them has a budget."""
         known = [self._account(caller) for caller in callers if caller.rules is not None]

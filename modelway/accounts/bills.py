@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from modelway.accounts.account import Permit
-from modelway.conversations.spending import Spending, Tab
+from modelway.conversations.spending import Charge, Tab
 from modelway.prices.estimate import tokens_of, usage_of
 from modelway.types import ChatRequest, Completion, Usage
 
@@ -16,7 +18,17 @@ if TYPE_CHECKING:
 class Bill:
     """Who pays for an answer. Settled once, when the answer ends: by the turn that keeps it, or apart."""
 
-    __slots__ = ("_accounts", "_caller", "_permit", "_request", "model", "nanos", "provider")
+    __slots__ = (
+        "_accounts",
+        "_before",
+        "_caller",
+        "_handed",
+        "_permit",
+        "_request",
+        "model",
+        "nanos",
+        "provider",
+    )
 
     def __init__(
         self,
@@ -33,32 +45,46 @@ class Bill:
         self._request: ChatRequest | None = request
         self.provider = provider
         self.model = model
+        # What others had said and what that costs, where somebody else went on.
+        self._before = 0
+        self._handed = 0
         # What it costs, in billionths of a dollar; None before the end, and where the price is not known.
         self.nanos: int | None = None
 
-    def settle(self, completion: Completion) -> Spending | None:
+    def hand_over(self, provider: str, model: str, said: Completion) -> None:
+        """Somebody else goes on with the answer; what has come is charged by its length."""
+        if self._request is None:
+            return
+        usage = usage_of(self._request.messages, said)
+        own = replace(usage, output_tokens=usage.output_tokens - self._before)
+        nanos = self._accounts.add_part(self._caller, self._permit, self.provider, self.model, own)
+        self._before, self._handed = usage.output_tokens, self._handed + nanos
+        self.provider, self.model = provider, model
+
+    def settle(self, completion: Completion) -> Charge | None:
         """What to write down with the turn; None where that has been done. The caller is charged with it."""
         if self._request is None:
             return None
-        usage, estimated = self._close(completion)
-        return Spending(
+        usage, own, estimated = self._close(completion)
+        return Charge(
             day=self._accounts.today(),
             caller=self._caller,
             provider=self.provider,
             model=self.model,
             estimated=int(estimated),
-            unpriced=int(self.nanos is None),
+            unpriced=int(own is None),
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
-            nanos=self.nanos or 0,
+            nanos=own or 0,
+            earlier=self._handed,
         )
 
     def settle_apart(self, completion: Completion) -> None:
         """As settle(), where no turn is kept: it is written down within a second."""
         if self._request is not None:
-            usage, estimated = self._close(completion)
+            usage, own, estimated = self._close(completion)
             self._accounts.add_answer(
-                self._caller, self.provider, self.model, usage, self.nanos, estimated=estimated
+                self._caller, self.provider, self.model, usage, own, estimated=estimated
             )
 
     def tab(self) -> Tab:
@@ -72,17 +98,19 @@ class Bill:
             input_tokens=asked,
         )
 
-    def _close(self, completion: Completion) -> tuple[Usage, bool]:
-        """What the answer took, and whether that is a guess."""
+    def _close(self, completion: Completion) -> tuple[Usage, int | None, bool]:
+        """What the answer took and costs by whom it was ended, and whether that is a guess."""
         usage, estimated = completion.usage, False
         if usage is None:
             messages = self._request.messages if self._request is not None else ()
-            usage, estimated = usage_of(messages, completion), True
+            guess = usage_of(messages, completion)
+            usage, estimated = replace(guess, output_tokens=guess.output_tokens - self._before), True
         self._request = None
         # Only now, because the first price that is looked up takes a while.
         price = self._accounts.prices.of(self.provider, self.model)
-        if price is not None:
-            self.nanos = price.cost(usage)
+        own = None if price is None else price.cost(usage)
+        if own is not None or self._handed:
+            self.nanos = (own or 0) + self._handed
         if self._permit is not None:
-            self._accounts.end(self._permit, usage, self.nanos or 0)
-        return usage, estimated
+            self._accounts.end(self._permit, usage, own or 0)
+        return usage, own, estimated

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from modelway.conversations.spending import Spending, Tab
+from modelway.conversations.spending import Charge, Tab
 from modelway.types import Completion
 
 
 class Bill(Protocol):
     """Who pays for an answer; settled once, by whichever comes first."""
 
-    def settle(self, completion: Completion) -> Spending | None:
+    def settle(self, completion: Completion) -> Charge | None:
         """What is to be written down with the turn; None where it has been settled."""
         ...
 

@@ -16,7 +16,7 @@ from modelway.conversations.log import deltas_of, is_piece
 from modelway.conversations.matching import Path
 from modelway.conversations.paths import Paths, branch
 from modelway.conversations.records import TurnStatus
-from modelway.conversations.spending import Spending, Tab, open_tab, read_tab, spend_on_turn
+from modelway.conversations.spending import Charge, Tab, open_tab, read_tab, spend_on_turn
 from modelway.conversations.upkeep import remove
 from modelway.errors import ConversationBusy
 from modelway.types import Usage, collect
@@ -50,7 +50,7 @@ class Ending(Struct, frozen=True, kw_only=True):
     checkpoints: int = 0
     piece: bytes | None = None
     is_secret: bool = False
-    charge: Spending | None = None
+    charge: Charge | None = None
 
 
 class Checkpoint(Struct, frozen=True):

@@ -61,6 +61,12 @@ class Spending(Struct, frozen=True, kw_only=True):
     nanos: int = 0
 
 
+class Charge(Spending, frozen=True, kw_only=True):
+    """What a turn costs; `earlier` is what those have been charged for who had begun it."""
+
+    earlier: int = 0
+
+
 class Tab(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who pays for an answer under way, and at which price. `input_tokens` is about what was asked."""
 
@@ -70,9 +76,9 @@ class Tab(Struct, frozen=True, kw_only=True, omit_defaults=True):
     price: Price | None = None
     input_tokens: int = 0
 
-    def charge(self, usage: Usage, day: str, *, estimated: bool) -> Spending:
+    def charge(self, usage: Usage, day: str, *, estimated: bool) -> Charge:
         """What the answer costs."""
-        return Spending(
+        return Charge(
             day=day,
             caller=self.caller,
             provider=self.provider,
@@ -84,7 +90,7 @@ class Tab(Struct, frozen=True, kw_only=True, omit_defaults=True):
             nanos=0 if self.price is None else self.price.cost(usage),
         )
 
-    def charge_for_part(self, completion: Completion, now: float) -> Spending:
+    def charge_for_part(self, completion: Completion, now: float) -> Charge:
         """What an answer costs of which only a part has come; nobody has told its tokens."""
         written = usage_of((), completion).output_tokens
         return self.charge(Usage(self.input_tokens, written), day_of(now), estimated=True)
@@ -100,7 +106,7 @@ def spend(ledger: Ledger, charges: Iterable[Spending]) -> None:
     ledger.run_many(_ADD, [msgspec.structs.asdict(one) for one in charges])
 
 
-def spend_on_turn(ledger: Ledger, turn: str, charge: Spending, *, is_held: bool) -> None:
+def spend_on_turn(ledger: Ledger, turn: str, charge: Charge, *, is_held: bool) -> None:
     """Add what a turn has cost to the sums, and note it with the turn.
 
     One that is no longer held has been charged for by who took it over, if that knew who pays.
@@ -108,7 +114,7 @@ def spend_on_turn(ledger: Ledger, turn: str, charge: Spending, *, is_held: bool)
     if not is_held and ledger.one(_NOTED, {"turn": turn}):
         return
     spend(ledger, [charge])
-    nanos = None if charge.unpriced else charge.nanos
+    nanos = None if charge.unpriced else charge.nanos + charge.earlier
     ledger.run(_NOTE, {"turn": turn, "body": msgspec.json.encode(charge), "nanos": nanos})
 
 

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from modelway.accounts import Accounts
-from modelway.config import PriceSettings
+from modelway.config import PriceSettings, RouteSettings, Settings
 from modelway.conversations import Conversations, Turn
 from modelway.conversations.spending import Spending
-from modelway.errors import ConversationBusy, StoreUnavailable
+from modelway.errors import ConversationBusy, StoreUnavailable, UpstreamProtocolError
 from modelway.prices import Prices
 from modelway.types import Caller, ChatRequest, Completion, Finish, Rules, TextDelta, Usage
 from tests.conversations.talk import asking, open_store, until
+from tests.scripted import Scripted
+from tests.serving import gateway_of
 
 pytestmark = pytest.mark.anyio
 
@@ -99,6 +101,43 @@ async def test_a_turn_of_a_conversation_that_was_deleted_meanwhile_is_charged(st
         await turn.finish("P", "m")
     (line,) = await spent(store)
     assert line.nanos == 10 * NANOS_A_TOKEN
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "not-kept"])
+async def test_each_who_has_said_a_part_of_an_answer_is_charged_for_it(tmp_path: Path, *, kept: bool) -> None:
+    reset = UpstreamProtocolError("cut", code="upstream_reset")
+    one = Scripted("One", [TextDelta(text="x" * 400), reset])
+    two = Scripted("Two", [TextDelta(text="y"), Finish(usage=Usage(120, 30))])
+    route = RouteSettings(candidates=("One", "Two"), on_break="continue")
+    gateway = gateway_of([one, two], tmp_path, Settings(provider="One", routes={"best": route}))
+    gateway.accounts.prices = PRICES
+    asked = asking("talk" if kept else "", "hi")
+    request = ChatRequest(
+        messages=asked.messages, conversation_id=asked.conversation_id, model="best", stream=True
+    )
+    async with aclosing(gateway):
+        async with aclosing(await gateway.answer(request, ALICE)) as answer:
+            assert (await answer.collect()).text == "x" * 400 + "y"
+        await gateway.accounts.refresh()
+        first, second = await spent(gateway.conversations)
+        assert (first.provider, first.input_tokens, first.output_tokens, first.estimated) == (
+            "One",
+            5,
+            100,
+            1,
+        )
+        assert (second.provider, second.input_tokens, second.output_tokens, second.estimated) == (
+            "Two",
+            120,
+            30,
+            0,
+        )
+        assert answer.cost == 255 * NANOS_A_TOKEN / 1e9
+        today = gateway.accounts.today()
+        assert gateway.accounts._account(ALICE).spent.on(today)[0] == 255 * NANOS_A_TOKEN
+        if kept:
+            (turn,) = (await gateway.conversations.show(ALICE.name, "talk")).turns
+            assert turn.cost == answer.cost
 
 
 async def test_what_is_not_kept_is_written_down_at_the_latest_at_the_end(store: Conversations) -> None:
