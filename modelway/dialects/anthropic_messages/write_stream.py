@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+from typing import Any
 
 import msgspec
 
@@ -11,25 +11,23 @@ from modelway.dialects.anthropic_messages.body import citation_object, error_obj
 from modelway.dialects.anthropic_messages.wire import stop_fields, write_usage
 from modelway.dialects.continuing import continued_field
 from modelway.dialects.envelope import Envelope
+from modelway.dialects.writing import AnyDelta, EventWriter
 from modelway.errors import GatewayError
 from modelway.types import (
     Citation,
     Continued,
-    Event,
     Finish,
-    Opaque,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
     ToolCallDelta,
-    UpstreamState,
 )
 
 _encode = msgspec.json.Encoder().encode
 _FIRST = b"event: message_start\ndata: "
 
 
-class EventEncoder:
+class EventEncoder(EventWriter):
     """Writes one streamed answer for a caller."""
 
     def __init__(self, envelope: Envelope) -> None:
@@ -39,22 +37,6 @@ class EventEncoder:
         self._open = ""
         self._calls: dict[int, int] = {}
         self._refusal = ""
-
-    def encode(self, event: Event) -> bytes:
-        """The bytes for one event; b"" where the caller sees nothing of it."""
-        match event:
-            case UpstreamState():
-                return b""
-            case Opaque():
-                return self._relay(event.raw)
-            case Continued():
-                return _event("ping", **continued_field(event))
-            case Finish():
-                return self._finish(event)
-            case TextDelta() | ReasoningDelta() | RefusalDelta() | ToolCallDelta() | Citation():
-                return self._delta(event) if event.raw is None else self._relay(event.raw)
-            case _:
-                assert_never(event)
 
     def end(self) -> bytes:
         """The stream's end marker."""
@@ -75,7 +57,10 @@ class EventEncoder:
         fields["message"] = msgspec.Raw(self._envelope.add_to(bytes(fields["message"])))
         return _FIRST + _encode(fields) + raw[end:]
 
-    def _delta(self, event: TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | Citation) -> bytes:
+    def _continued(self, event: Continued) -> bytes:
+        return _event("ping", **continued_field(event))
+
+    def _delta(self, event: AnyDelta) -> bytes:
         if event.choice:
             return b""  # the format has one answer
         match event:
@@ -143,8 +128,6 @@ class EventEncoder:
         return _event("message_start", message=msgspec.Raw(body))
 
     def _finish(self, finish: Finish) -> bytes:
-        if finish.raw is not None:
-            return self._relay(finish.raw)
         delta = stop_fields(finish.reason, self._refusal)
         last = _event("message_delta", delta=delta, usage=write_usage(finish.usage))
         return self._begin_message() + self._close() + last

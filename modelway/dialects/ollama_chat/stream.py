@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, assert_never
+from typing import Any, Literal
 
 import msgspec
 
@@ -21,6 +21,7 @@ from modelway.dialects.ollama_chat.wire import (
     write_usage,
 )
 from modelway.dialects.translation import arguments_object
+from modelway.dialects.writing import AnyDelta, EventWriter
 from modelway.errors import GatewayError, UpstreamProtocolError
 from modelway.types import (
     Citation,
@@ -29,11 +30,9 @@ from modelway.types import (
     Finish,
     Opaque,
     ReasoningDelta,
-    RefusalDelta,
     TextDelta,
     ToolCall,
     ToolCallDelta,
-    UpstreamState,
 )
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024
@@ -133,7 +132,7 @@ class EventDecoder:
         return events
 
 
-class EventEncoder:
+class EventEncoder(EventWriter):
     """Writes one streamed answer for a caller of /api/chat or /api/generate.
 
     The format has calls only in one piece, so they are written when the answer ends.
@@ -146,23 +145,6 @@ class EventEncoder:
         self._head = {"model": envelope.model, "created_at": time_of(envelope)}
         self._calls: dict[int, list[str]] = {}
 
-    def encode(self, event: Event) -> bytes:
-        """The bytes for one event; b"" where the caller sees nothing of it."""
-        match event:
-            case UpstreamState():
-                written = b""
-            case Opaque():
-                written = self._relay(event.raw)
-            case Continued():
-                written = self._line("", own=continued_field(event))
-            case Finish():
-                written = self._finish(event)
-            case TextDelta() | ReasoningDelta() | RefusalDelta() | ToolCallDelta() | Citation():
-                written = self._delta(event) if event.raw is None else self._relay(event.raw)
-            case _:
-                assert_never(event)
-        return written
-
     def end(self) -> bytes:
         """Nothing: the last line says that it is the last."""
         return b""
@@ -171,7 +153,10 @@ class EventEncoder:
         """An error in the middle of the stream; nothing but the end may follow."""
         return _encode({"error": error.explanation}) + b"\n"
 
-    def _delta(self, event: TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | Citation) -> bytes:
+    def _continued(self, event: Continued) -> bytes:
+        return self._line("", own=continued_field(event))
+
+    def _delta(self, event: AnyDelta) -> bytes:
         # The format has one answer, and no place for the sources of it.
         if event.choice or isinstance(event, Citation):
             return b""
@@ -190,8 +175,6 @@ class EventEncoder:
         return self._envelope.add_to(first) + end + rest
 
     def _finish(self, finish: Finish) -> bytes:
-        if finish.raw is not None:
-            return self._relay(finish.raw)
         calls = [ToolCall(call[0], call[1], "".join(call[2:])) for _, call in sorted(self._calls.items())]
         before = self._line("", calls=calls) if calls and self._shape == "chat" else b""
         reason = {"done_reason": done_reason(finish.reason)}

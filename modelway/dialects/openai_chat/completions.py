@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from modelway.dialects.continuing import continued_comment
 from modelway.dialects.envelope import Envelope
 from modelway.dialects.openai_chat.body import encode_error, error_object
 from modelway.dialects.openai_chat.read_request import MAX_NAME, MAX_STOPS, MAX_TOKENS
@@ -27,12 +28,13 @@ from modelway.dialects.reading import (
     take_strings,
     wrong,
 )
+from modelway.dialects.writing import AnyDelta, EventWriter
 from modelway.errors import GatewayError, InvalidRequest
 from modelway.types import (
     ChatRequest,
     Choice,
     Completion,
-    Event,
+    Continued,
     Finish,
     FinishReason,
     Message,
@@ -178,7 +180,7 @@ def total(usages: Iterable[Usage | None]) -> Usage | None:
     return Usage(**{name: sum(getattr(usage, name) for usage in counted) for name in names})
 
 
-class EventEncoder:
+class EventEncoder(EventWriter):
     """Writes the streamed answer to one prompt; `first` is the index of its first choice."""
 
     def __init__(self, envelope: Envelope, first: int = 0) -> None:
@@ -186,16 +188,6 @@ class EventEncoder:
         self._first = first
         self._begun: set[int] = set()
         self._started = first > 0
-
-    def encode(self, event: Event) -> bytes:
-        """The bytes for one event; thoughts, calls and sources have no place in this format."""
-        match event:
-            case TextDelta() | RefusalDelta():
-                return self._text(event.choice, event.text)
-            case Finish():
-                return self._finish(event)
-            case _:
-                return b""
 
     def end(self) -> bytes:
         """The stream's end marker."""
@@ -211,12 +203,17 @@ class EventEncoder:
             return b""
         return _event({**_head(self._envelope), "choices": [], "usage": write_usage(usage)})
 
-    def _text(self, choice: int, text: str) -> bytes:
+    def _delta(self, event: AnyDelta) -> bytes:
+        if not isinstance(event, TextDelta | RefusalDelta):
+            return b""  # thoughts, calls and sources have no place in this format
         before = ""
-        if choice not in self._begun:
-            self._begun.add(choice)
+        if event.choice not in self._begun:
+            self._begun.add(event.choice)
             before = _echoed(self._envelope)
-        return self._chunk(choice, before + text, None)
+        return self._chunk(event.choice, before + event.text, None)
+
+    def _continued(self, event: Continued) -> bytes:
+        return continued_comment(event)
 
     def _finish(self, finish: Finish) -> bytes:
         written = b""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, assert_never
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -21,6 +21,7 @@ from modelway.dialects.openai_chat.wire import (
     write_citation,
     write_usage,
 )
+from modelway.dialects.writing import AnyDelta, EventWriter
 from modelway.errors import GatewayError, UpstreamProtocolError
 from modelway.types import (
     Citation,
@@ -33,7 +34,6 @@ from modelway.types import (
     RefusalDelta,
     TextDelta,
     ToolCallDelta,
-    UpstreamState,
 )
 
 DONE = b"data: [DONE]\n\n"
@@ -284,7 +284,7 @@ class _Deltas:
             self._pieces = []
 
 
-class EventEncoder:
+class EventEncoder(EventWriter):
     """Writes one streamed answer for a caller."""
 
     def __init__(self, envelope: Envelope) -> None:
@@ -296,24 +296,6 @@ class EventEncoder:
             % (_encode(envelope.id), envelope.created, _encode(envelope.model))
         )
         self._tail = b',"usage":null}\n\n' if envelope.include_usage else b"}\n\n"
-
-    def encode(self, event: Event) -> bytes:
-        """The bytes for one event; b"" where the caller sees nothing of it."""
-        match event:
-            case UpstreamState():
-                return b""
-            case Opaque():
-                return self._relay(event.raw)
-            case Continued():
-                return self._chunk(0, {}, None, continued_field(event))
-            case Finish():
-                return self._finish(event)
-            case TextDelta() | ReasoningDelta() | RefusalDelta() | ToolCallDelta() | Citation():
-                if event.raw is not None:
-                    return self._relay(event.raw)
-                return self._chunk(event.choice, self._delta(event), None)
-            case _:
-                assert_never(event)
 
     def end(self) -> bytes:
         """The stream's end marker."""
@@ -331,24 +313,11 @@ class EventEncoder:
         end = raw.index(b"\n\n")
         return b"data: " + self._envelope.add_to(raw[6:end]) + raw[end:]
 
-    def _delta(
-        self, event: TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | Citation
-    ) -> dict[str, Any]:
-        match event:
-            case TextDelta():
-                return {"content": event.text}
-            case ReasoningDelta():
-                return {"reasoning_content": event.text}
-            case RefusalDelta():
-                return {"refusal": event.text}
-            case Citation():
-                return {"annotations": [write_citation(event)]}
-            case ToolCallDelta():
-                call: dict[str, Any] = {"index": event.index}
-                if event.id:
-                    call |= {"id": event.id, "type": "function"}
-                function = {"name": event.name} if event.name else {}
-                return {"tool_calls": [call | {"function": function | {"arguments": event.arguments}}]}
+    def _delta(self, event: AnyDelta) -> bytes:
+        return self._chunk(event.choice, _piece(event), None)
+
+    def _continued(self, event: Continued) -> bytes:
+        return self._chunk(0, {}, None, continued_field(event))
 
     def _chunk(
         self, choice: int, delta: dict[str, Any], reason: str | None, own: dict[str, Any] | None = None
@@ -370,10 +339,26 @@ class EventEncoder:
         return chunk + self._tail
 
     def _finish(self, finish: Finish) -> bytes:
-        if finish.raw is not None:
-            return self._relay(finish.raw)
         written = b"".join(self._chunk(choice, {}, reason) for choice, reason in enumerate(finish.reasons))
         if self._envelope.include_usage and finish.usage is not None:
             usage = _encode(write_usage(finish.usage))
             written += self._head.removesuffix(b'[{"index":') + b'[],"usage":' + usage + b"}\n\n"
         return written
+
+
+def _piece(event: AnyDelta) -> dict[str, Any]:
+    match event:
+        case TextDelta():
+            return {"content": event.text}
+        case ReasoningDelta():
+            return {"reasoning_content": event.text}
+        case RefusalDelta():
+            return {"refusal": event.text}
+        case Citation():
+            return {"annotations": [write_citation(event)]}
+        case ToolCallDelta():
+            call: dict[str, Any] = {"index": event.index}
+            if event.id:
+                call |= {"id": event.id, "type": "function"}
+            function = {"name": event.name} if event.name else {}
+            return {"tool_calls": [call | {"function": function | {"arguments": event.arguments}}]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+from typing import Any
 
 import msgspec
 
@@ -27,19 +27,17 @@ from modelway.dialects.openai_responses.wire import (
     response_object,
     status_of,
 )
+from modelway.dialects.writing import AnyDelta, EventWriter
 from modelway.errors import GatewayError
 from modelway.types import (
     Citation,
     Continued,
-    Event,
     Finish,
-    Opaque,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
     ToolCall,
     ToolCallDelta,
-    UpstreamState,
     Usage,
 )
 
@@ -87,7 +85,7 @@ class _Item:
                 return reasoning_part(self.whole)
 
 
-class EventEncoder:
+class EventEncoder(EventWriter):
     """Writes one streamed answer for a caller."""
 
     def __init__(self, envelope: Envelope) -> None:
@@ -97,21 +95,6 @@ class EventEncoder:
         self._items: list[_Item] = []
         self._open: _Item | None = None
         self._calls: dict[int, _Item] = {}
-
-    def encode(self, event: Event) -> bytes:
-        """The bytes for one event; b"" where the caller sees nothing of it."""
-        match event:
-            case UpstreamState() | Opaque():
-                return b""
-            case Continued():
-                return continued_comment(event)
-            case Finish():
-                return self._begin() + self._finish(event)
-            case TextDelta() | ReasoningDelta() | RefusalDelta() | ToolCallDelta() | Citation():
-                # The format has one answer.
-                return b"" if event.choice else self._begin() + self._delta(event)
-            case _:
-                assert_never(event)
 
     def end(self) -> bytes:
         """Nothing: the last event says that it is the last."""
@@ -137,7 +120,14 @@ class EventEncoder:
         created = self._event("response.created", response=response)
         return created + self._event("response.in_progress", response=response)
 
-    def _delta(self, event: TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | Citation) -> bytes:
+    def _continued(self, event: Continued) -> bytes:
+        return continued_comment(event)
+
+    def _delta(self, event: AnyDelta) -> bytes:
+        # The format has one answer.
+        return b"" if event.choice else self._begin() + self._written(event)
+
+    def _written(self, event: AnyDelta) -> bytes:
         match event:
             case TextDelta():
                 return self._piece("output_text", event.text)
@@ -238,9 +228,9 @@ class EventEncoder:
 
     def _finish(self, finish: Finish) -> bytes:
         status, incomplete = status_of(finish.reason)
-        written = b""
+        written = self._begin()
         if not self._items:
-            written, _ = self._within("output_text")
+            written += self._within("output_text")[0]
         written += self._close_all(status)
         return written + self._ended(status, usage=finish.usage, incomplete=incomplete)
 
