@@ -29,6 +29,7 @@ _UPGRADES = {
         """CREATE TABLE request_keys (caller TEXT NOT NULL, key TEXT NOT NULL, fingerprint BLOB NOT NULL,
             turn TEXT NOT NULL, owner TEXT NOT NULL, created_at FLOAT NOT NULL, PRIMARY KEY (caller, key))""",
         "CREATE INDEX ix_request_keys_created_at ON request_keys (created_at)",
+        "CREATE TABLE readings (turn TEXT NOT NULL PRIMARY KEY, until FLOAT NOT NULL) WITHOUT ROWID",
         """CREATE TABLE api_keys (id INTEGER NOT NULL PRIMARY KEY, name TEXT NOT NULL,
             digest TEXT NOT NULL UNIQUE, hint TEXT NOT NULL, rules BLOB NOT NULL, created_at FLOAT NOT NULL,
             expires_at FLOAT, revoked_at FLOAT)""",
@@ -92,6 +93,8 @@ class Database:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("BEGIN IMMEDIATE")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if 0 < version < VERSION:
+                _back_up(self.path, version)
             for statement in (*SCHEMA, *SEARCH_SCHEMA) if version == 0 else _upgrade(version):
                 connection.execute(statement)
             if version != VERSION:
@@ -101,6 +104,21 @@ class Database:
 
 def _upgrade(version: int) -> list[str]:
     return [statement for step in range(version, VERSION) for statement in _UPGRADES[step]]
+
+
+def _back_up(path: Path, version: int) -> None:
+    """Copy the database as it is; whoever has the copy can go back to the Modelway that made it."""
+    copy = path.with_name(f"{path.name}.version-{version}")
+    unfinished = copy.with_name(f"{copy.name}.part")
+    unfinished.unlink(missing_ok=True)
+    _prepare_file(unfinished)
+    uri = f"file:{quote(str(path))}?mode=ro"
+    with (
+        closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S)) as source,
+        closing(sqlite3.connect(unfinished)) as target,
+    ):
+        source.backup(target)
+    unfinished.replace(copy)
 
 
 def _prepare_file(path: Path) -> None:

@@ -51,6 +51,12 @@ class Caller:
         async with aclosing(response):
             return response.status, json.loads(await response.body())
 
+    async def get_raw(self, path: str) -> int:
+        """The status alone."""
+        response = await self._http.request("GET", self.address + path, headers={})
+        await response.aclose()
+        return response.status
+
     async def chunks(self, body: Any, path: str = CHAT) -> list[Any]:
         response = await self.post({"stream": True, **body}, path)
         async with aclosing(response):

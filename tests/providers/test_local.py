@@ -430,6 +430,7 @@ def crafted(model: bytes) -> bytes:
     return model[:at] + (100_000).to_bytes(4, "little") + model[at + 4 :]
 
 
+@pytest.mark.check(44)
 @pytest.mark.parametrize("content", ["cut", "text", "empty", "crafted"])
 async def test_a_bad_file_is_named_and_not_tried_for_ever(
     model_path: Path, tmp_path: Path, content: str
