@@ -279,6 +279,14 @@ async def test_all_attempts_end_with_the_deadline(tmp_path: Path) -> None:
     assert three.requests == []
 
 
+async def test_the_deadline_holds_for_the_first_attempt_too(tmp_path: Path) -> None:
+    one = Scripted("One", [asyncio.Event()])
+    settings = route_of("One", deadline_s=0.05, first_token_timeout_s=60)
+    async with aclosing(gateway_of([one], tmp_path, settings)) as gateway:
+        with pytest.raises(UpstreamTimeout, match=r"began no answer within 0\.05 s"):
+            await ask(gateway, asking("best"))
+
+
 async def test_a_pause_that_outlasts_the_deadline_is_not_made(tmp_path: Path) -> None:
     one = Scripted("One", [UpstreamRateLimited("later", retry_after=0.9)])
     async with aclosing(gateway_of([one], tmp_path, route_of("One", deadline_s=0.5))) as gateway:
@@ -369,6 +377,14 @@ def test_weights_decide_who_is_asked_first() -> None:
     first = Counter(names[0] for names in drawn)
     assert 1120 < first["One"] < 1280
     assert 520 < first["Two"] < 680
+
+
+def test_a_conversation_stays_with_the_candidate_that_was_drawn_for_it() -> None:
+    providers = [Scripted("One"), Scripted("Two")]
+    router = Router(providers, route_of("One", "Two", weights=(1.0, 1.0)))
+    drawn = {name: {router.resolve(asking("best", name))[0].name for _ in range(20)} for name in "abcdefgh"}
+    assert all(len(names) == 1 for names in drawn.values())
+    assert {name for names in drawn.values() for name in names} == {"One", "Two"}
 
 
 def test_a_shadow_must_not_keep_conversations() -> None:

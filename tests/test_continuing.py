@@ -8,10 +8,14 @@ from typing import Any
 import pytest
 
 from modelway.answer import Answer
-from modelway.config import RouteSettings, Settings
+from modelway.config import RouteSettings, Settings, UpstreamSettings
 from modelway.continuing import INSTRUCTION
 from modelway.errors import GatewayError, InvalidRequest, UpstreamFailed, UpstreamProtocolError
 from modelway.gateway import Gateway
+from modelway.provider import ProviderInfo
+from modelway.providers.http import HTTPClient
+from modelway.providers.openai_compatible import OpenAICompatible
+from modelway.testing.fake_upstream import FakeUpstream
 from modelway.types import (
     Caller,
     ChatRequest,
@@ -288,3 +292,18 @@ async def test_an_answer_that_was_gone_on_with_is_read_again_as_it_was(tmp_path:
     assert first.count(b'"continued"') == followed.count(b'"continued"') == 1
     assert b'"The "' in followed
     assert b'"end"' in followed
+
+
+async def test_an_upstream_of_chat_completions_is_given_the_beginning_marked_as_such(tmp_path: Path) -> None:
+    async with FakeUpstream() as upstream, aclosing(HTTPClient(UpstreamSettings())) as http:
+        upstream.reply("quick ", "end")
+        info = ProviderInfo(name="Two", default_model="m", supports=("system", "prefix_echoed"))
+        two = OpenAICompatible(info, upstream.url, http=http, key=lambda: "")
+        one = Scripted("One", breaks_after("The "))
+        async with aclosing(gateway_of([one, two], tmp_path, settings("One", "Two"))) as gateway:
+            answer, _ = await heard(gateway, asking())
+    assert answer.completion.text == "The quick end"
+    assert upstream.requests[0].json["messages"] == [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "The ", "prefix": True},
+    ]

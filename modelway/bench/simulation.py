@@ -67,6 +67,7 @@ class Asked(Struct):
     text: str = ""
     done: bool = False
     code: str = ""
+    asked_at: float | None = None
     began_at: float | None = None
     sent_at: float = 0.0
     attempts: list[Attempt] = []
@@ -167,6 +168,10 @@ class Upstream:
 
     def _check_the_call(self, asked: Asked, begun: int, users: Sequence[str]) -> None:
         world = self._world
+        now = asyncio.get_running_loop().time()
+        asked.asked_at = now if asked.asked_at is None else asked.asked_at
+        is_late = asked.began_at is None and now - asked.asked_at > DEADLINE_S
+        world.check(not is_late, "nobody is asked after the deadline")
         world.check(asked.began_at is None or asked.continues, "nobody is asked after the first word")
         world.check(not begun or asked.continues, "only a route that says so goes on with an answer")
         world.check(begun == len(asked.text.split()) or not begun, "nothing said is lost or said again")
@@ -287,6 +292,9 @@ async def _ask(world: World, gateway: Gateway, asked: Asked) -> None:
     except GatewayError as error:
         asked.code = error.code
     world.note("caller", asked.question, asked.code or "done", len(asked.text.split()))
+    if asked.asked_at is not None and not asked.text:
+        took = asyncio.get_running_loop().time() - asked.asked_at
+        world.check(took <= DEADLINE_S + 1e-6, "all attempts end with the deadline")
     calls = len([attempt for attempt in asked.attempts if attempt.code != "provider_unavailable"])
     most = len(PROVIDERS) * (RETRIES + 1) * (2 if asked.continues else 1)
     world.check(calls <= most, "attempts are bounded")

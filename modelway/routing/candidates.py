@@ -56,8 +56,11 @@ class Candidate(Struct, frozen=True):
         return error.failover or (self.failover_on_context and isinstance(error, ContextTooLong))
 
 
-def limits_of(*said: CandidateLimits | None) -> Limits | None:
-    """The limits that were set, the first one's before the others'; None where nothing was."""
+def limits_of(*said: CandidateLimits | None, deadline_s: float | None = None) -> Limits | None:
+    """The limits that were set, the first one's before the others'; None where nothing was.
+
+    No candidate has longer to its first token than all of them together.
+    """
 
     def first(
         key: Literal["connect_timeout_s", "first_token_timeout_s", "idle_timeout_s", "total_timeout_s"],
@@ -65,9 +68,12 @@ def limits_of(*said: CandidateLimits | None) -> Limits | None:
         values = (getattr(limits, key) for limits in said if limits is not None)
         return next((value for value in values if value is not None), None)
 
+    first_token_s = min(
+        (limit for limit in (first("first_token_timeout_s"), deadline_s) if limit is not None), default=None
+    )
     found = Limits(
         first("connect_timeout_s"),
-        first("first_token_timeout_s"),
+        first_token_s,
         first("idle_timeout_s"),
         first("total_timeout_s"),
     )

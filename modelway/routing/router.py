@@ -57,7 +57,7 @@ class Router:
 
     def resolve(self, request: ChatRequest) -> list[Candidate]:
         """The candidates for a request, in the order in which they are tried; never empty."""
-        candidates = self._named(request.provider, request.model)
+        candidates = self._named(request.provider, request.model, request.conversation_id)
         return candidates + self.fallback_for(candidates) if self._fallback else candidates
 
     def fallback_for(self, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -96,13 +96,13 @@ class Router:
     def _names(self, providers: Iterable[Provider]) -> list[str]:
         return list(dict.fromkeys([*self._routes, *(name for one in providers for name in _models(one))]))
 
-    def _named(self, provider_name: str, model: str) -> list[Candidate]:
+    def _named(self, provider_name: str, model: str, conversation_id: str = "") -> list[Candidate]:
         if provider_name:
             return [_candidate(self.provider(provider_name), model)]
         if not model:
             name, default_model = self._default
             return [_candidate(self.provider(name), default_model)]
-        if found := self._led_to(model):
+        if found := self._led_to(model, conversation_id):
             return found
         raise ModelNotFound(
             f"no route leads to the model {_quoted(model)}",
@@ -111,12 +111,12 @@ class Router:
             param="model",
         )
 
-    def _led_to(self, model: str) -> list[Candidate]:
-        """The candidates that a model's name leads to by itself."""
+    def _led_to(self, model: str, conversation_id: str = "") -> list[Candidate]:
+        """The candidates that a model's name leads to by itself; the same ones for all of a conversation."""
         if prefixed := self._prefixed(model):
             return [prefixed]
         if route := self._routes.get(model):
-            return route.draw(self._random)
+            return route.draw(random.Random(conversation_id) if conversation_id else self._random)  # noqa: S311
         if listed := self._listed(model):
             return [listed]
         if provider := self._by_name.get(model.casefold()):
@@ -153,7 +153,10 @@ class Router:
         )
         for candidate in settings.candidates:
             self._checked(f"{key}.candidates", candidate)
-        limits = [limits_of(settings.limits.get(one), settings) for one in settings.candidates]
+        limits = [
+            limits_of(settings.limits.get(one), settings, deadline_s=settings.deadline_s)
+            for one in settings.candidates
+        ]
         return _Way(self, route, settings, limits)
 
     def _checked(self, key: str, name: str) -> Candidate:
