@@ -6,13 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from typing import Protocol
 
 from msgspec.structs import replace
 
 from modelway.conversations import Asking, Conversations, Failed, Readable, Running, new_turn_id
-from modelway.errors import GatewayError, InternalError, NotFound, TurnInterrupted
+from modelway.errors import GatewayError, InternalError, NotFound, StoreUnavailable, TurnInterrupted
 from modelway.telemetry import Attempt, RequestRecord, milliseconds_since
 from modelway.types import Caller, ChatRequest, Completion, Event, Finish
 
@@ -73,6 +73,7 @@ class LiveTurn:
         self.task: asyncio.Task[None] | None = None
         self.readers = 0
         self.timer: asyncio.TimerHandle | None = None
+        self.leaving: asyncio.Task[None] | None = None
         self.opened = opened
         self._begun: asyncio.Future[Readable] = asyncio.get_running_loop().create_future()
         # Nobody may wait for it.
@@ -199,7 +200,7 @@ class Live:
         finally:
             turn.readers -= 1
             if not turn.readers and turn.request.when_left == "grace" and turn.id in self._turns:
-                turn.timer = asyncio.get_running_loop().call_later(self._grace_s, self._abandon, turn)
+                self._leave_after(turn, self._grace_s)
 
     def readers(self, turn_id: str) -> int:
         """How many read a turn in this process."""
@@ -223,7 +224,8 @@ class Live:
 
     async def aclose(self) -> None:
         """Interrupt all turns; what has come of them is kept."""
-        tasks = [turn.task for turn in self._turns.values() if turn.task is not None]
+        turns = list(self._turns.values())
+        tasks = [task for turn in turns for task in (turn.task, turn.leaving) if task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -267,8 +269,24 @@ class Live:
             log.error("turn %s failed", turn.id, exc_info=error)
             turn.fail(InternalError("internal error", hint=f"the log has it under {turn.id}"))
 
-    def _abandon(self, turn: LiveTurn) -> None:
-        if turn.task is not None:
+    def _leave_after(self, turn: LiveTurn, wait_s: float) -> None:
+        """Stop a turn after so long, unless somebody reads it by then."""
+
+        def leave() -> None:
+            turn.leaving = asyncio.create_task(self._leave(turn))
+
+        turn.timer = asyncio.get_running_loop().call_later(wait_s, leave)
+
+    async def _leave(self, turn: LiveTurn) -> None:
+        until = 0.0
+        with suppress(StoreUnavailable):
+            until = await self._conversations.streams.read_until(turn.id)
+        wait_s = until - time.time()
+        if turn.readers or turn.id not in self._turns:
+            return
+        if wait_s > 0:
+            self._leave_after(turn, wait_s)
+        elif turn.task is not None:
             turn.task.cancel()
 
     def _is_expected(self, turn_id: str) -> bool:

@@ -32,6 +32,7 @@ SCHEMA = (
     ),
     "CREATE INDEX messages_by_hash ON messages (tree, hash)",
     ("CREATE INDEX messages_unindexed ON messages (id) WHERE NOT indexed"),
+    ("CREATE TABLE readings ( turn TEXT NOT NULL, until FLOAT NOT NULL, PRIMARY KEY (turn) ) WITHOUT ROWID"),
     (
         'CREATE TABLE request_keys ( caller TEXT NOT NULL, "key" TEXT NOT NULL, fingerprint BLOB '
         "NOT NULL, turn TEXT NOT NULL, owner TEXT NOT NULL, created_at FLOAT NOT NULL, PRIMARY KEY "
@@ -173,6 +174,10 @@ STATEMENTS = Statements(
         "(:caller, :key, :fingerprint, :turn, :owner, :created_at)"
     ),
     drop_key=('DELETE FROM request_keys WHERE request_keys.caller = :caller AND request_keys."key" = :key'),
+    insert_reading="INSERT INTO readings (turn, until) VALUES (:turn, :until)",
+    drop_reading="DELETE FROM readings WHERE readings.turn = :turn",
+    find_reading=("SELECT readings.until FROM readings WHERE readings.turn = :turn"),
+    drop_old_readings="DELETE FROM readings WHERE readings.turn < :before_turn",
     drop_old_keys=(
         'DELETE FROM request_keys WHERE (request_keys.caller, request_keys."key") IN (SELECT '
         'old.caller, old."key" FROM request_keys AS old WHERE old.created_at < :until LIMIT :limit '

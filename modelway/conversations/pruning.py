@@ -88,5 +88,6 @@ class Pruner:
 
 def _drop_streams(ledger: Ledger, until: float) -> int:
     """Forget some streams and keys from before this time; how many there were."""
+    ledger.run(ledger.sql.drop_old_readings, {"before_turn": first_turn_id(until)})
     dropped = ledger.run(ledger.sql.drop_old_pieces, {"before_turn": first_turn_id(until), "limit": _BATCH})
     return dropped + ledger.run(ledger.sql.drop_old_keys, {"until": until, "limit": _BATCH})

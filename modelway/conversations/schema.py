@@ -144,6 +144,15 @@ request_keys = Table(
     Column("created_at", Float, nullable=False, index=True),
 )
 
+# Until when somebody reads an answer at another server than the one that has asked for it.
+readings = Table(
+    "readings",
+    metadata,
+    Column("turn", Text, primary_key=True),
+    Column("until", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 checkpoints = Table(
     "checkpoints",
     metadata,

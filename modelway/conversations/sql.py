@@ -33,6 +33,10 @@ class Statements(Struct, frozen=True, kw_only=True):
     find_key: str
     insert_key: str
     drop_key: str
+    insert_reading: str
+    drop_reading: str
+    find_reading: str
+    drop_old_readings: str
     drop_old_keys: str
     drop_old_pieces: str
     expired_hidden: str

@@ -28,6 +28,7 @@ from modelway.conversations.schema import (
     conversations,
     instructions,
     messages,
+    readings,
     request_keys,
     turns,
 )
@@ -40,7 +41,7 @@ def compose(dialect: Dialect) -> Statements:
     def text(statement: ClauseElement) -> str:
         return str(statement.compile(dialect=dialect))
 
-    c, m, t, k = conversations.c, messages.c, turns.c, request_keys
+    c, m, t, k, r = conversations.c, messages.c, turns.c, request_keys, readings
     mine = (c.id == bindparam("conversation"), c.lease_turn == bindparam("turn"))
     unleased = {"lease_owner": null(), "lease_until": null(), "lease_turn": null()}
     return Statements(
@@ -125,6 +126,10 @@ def compose(dialect: Dialect) -> Statements:
             )
         ),
         insert_key=text(insert(k)),
+        insert_reading=text(insert(r)),
+        drop_reading=text(delete(r).where(r.c.turn == bindparam("turn"))),
+        find_reading=text(select(r.c.until).where(r.c.turn == bindparam("turn"))),
+        drop_old_readings=text(delete(r).where(r.c.turn < bindparam("before_turn"))),
         drop_old_keys=text(_drop_old_keys()),
         drop_old_pieces=text(_drop_old_pieces()),
         expired_hidden=text(_expired().limit(bindparam("limit")).offset(literal_column("0"))),

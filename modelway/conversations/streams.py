@@ -70,10 +70,11 @@ class Streams:
         self._owner = owner
         self._is_gone = is_gone
         self._kept_s = settings.stream_log_s
+        self._grace_s = settings.reconnect_grace_s
 
     async def stored(self, caller: str, turn: str) -> StoredLog:
         """The log of a turn as the store has it; raises NotFound where there is no such turn, or no log."""
-        log = StoredLog(caller, turn, self._look, self._end_lost)
+        log = StoredLog(caller, turn, self._look, self._end_lost, self._mark)
         await log.look()
         return log
 
@@ -139,6 +140,21 @@ class Streams:
         )
         return True
 
+    async def read_until(self, turn: str) -> float:
+        """Until when a turn is read at another server; 0: at none."""
+        row = await self._read(lambda ledger: ledger.one(ledger.sql.find_reading, {"turn": turn}))
+        return 0.0 if row is None else float(row[0])
+
+    def _mark(self, turn: str) -> float:
+        """Note that a turn is read here; gives how long that holds."""
+
+        def mark(ledger: Ledger) -> None:
+            ledger.run(ledger.sql.drop_reading, {"turn": turn})
+            ledger.run(ledger.sql.insert_reading, {"turn": turn, "until": time.time() + self._grace_s})
+
+        self._writer.send(mark)
+        return self._grace_s
+
     async def _look(self, caller: str, turn: str, after: int) -> _Look:
         look: _Look = await self._read(lambda ledger: _look_up(ledger, caller, turn, after))
         return look
@@ -175,11 +191,14 @@ class StoredLog:
         turn: str,
         look: Callable[[str, str, int], Awaitable[_Look]],
         end_lost: Callable[[str, _Look], Awaitable[bool]],
+        mark: Callable[[str], float],
     ) -> None:
         self._caller = caller
         self._turn = turn
         self._look = look
         self._end_lost = end_lost
+        self._mark = mark
+        self._mark_at = 0.0
         self._seen = _BEFORE_ALL
         self._items: list[Item] = []
         self._given = 0
@@ -219,6 +238,8 @@ class StoredLog:
             return
         if look.status == "failed":
             raise error_class(look.error_code)(look.error, code=look.error_code)
+        if look.status == "open" and time.monotonic() >= self._mark_at:
+            self._mark_at = time.monotonic() + self._mark(self._turn) / 3
         if look.status != "open":
             self.ended_at = look.finished_at or time.time()
             if self.last is None and look.status == "done":
