@@ -133,7 +133,11 @@ async function send(asked) {
     thread.dataset.conversation = sent.conversation;
     history.replaceState(null, '', `/c/${sent.conversation}`);
     one('.temporary')?.remove();
+    const menu = one('.top [data-action="row-menu"]');
+    menu.hidden = false;
+    menu.dataset.id = sent.conversation;
   }
+  if (isTemporary) showTemporary(asked.text, asked.attachments ?? []);
   sticks = true;
   await refresh();
   stream.follow(key(), isTemporary ? 0 : stream.seq);
@@ -149,7 +153,6 @@ form.addEventListener('submit', async (event) => {
   if (editing) asked.edits = editing;
   if (isTemporary) Object.assign(asked, { temporary, history: [...said] });
   if (!(await send(asked))) return;
-  if (isTemporary) showTemporary(text, attachments.files);
   field.value = '';
   attachments.clear();
   stopEditing();

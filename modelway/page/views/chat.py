@@ -63,18 +63,17 @@ def top(t: Texts, shown: Chat) -> Html:
             class_="small temporary",
             aria_current="true" if shown.temporary else None,
         )
-    menu = None
-    if shown.conversation:
-        menu = tag(
-            "button",
-            icon("more"),
-            type="button",
-            class_="ghost",
-            data_action="row-menu",
-            data_id=shown.conversation,
-            aria_label=t("menu.label"),
-            aria_haspopup="menu",
-        )
+    menu = tag(
+        "button",
+        icon("more"),
+        type="button",
+        class_="ghost",
+        data_action="row-menu",
+        data_id=shown.conversation,
+        aria_label=t("menu.label"),
+        aria_haspopup="menu",
+        hidden=not shown.conversation,
+    )
     show = tag(
         "button",
         icon("menu"),
