@@ -74,6 +74,7 @@ class RemoteAnswer:
         self._response = response
         self._stream = stream
         self._collector = Collector()
+        self._told: GatewayError | None = None
 
     @property
     def completion(self) -> Completion:
@@ -91,6 +92,8 @@ class RemoteAnswer:
                 self._collector.add(event)
                 yield event
         except UpstreamProtocolError as error:
+            if error is self._told:
+                raise
             raise UpstreamProtocolError("the gateway's answer was cut off", code=error.code) from error
 
     async def aclose(self) -> None:
@@ -102,7 +105,7 @@ class RemoteAnswer:
             for event in openai_chat.decode_completion(await self._response.body()):
                 yield event
             return
-        decoder = openai_chat.EventDecoder(include_usage=True, to_error=_error_in_stream)
+        decoder = openai_chat.EventDecoder(include_usage=True, to_error=self._error_told)
         while chunk := await self._response.read():
             for event in decoder.feed(chunk):
                 yield event
@@ -110,6 +113,12 @@ class RemoteAnswer:
                     return
         for event in decoder.close():
             yield event
+
+    def _error_told(self, error: Any) -> GatewayError:
+        """The error that the gateway tells of inside its stream."""
+        message, code = read_error(error)
+        self._told = error_class(code)(message, code=code)
+        return self._told
 
 
 async def _error(response: Response) -> GatewayError:
@@ -141,11 +150,6 @@ class _Fault(Struct):
 
 class _Reported(Struct):
     error: _Fault
-
-
-def _error_in_stream(error: Any) -> GatewayError:
-    message, code = read_error(error)
-    return error_class(code)(message, code=code)
 
 
 class _Providers(Struct):

@@ -112,7 +112,8 @@ def _ask(setup: Setup, name: str) -> dict[str, str]:
     waiting = Waiting()
     reached = reach(setup, server="", no_server=False)
     with reached.client(waiting.tell) as client, waiting.shown():
-        reply = client.chat(QUESTION, model=name)
+        # Not streamed: only then does the reply tell of everybody who was asked.
+        reply = client.chat(QUESTION, model=name, stream=False)
         text = reply.collect().text
         return {"provider": reply.provider, "model": reply.model, "text": text, "trail": reply.trail}
 

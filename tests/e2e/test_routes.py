@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from modelway.client import AsyncClient
 from modelway.config import CandidateLimits, RouteSettings, Settings
-from modelway.errors import UpstreamFailed
+from modelway.errors import UpstreamFailed, UpstreamProtocolError
 from modelway.types import TextDelta
 from tests.e2e.test_chat_completions import asking, calling
 from tests.scripted import Scripted, says
-from tests.serving import gateway_of
+from tests.serving import gateway_of, serving
 
 DOWN = UpstreamFailed("500", retry_after=60)
 
@@ -161,3 +162,15 @@ async def test_a_shadow_under_way_ends_with_the_gateway_and_has_its_share(tmp_pa
             await caller.chunks(asking(model="best"))
         assert len(two.requests) == 16
     assert two.closed == 16
+
+
+@pytest.mark.anyio
+async def test_an_error_inside_a_stream_reaches_the_python_client_with_its_words(tmp_path: Path) -> None:
+    cut = UpstreamProtocolError("One cut the answer off", code="upstream_reset")
+    one = Scripted("One", [TextDelta(text="half"), cut])
+    async with serving(gateway_of([one], tmp_path)) as address, AsyncClient(address) as client:
+        reply = client.chat("hi")
+        with pytest.raises(UpstreamProtocolError, match="One cut the answer off") as caught:
+            await reply
+    assert caught.value.code == "upstream_reset"
+    assert reply.trail.startswith("One;ok;")
