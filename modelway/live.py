@@ -110,6 +110,11 @@ class Live:
         # Told of each turn that has ended.
         self.on_end: Callable[[RequestRecord, Completion | None], None] | None = None
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether any turn is under way."""
+        return bool(self._turns)
+
     def begin(self, request: ChatRequest, caller: Caller, asking: Asking | None = None) -> LiveTurn:
         """Begin a turn, which goes on to its end or, where the request says so, for a grace time.
 

@@ -180,6 +180,11 @@ class Application:
         self._door = Door(gateway, auth, telemetry, settings.max_body_bytes)
         self._router = Router(self.routes, redirect_slashes=False)
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether a turn goes on that no request may be waiting for."""
+        return self._gateway.live.is_answering
+
     def drain(self) -> None:
         """Take nothing new, and end what is open for as long as somebody looks at it; all else goes on."""
         self._is_draining = True

@@ -23,7 +23,7 @@ from modelway.server.app import Application
 from modelway.server.protocol import Protocol
 from modelway.setting_rules import is_loopback
 from modelway.settings import SettingsError
-from modelway.telemetry import Telemetry
+from modelway.telemetry import Telemetry, Traces, open_traces
 from modelway.wiring import build
 
 BACKLOG = 2048
@@ -114,10 +114,14 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._grace_s
         self._application.drain()
-        while self.server_state.tasks and not self.force_exit and loop.time() < deadline:
+        while self._is_answering and not self.force_exit and loop.time() < deadline:
             await asyncio.sleep(0.02)
         self.config.timeout_graceful_shutdown = max(1, round(deadline - loop.time()))
         await super().shutdown(sockets)
+
+    @property
+    def _is_answering(self) -> bool:
+        return bool(self.server_state.tasks) or self._application.is_answering
 
 
 def run(
@@ -138,6 +142,7 @@ def run(
         needs_key = not (is_loopback(settings.server.host) or settings.server.allow_remote)
         if needs_key:
             _check_for_keys(settings, gateway)
+        traces = _open_traces() if settings.log.traces else None
     except BaseException:
         for sock in sockets:
             sock.close()
@@ -146,7 +151,7 @@ def run(
     application = Application(
         gateway,
         auth,
-        Telemetry(prompts=settings.log.prompts),
+        Telemetry(prompts=settings.log.prompts, traces=traces),
         settings.server,
         preload=settings.local.preload,
     )
@@ -155,7 +160,20 @@ def run(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _ignore)
     server = Server(application, settings.server, lambda url: on_ready(url, not auth.open))
-    server.run(sockets=sockets)
+    try:
+        server.run(sockets=sockets)
+    finally:
+        if traces is not None:
+            traces.close()
+
+
+def _open_traces() -> Traces:
+    try:
+        return open_traces()
+    except ImportError as error:
+        raise SettingsError(
+            "log.traces needs OpenTelemetry, which is not installed", "run `pip install 'modelway[otel]'`"
+        ) from error
 
 
 def _check_for_keys(settings: Settings, gateway: Gateway) -> None:

@@ -139,5 +139,23 @@ async def test_a_response_in_the_background_does_not_run_for_ever(
     assert left["output"][0]["content"][0]["text"] == "half"
 
 
+async def test_a_server_that_is_asked_to_end_finishes_what_is_in_the_background(
+    servers: tuple[Running, Running], clients: tuple[Client, Client], upstream: FakeUpstream
+) -> None:
+    go_on = asyncio.Event()
+    upstream.reply("half ", go_on, "done")
+    here, there = clients
+    async with aclosing(await here.post("/v1/responses", {"input": "hi", "background": True})) as response:
+        told = json.loads(await response.body())
+    ending = asyncio.create_task(asyncio.to_thread(servers[0].stop))
+    async with asyncio.timeout(5):
+        while (await there.get(f"/v1/responses/{told['id']}"))["status"] != "in_progress":
+            await asyncio.sleep(0.02)
+    go_on.set()
+    assert await ending == 0
+    left = await there.get(f"/v1/responses/{told['id']}")
+    assert (left["status"], left["output"][0]["content"][0]["text"]) == ("completed", "half done")
+
+
 async def body(asked: Any) -> bytes:
     return await whole(await asked)
