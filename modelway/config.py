@@ -215,10 +215,14 @@ class PriceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is logged. `prompts` adds the text of messages and answers to the log."""
+    """What is logged. `prompts` adds the text of messages and answers to the log.
+
+    `traces` sends a span for each answer by OpenTelemetry, which an extra brings.
+    """
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     prompts: bool = False
+    traces: bool = False
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -14,7 +14,7 @@ COMPILE = [
     *("uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11"),
     *("--generate-hashes", "--no-header", "--no-annotate"),
 ]
-EXTRAS = ("local", "bench", "bedrock", "copilot-github", "keyring", "vertex")
+EXTRAS = ("local", "bench", "bedrock", "copilot-github", "keyring", "otel", "vertex")
 # What `pip install --no-build-isolation --editable .` needs.
 BUILD = "hatchling>=1.27\neditables>=0.5\n"
 

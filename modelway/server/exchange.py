@@ -51,6 +51,8 @@ class Exchange:
         self.caller: Caller = LOCAL_CALLER
         self.telemetry = telemetry
         self.record: RequestRecord = telemetry.start(self.request_id)
+        if telemetry.traces is not None:
+            self.record.traceparent = self.header(b"traceparent")
         self.started = False
         self.complete = False
         self.is_counted = False

@@ -4,5 +4,16 @@ from modelway.telemetry.exposition import expose
 from modelway.telemetry.figures import Figures
 from modelway.telemetry.records import Attempt, RequestRecord, milliseconds_since, trail
 from modelway.telemetry.requests import Telemetry
+from modelway.telemetry.traces import Traces, open_traces
 
-__all__ = ["Attempt", "Figures", "RequestRecord", "Telemetry", "expose", "milliseconds_since", "trail"]
+__all__ = [
+    "Attempt",
+    "Figures",
+    "RequestRecord",
+    "Telemetry",
+    "Traces",
+    "expose",
+    "milliseconds_since",
+    "open_traces",
+    "trail",
+]

@@ -22,13 +22,15 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
 class RequestRecord(Struct, kw_only=True, omit_defaults=True):
     """What is known about one request, in the order in which it becomes known. Times in milliseconds.
 
-    `turn` is one that is read along with, and has a record of its own. `path` is the upstream's address of a
-    request that is no chat. `cost` is in dollars. The conversation's id is no part of it; `messages` and
-    `answer` are only where the user asks for it.
+    `traceparent` is the span of whoever asks, where spans are sent. `turn` is one that is read along with,
+    and has a record of its own. `path` is the upstream's address of a request that is no chat. `cost` is in
+    dollars. The conversation's id is no part of it; `messages` and `answer` are only where the user asks for
+    it.
     """
 
     time: float
     request_id: str
+    traceparent: str = ""
     dialect: str = ""
     path: str = ""
     turn: str = ""

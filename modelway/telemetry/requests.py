@@ -9,16 +9,21 @@ import msgspec
 
 from modelway.telemetry.figures import Figures
 from modelway.telemetry.records import RequestRecord, milliseconds_since
+from modelway.telemetry.traces import Traces
 from modelway.types import ChatRequest, Completion
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Telemetry:
-    """Writes the records of requests to the logger `modelway.request`; `prompts` adds the texts."""
+    """Writes the records of requests to the logger `modelway.request`; `prompts` adds the texts.
 
-    def __init__(self, *, prompts: bool = False) -> None:
+    `traces` is None where no spans are sent.
+    """
+
+    def __init__(self, *, prompts: bool = False, traces: Traces | None = None) -> None:
         self.figures = Figures()
+        self.traces = traces
         self._prompts = prompts
         self._log = logging.getLogger("modelway.request")
 
@@ -55,5 +60,7 @@ class Telemetry:
         record.total_ms = milliseconds_since(record.time)
         self.figures.running -= 1
         self.figures.count(record)
+        if self.traces is not None:
+            self.traces.end(record)
         if self._log.isEnabledFor(logging.INFO):
             self._log.info("%s", _encode(record).decode())
