@@ -22,6 +22,7 @@ import modelway
 from modelway.cli.output import size
 from modelway.cli.providers import described, find
 from modelway.cli.reach import running_server
+from modelway.cli.routes import routes_here
 from modelway.cli.setup import Setup, set_up
 from modelway.config import Settings
 from modelway.errors import GatewayError
@@ -63,6 +64,7 @@ def _checks(setup: Setup) -> Iterator[Check]:
         check_model,
         check_engine,
         check_providers,
+        check_routes,
         check_credentials,
         check_space,
         check_clock,
@@ -166,6 +168,23 @@ def check_providers(setup: Setup) -> Check:
         return Check("providers", "failed", f"the default provider {default.name} lacks: {default.missing}")
     ready = [info.name for info in known if info.ready]
     return Check("providers", "ok", f"default {default.name}; ready: {', '.join(ready)}")
+
+
+def check_routes(setup: Setup) -> Check:
+    """Every route leads somewhere, and somebody on it can answer."""
+    try:
+        told = routes_here(setup)
+    except SettingsError as error:
+        return Check("routes", "failed", error.message, error.hint)
+    dead = [route.name for route in told if all(one.verdict == "skipped" for one in route.candidates)]
+    if dead:
+        return Check(
+            "routes",
+            "warning",
+            f"nobody can answer on {', '.join(dead)}",
+            "`modelway routes test NAME` says why",
+        )
+    return Check("routes", "ok", ", ".join(route.name for route in told) or "no routes")
 
 
 def check_credentials(setup: Setup) -> Check:

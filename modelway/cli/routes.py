@@ -11,7 +11,7 @@ from modelway.cli.output import say, say_json, say_table
 from modelway.cli.setup import Setup, set_up
 
 if TYPE_CHECKING:
-    from modelway.routing import Breakers, Router
+    from modelway.routing import Explanation, Router
 
 app = typer.Typer(help="Show the routes and try them.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -71,24 +71,28 @@ def _told(setup: Setup, name: str) -> dict[str, Any]:
     return _told_here(setup, name)
 
 
+def routes_here(setup: Setup) -> list[Explanation]:
+    """Every route as the settings have it; SettingsError where one leads nowhere."""
+    from modelway.routing import Breakers, explain
+
+    router = _router(setup)
+    return [explain(router, Breakers(), name) for name in router.routes]
+
+
 def _told_here(setup: Setup, name: str) -> dict[str, Any]:
     import msgspec
 
-    from modelway.routing import explain
+    from modelway.routing import Breakers, explain
 
-    router, breakers = _router(setup)
-    if name:
-        told = explain(router, breakers, name)
-        return dict(msgspec.to_builtins(told))
-    found = [explain(router, breakers, route) for route in router.routes]
-    return {"object": "list", "data": msgspec.to_builtins(found)}
+    if not name:
+        return {"object": "list", "data": msgspec.to_builtins(routes_here(setup))}
+    return dict(msgspec.to_builtins(explain(_router(setup), Breakers(), name)))
 
 
-def _router(setup: Setup) -> tuple[Router, Breakers]:
+def _router(setup: Setup) -> Router:
     import asyncio
 
     from modelway.providers.http import HTTPClient
-    from modelway.routing import Breakers
     from modelway.wiring import build_providers, build_router
 
     async def made() -> Router:
@@ -101,7 +105,7 @@ def _router(setup: Setup) -> tuple[Router, Breakers]:
                 await provider.aclose()
             await http.aclose()
 
-    return asyncio.run(made()), Breakers()
+    return asyncio.run(made())
 
 
 def _ask(setup: Setup, name: str) -> dict[str, str]:

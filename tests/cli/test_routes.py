@@ -2,6 +2,9 @@
 
 import pytest
 
+from modelway.cli.checks import check_routes
+from modelway.cli.setup import Setup
+from modelway.settings import Directories, load
 from tests.cli.conftest import Home
 
 ROUTE = '[routes.best]\ncandidates = ["Fake", "Groq"]\nweights = [3, 1]\n'
@@ -46,3 +49,19 @@ def test_a_wrong_route_is_told_with_its_place(asking_home: Home, written: str, l
     assert told in done.err
     assert line in done.err
     assert str(asking_home.config) in done.err
+
+
+@pytest.mark.parametrize(
+    ("candidates", "status", "message"),
+    [
+        ('"Groq", "Fake"', "ok", "best"),
+        ('"Groq"', "warning", "nobody can answer on best"),
+        ('"Nobody"', "failed", 'file config.toml: routes.best.candidates: no provider is called "Nobody"'),
+    ],
+)
+def test_the_doctor_looks_at_routes(asking_home: Home, candidates: str, status: str, message: str) -> None:
+    config = asking_home.config
+    config.write_text(config.read_text() + f"[routes.best]\ncandidates = [{candidates}]\n")
+    environ = {name: value for name, value in asking_home.environ.items() if value}
+    check = check_routes(Setup(load(environ=environ), Directories.default(environ)))
+    assert (check.status, check.message.replace(str(config), config.name)) == (status, message)
