@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from modelway.dialects import sse
 from modelway.dialects.anthropic_messages.body import citation_object, error_object
@@ -28,7 +29,11 @@ _FIRST = b"event: message_start\ndata: "
 
 
 class EventEncoder(EventWriter):
-    """Writes one streamed answer for a caller."""
+    """Writes one streamed answer for a caller.
+
+    A block of this format is whole before the next begins. Some upstreams write several calls by turns: what
+    comes beside a call whose arguments are not whole yet waits for the end.
+    """
 
     def __init__(self, envelope: Envelope) -> None:
         self._envelope = envelope
@@ -36,6 +41,9 @@ class EventEncoder(EventWriter):
         self._blocks = 0
         self._open = ""
         self._calls: dict[int, int] = {}
+        self._call = -1
+        self._arguments = ""
+        self._held: list[AnyDelta] = []
         self._refusal = ""
 
     def end(self) -> bytes:
@@ -63,6 +71,17 @@ class EventEncoder(EventWriter):
     def _delta(self, event: AnyDelta) -> bytes:
         if event.choice:
             return b""  # the format has one answer
+        if self._must_wait(event):
+            self._held.append(event)
+            return b""
+        return self._written(event)
+
+    def _must_wait(self, event: AnyDelta) -> bool:
+        if self._open != "tool_use" or (isinstance(event, ToolCallDelta) and event.index == self._call):
+            return False
+        return bool(self._held) or not _is_object(self._arguments)
+
+    def _written(self, event: AnyDelta) -> bytes:
         match event:
             case TextDelta():
                 return self._within("text") + self._piece(type="text_delta", text=event.text)
@@ -72,16 +91,18 @@ class EventEncoder(EventWriter):
                 citation = citation_object(event)
                 return self._within("text") + self._piece(type="citations_delta", citation=citation)
             case ToolCallDelta():
-                return self._call(event)
+                return self._of_call(event)
             case RefusalDelta():
                 self._refusal += event.text
                 return b""
 
-    def _call(self, event: ToolCallDelta) -> bytes:
+    def _of_call(self, event: ToolCallDelta) -> bytes:
         written = b""
         if event.index not in self._calls:
             written = self._begin("tool_use", id=event.id, name=event.name, input={})
             self._calls[event.index] = self._blocks - 1
+            self._call, self._arguments = event.index, ""
+        self._arguments += event.arguments
         if not event.arguments:
             return written
         delta = {"type": "input_json_delta", "partial_json": event.arguments}
@@ -128,10 +149,34 @@ class EventEncoder(EventWriter):
         return _event("message_start", message=msgspec.Raw(body))
 
     def _finish(self, finish: Finish) -> bytes:
+        waited = b"".join(map(self._written, _by_call(self._held)))
         delta = stop_fields(finish.reason, self._refusal)
         last = _event("message_delta", delta=delta, usage=write_usage(finish.usage))
-        return self._begin_message() + self._close() + last
+        return waited + self._begin_message() + self._close() + last
 
 
 def _event(kind: str, **fields: Any) -> bytes:
     return sse.encode(_encode({"type": kind, **fields}), event=kind)
+
+
+def _by_call(events: list[AnyDelta]) -> list[AnyDelta]:
+    """The events with all pieces of a call made one, where its first one came."""
+    pieces: dict[int, list[str]] = {}
+    first: list[AnyDelta] = []
+    for event in events:
+        if not isinstance(event, ToolCallDelta) or event.index not in pieces:
+            first.append(event)
+        if isinstance(event, ToolCallDelta):
+            pieces.setdefault(event.index, []).append(event.arguments)
+    return [
+        replace(event, arguments="".join(pieces[event.index])) if isinstance(event, ToolCallDelta) else event
+        for event in first
+    ]
+
+
+def _is_object(arguments: str) -> bool:
+    """Whether the arguments of a call are whole: nothing can follow an object."""
+    try:
+        return isinstance(msgspec.json.decode(arguments), dict)
+    except (msgspec.DecodeError, RecursionError):
+        return False
