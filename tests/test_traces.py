@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from modelway.auth import Auth
 from modelway.config import ServerSettings
 from modelway.errors import UpstreamProtocolError
 from modelway.server.app import Application
-from modelway.telemetry import Telemetry, open_traces
+from modelway.telemetry import RequestRecord, Telemetry, open_traces
+from modelway.testing.fake_upstream import closed_port
 from tests.scripted import Script, Scripted, says
 from tests.serving import gateway_of
 
@@ -122,3 +124,13 @@ async def test_spans_reach_a_collector(tmp_path: Path) -> None:
         await anyio.to_thread.run_sync(traces.close)
     assert heard[0].startswith(b"POST /v1/traces ")
     assert b"chat mistral-1" in heard[0] or b"gzip" in heard[0].lower()
+
+
+async def test_a_collector_that_is_not_there_does_not_keep_the_server_from_ending() -> None:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    traces = open_traces(OTLPSpanExporter(f"http://127.0.0.1:{closed_port()}/v1/traces"))
+    traces.end(RequestRecord(time=1.0, request_id="r", provider="P", model="m", status=200))
+    begun = time.monotonic()
+    await anyio.to_thread.run_sync(traces.close)
+    assert time.monotonic() - begun < 5

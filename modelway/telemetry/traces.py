@@ -7,6 +7,7 @@ is in a span. Where spans go, and under which name, OpenTelemetry's own variable
 from __future__ import annotations
 
 from collections.abc import Mapping
+from threading import Timer
 from typing import TYPE_CHECKING
 
 from modelway._version import __version__
@@ -29,12 +30,13 @@ _PROVIDERS = {
     "xai": "x_ai",
 }
 _RELAY = "relay"
+LAST_WORDS_S = 1.0
 
 
 class Traces:
     """Writes the records of requests as spans, in the trace of who has asked where it names one."""
 
-    def __init__(self, provider: TracerProvider) -> None:
+    def __init__(self, provider: TracerProvider, exporter: SpanExporter) -> None:
         from opentelemetry.propagators.textmap import default_getter  # noqa: PLC0415 - an extra
         from opentelemetry.trace import SpanKind, StatusCode  # noqa: PLC0415
         from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415
@@ -42,6 +44,7 @@ class Traces:
         )
 
         self._provider = provider
+        self._exporter = exporter
         self._tracer = provider.get_tracer("modelway", __version__)
         self._kind = SpanKind.CLIENT
         self._failed = StatusCode.ERROR
@@ -69,8 +72,11 @@ class Traces:
         span.end(begun + round(record.total_ms * 1e6))
 
     def close(self) -> None:
-        """Send what has not been sent."""
+        """Send what has not been sent, where the collector takes it soon; blocks until then."""
+        hurry = Timer(LAST_WORDS_S, self._exporter.shutdown)
+        hurry.start()
         self._provider.shutdown()
+        hurry.cancel()
 
 
 def open_traces(exporter: SpanExporter | None = None) -> Traces:
@@ -85,8 +91,9 @@ def open_traces(exporter: SpanExporter | None = None) -> Traces:
     own = Resource.create({"service.name": "modelway", "service.version": __version__})
     # What the variables say comes last, so that it wins.
     provider = TracerProvider(resource=own.merge(OTELResourceDetector().detect()))
-    provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
-    return Traces(provider)
+    chosen = exporter or OTLPSpanExporter()
+    provider.add_span_processor(BatchSpanProcessor(chosen))
+    return Traces(provider, chosen)
 
 
 def _attributes(
