@@ -15,7 +15,7 @@ from modelway.gateway import Gateway
 from modelway.provider import Relays
 from modelway.server.chat import ChatEndpoint, answer_headers, with_address
 from modelway.server.exchange import Exchange, addressed, until_client_is_gone
-from modelway.server.following import STREAM_HEADERS
+from modelway.server.following import STREAM_HEADERS, must_follow
 from modelway.server.relay import RelayEndpoint
 from modelway.types import ChatRequest, Completion, Finish, Usage
 
@@ -47,6 +47,10 @@ class CompletionsEndpoint:
         if requests[0].conversation_id:
             raise InvalidRequest(
                 "a conversation goes on with one prompt at a time", param="prompt", hint="send one text"
+            )
+        if must_follow(exchange, requests[0]):
+            raise InvalidRequest(
+                "only one prompt can be answered without its client", param="prompt", hint="send one text"
             )
         with until_client_is_gone(exchange):
             await (self._stream if requests[0].stream else self._whole)(exchange, requests)

@@ -161,12 +161,15 @@ class Following:
 def must_follow(exchange: Exchange, request: ChatRequest) -> bool:
     """Whether the answer is to go on without its client, or has done so."""
     headers = exchange.headers
-    return (
-        KEY_HEADER in headers
-        or DETACH_HEADER in headers
-        or LAST_HEADER in headers
-        or request.when_left != "cancel"
-    )
+    if KEY_HEADER in headers or LAST_HEADER in headers or request.when_left != "cancel":
+        return True
+    return DETACH_HEADER in headers and _is_detached(exchange.header(DETACH_HEADER))
+
+
+def _is_detached(said: str) -> bool:
+    if said not in ("true", "false"):
+        raise InvalidRequest('x-modelway-detach must be "true" or "false"')
+    return said == "true"
 
 
 def envelope_of(dialect: Dialect, log: Readable) -> Envelope:

@@ -312,6 +312,9 @@ async def test_a_key_is_told_why_there_is_no_answer_and_is_free_again(tmp_path: 
         assert (await client.post(CHAT, key="l", last="x")).status == 400
         assert (await client.post("/api/chat", key="l", last="3")).status == 400
         assert (await client.post(CHAT, detach="true")).status == 400
+        assert (await client.post(CHAT, detach="yes", conversation_id="c")).status == 400
+        assert (await client.post(CHAT, detach="false", conversation_id="c", stream=False)).status == 200
+        assert (await client.post("/v1/completions", key="l", prompt=["a", "b"])).status == 400
         assert (await client.get("/v1/conversations/nothing/stream")).status == 404
         assert (await client.get("/v1/conversations/nothing/stream?turn=turn_1")).status == 404
 
