@@ -121,7 +121,7 @@ class Following:
         return log
 
     async def _begin(self, exchange: Exchange, request: ChatRequest) -> str:
-        # In the background nobody waits for the whole, and what has come is kept only where it comes in pieces.
+        # In the background nobody waits for the whole; what comes in pieces is kept as it comes.
         is_background = request.when_left == "finish"
         lasting = replace(request, stream=True) if is_background else replace(request, when_left="grace")
         key = exchange.header(KEY_HEADER)
