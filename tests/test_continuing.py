@@ -1,15 +1,20 @@
 """Answers that break off on a route that lets the next candidate go on with them."""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
 from contextlib import aclosing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from modelway.answer import Answer
 from modelway.config import RouteSettings, Settings, UpstreamSettings
-from modelway.continuing import INSTRUCTION
+from modelway.continuing import INSTRUCTION, Rest
 from modelway.errors import GatewayError, InvalidRequest, UpstreamFailed, UpstreamProtocolError
 from modelway.gateway import Gateway
 from modelway.provider import ProviderInfo
@@ -146,7 +151,7 @@ async def test_an_answer_that_just_ends_is_gone_on_with(tmp_path: Path) -> None:
 
 
 async def test_bytes_of_two_upstreams_are_never_mixed(tmp_path: Path) -> None:
-    mine = [Opaque(b": x\n\n"), TextDelta(text="a", raw=b"data: {}\n\n"), RESET]
+    mine: list[Step] = [Opaque(b": x\n\n"), TextDelta(text="a", raw=b"data: {}\n\n"), RESET]
     rest: list[Step] = [TextDelta(text="b", raw=b"data: {}\n\n"), Finish(raw=b"data: {}\n\n")]
     one, two = Scripted("One", mine), Scripted("Two", rest)
     async with aclosing(gateway_of([one, two], tmp_path, settings("One", "Two"))) as gateway:
@@ -307,3 +312,44 @@ async def test_an_upstream_of_chat_completions_is_given_the_beginning_marked_as_
         {"role": "user", "content": "hi"},
         {"role": "assistant", "content": "The ", "prefix": True},
     ]
+
+
+class Stream:
+    """Events that are there already."""
+
+    def __init__(self, events: list[Event]) -> None:
+        self._events = events
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        if not self._events:
+            raise StopAsyncIteration
+        return self._events.pop(0)
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+
+@given(
+    said=st.text("ab ", min_size=1, max_size=6),
+    rest=st.text("ab ", max_size=8),
+    cuts=st.lists(st.integers(0, 14), max_size=4),
+    echoes=st.booleans(),
+)
+def test_of_an_echo_only_all_of_it_is_left_out(said: str, rest: str, cuts: list[int], echoes: bool) -> None:
+    whole = said + rest if echoes else rest
+    edges = sorted({0, *(min(cut, len(whole)) for cut in cuts), len(whole)})
+    pieces: list[Event] = [TextDelta(text=whole[start:end]) for start, end in pairwise(edges)]
+    told = Continued(after="One", code="upstream_reset", provider="Two")
+
+    async def read() -> list[Event]:
+        held, later = pieces[:1], [*pieces[1:], Finish()]
+        return [event async for event in Rest(told, held, Stream(later), said=said, echoed=True)]
+
+    events = asyncio.run(read())
+    text = "".join(event.text for event in events if isinstance(event, TextDelta))
+    assert text == (whole.removeprefix(said))
+    assert events[0] is told
+    assert isinstance(events[-1], Finish)

@@ -11,12 +11,12 @@ from modelway.bench.worlds import run
 from modelway.routing import Breakers
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_every_promise_is_kept(seed: int, tmp_path: Path) -> None:
     assert simulate(seed, tmp_path)
 
 
-@pytest.mark.parametrize("seed", [3, 72, 178])
+@pytest.mark.parametrize("seed", [3, 72])
 def test_a_seed_is_played_again_exactly(seed: int, tmp_path: Path) -> None:
     assert simulate(seed, tmp_path) == simulate(seed, tmp_path)
 
@@ -29,21 +29,20 @@ class Careless(Breakers):
 
 
 def test_a_broken_promise_is_found_and_names_its_seed(tmp_path: Path) -> None:
-    found = []
-    for seed in range(20):
-        try:
+    def look() -> None:
+        for seed in range(20):
             simulate(seed, tmp_path, breakers=Careless)
-        except Failed as failed:
-            found.append(failed)
-    assert found
-    assert str(found[0]) == f"seed {found[0].seed}: whom the breaker leaves alone is not asked"
-    assert found[0].trace
+
+    with pytest.raises(Failed, match="whom the breaker leaves alone is not asked") as caught:
+        look()
+    assert str(caught.value).startswith(f"seed {caught.value.seed}: ")
+    assert caught.value.trace
 
 
 def test_many_run_and_what_fails_is_told() -> None:
     done: list[int] = []
-    assert run(500, 25, 1, done.append).failures == []
-    assert done == [20, 5]
+    assert run(500, 3, 1, done.append).failures == []
+    assert done == [3]
 
 
 def test_hours_take_no_time_and_a_deadlock_is_told() -> None:

@@ -131,8 +131,9 @@ async def test_a_shadow_that_fails_harms_nobody(
 ) -> None:
     class Broken(Scripted):
         async def stream(self, request: Any) -> Any:
+            for event in ():
+                yield event
             raise failure
-            yield TextDelta(text="never")
 
     caplog.set_level(logging.INFO, "modelway.shadow")
     chosen = settings(candidates=("One",), shadow="Two")

@@ -25,7 +25,7 @@ from modelway.providers._dial import AddressInfo, resolve
 from modelway.providers.http import HTTPClient
 from modelway.providers.openai_compatible import build_provider
 from modelway.testing import FaultyUpstream
-from modelway.types import collect
+from modelway.types import Event, collect
 from tests.serving import gateway_of, serving
 
 pytestmark = pytest.mark.anyio
@@ -255,7 +255,7 @@ def test_check_14_a_stream_may_be_cut_at_every_byte(fault: str, cuts: list[int])
     body = _unchunked(wire.partition(b"\r\n\r\n")[2])
     decoder = EventDecoder()
     edges = sorted({0, *(cut % len(body) for cut in cuts), len(body)})
-    events = []
+    events: list[Event] = []
     for start, end in pairwise(edges):
         events.extend(decoder.feed(body[start:end]))
     events.extend(decoder.close())
