@@ -23,9 +23,27 @@ _DROP = "UPDATE conversations SET instructions = NULL WHERE caller = :caller AND
 _STANDING = """SELECT head, updated_at, lease_turn, title FROM conversations
     WHERE caller = :caller AND name = :name AND NOT hidden"""
 _NEWEST = """SELECT count(*), max(updated_at) FROM conversations WHERE caller = :caller AND NOT hidden"""
+# A turn that has been deleted meanwhile has nothing to note.
+_MEASURED = """INSERT INTO measurements (turn, first_s)
+    SELECT id, :first_s FROM turns WHERE id = :turn"""
+_FIGURES = """SELECT t.id, m.first_s, s.nanos FROM turns t
+    JOIN conversations c ON c.id = t.conversation
+    LEFT JOIN measurements m ON m.turn = t.id LEFT JOIN costs s ON s.turn = t.id
+    WHERE c.caller = :caller AND c.name = :name AND (m.turn IS NOT NULL OR s.nanos IS NOT NULL)"""
 _NOTED = """SELECT name, title, created_at, updated_at, metadata FROM conversations
     WHERE caller = :caller AND NOT hidden AND metadata IS NOT NULL
     ORDER BY updated_at DESC, id DESC LIMIT :limit"""
+
+
+def measured(ledger: Ledger, turn: str, first_s: float) -> None:
+    """Note how long a turn took until its first text came."""
+    ledger.run(_MEASURED, {"turn": turn, "first_s": first_s})
+
+
+def figures(ledger: Ledger, caller: str, name: str) -> dict[str, tuple[float, int | None]]:
+    """Seconds until the first text (0: not measured) and cost in billionths of a dollar, by turn."""
+    rows: list[Any] = ledger.all(_FIGURES, {"caller": caller, "name": name})
+    return {turn: (first_s or 0.0, nanos) for turn, first_s, nanos in rows}
 
 
 def rename(ledger: Ledger, caller: str, name: str, title: str) -> None:

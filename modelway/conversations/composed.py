@@ -62,6 +62,10 @@ SCHEMA = (
         "CREATE TABLE costs ( turn TEXT NOT NULL, body BLOB NOT NULL, nanos BIGINT, PRIMARY KEY "
         "(turn), FOREIGN KEY(turn) REFERENCES turns (id) ON DELETE CASCADE ) WITHOUT ROWID"
     ),
+    (
+        "CREATE TABLE measurements ( turn TEXT NOT NULL, first_s FLOAT NOT NULL, PRIMARY KEY "
+        "(turn), FOREIGN KEY(turn) REFERENCES turns (id) ON DELETE CASCADE ) WITHOUT ROWID"
+    ),
 )
 
 STATEMENTS = Statements(

@@ -39,6 +39,8 @@ _UPGRADES = {
             nanos BIGINT NOT NULL, PRIMARY KEY (day, caller, provider, model)) WITHOUT ROWID""",
         """CREATE TABLE costs (turn TEXT NOT NULL PRIMARY KEY REFERENCES turns (id) ON DELETE CASCADE,
             body BLOB NOT NULL, nanos BIGINT) WITHOUT ROWID""",
+        """CREATE TABLE measurements (turn TEXT NOT NULL PRIMARY KEY REFERENCES turns (id) ON DELETE CASCADE,
+            first_s FLOAT NOT NULL) WITHOUT ROWID""",
     ),
 }
 # What earlier versions had of the tables: a file with these is one of ours.

@@ -203,3 +203,12 @@ costs = Table(
     Column("nanos", BigInteger),
     sqlite_with_rowid=False,
 )
+
+# How long a turn took until its first text came, where somebody measured it.
+measurements = Table(
+    "measurements",
+    metadata,
+    Column("turn", Text, ForeignKey("turns.id", ondelete="CASCADE"), primary_key=True),
+    Column("first_s", Float, nullable=False),
+    sqlite_with_rowid=False,
+)

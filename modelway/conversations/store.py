@@ -15,7 +15,15 @@ from msgspec.structs import replace
 
 from modelway.config import ConversationSettings
 from modelway.conversations import codec
-from modelway.conversations.arranging import drop_instructions, list_noted, move, rename, standing
+from modelway.conversations.arranging import (
+    drop_instructions,
+    figures,
+    list_noted,
+    measured,
+    move,
+    rename,
+    standing,
+)
 from modelway.conversations.callers import Callers
 from modelway.conversations.closing import end_lost_turn
 from modelway.conversations.ephemeral import new_turn_id
@@ -157,6 +165,14 @@ class Conversations:
         await self._writer.submit(
             lambda ledger: take_in(ledger, caller, conversation_id, found, time.time()), is_quick=False
         )
+
+    def measured(self, turn: str, first_s: float) -> None:
+        """Note how long a turn took until its first text came, without waiting for it to be written."""
+        self._writer.send(lambda ledger: measured(ledger, turn, first_s))
+
+    async def figures(self, caller: str, conversation_id: str) -> dict[str, tuple[float, int | None]]:
+        """Seconds until the first text (0: not measured) and cost in billionths of a dollar, by turn."""
+        return await self._read(lambda ledger: figures(ledger, caller, conversation_id))
 
     async def noted(self, caller: str) -> Sequence[tuple[Summary, dict[str, str]]]:
         """The conversations about which the caller has noted something, and what; newest first."""

@@ -46,7 +46,6 @@ RENDERING_SHARE = 0.04
 # What the keys of chats begin with that are not kept.
 TEMPORARY = "temporary."
 KEPT_S = 600.0
-MOST_MEASURED = 2000
 
 
 class Draft:
@@ -66,6 +65,7 @@ class Draft:
         self.began_at = time.time()
         self.first_s = 0.0
         self.total_s = 0.0
+        self.cost: float | None = None
         self.provider = ""
         self.model = ""
         self.turn_id = ""
@@ -180,7 +180,6 @@ class Drafts:
         self._telemetry = telemetry
         self._markdown = markdown
         self._drafts: dict[tuple[str, str], Draft] = {}
-        self.figures: dict[str, Figures] = {}
 
     def begin(
         self, caller: Caller, request: ChatRequest, key: str, request_id: str, question: Message | None
@@ -261,6 +260,7 @@ class Drafts:
                 draft.begun(answer)
                 async for event in answer:
                     if isinstance(event, Finish):
+                        draft.cost = answer.cost
                         self._telemetry.answered(record, answer.completion, answer.cost or 0.0)
                     draft.take(event)
         except GatewayError as raised:
@@ -276,14 +276,9 @@ class Drafts:
             draft.end(error)
             self._telemetry.end(record)
             if draft.turn_id and not draft.is_temporary:
-                self._measured(draft)
+                self._gateway.conversations.measured(draft.turn_id, draft.first_s)
                 # The store has it from now on.
                 self._drafts.pop((draft.caller.name, draft.key), None)
-
-    def _measured(self, draft: Draft) -> None:
-        self.figures[draft.turn_id] = Figures(first_s=draft.first_s)
-        while len(self.figures) > MOST_MEASURED:
-            del self.figures[next(iter(self.figures))]
 
     def _forget_old(self) -> None:
         now = time.time()

@@ -16,7 +16,7 @@ from modelway.conversations import Summary
 from modelway.errors import InvalidRequest
 from modelway.gateway import Gateway
 from modelway.page.assets import Assets
-from modelway.page.drafts import Drafts
+from modelway.page.drafts import Drafts, Figures
 from modelway.page.html import Html
 from modelway.page.markdown import Markdown
 from modelway.page.texts import Texts, chosen_language, texts
@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 PINNED = "page.pinned"
 MOST_LISTED = 200
+NANOS = 1_000_000_000
 MOST_BYTES = 64 * 1024
 CACHED_CHARACTERS = 8_000_000
 
@@ -72,7 +73,7 @@ class Renderings:
 
 
 class Frame(Struct, kw_only=True):
-    """Shared by all endpoints of the page. `figures` holds what was measured of answers, by their turns."""
+    """Shared by all endpoints of the page. `arranged` grows whenever the list of conversations is changed."""
 
     gateway: Gateway
     telemetry: Telemetry
@@ -110,6 +111,14 @@ class Frame(Struct, kw_only=True):
         others = [one for one in some if one.conversation_id not in known and self._is_there(caller, one)]
         running = frozenset(draft.key for draft in self.drafts.running(caller))
         return Listed(pinned, others, running)
+
+    async def figures(self, caller: Caller, conversation: str) -> dict[str, Figures]:
+        """What was measured of the answers of a conversation, by their turns."""
+        found = await self.gateway.conversations.figures(caller.name, conversation)
+        return {
+            turn: Figures(first_s, None if nanos is None else nanos / NANOS)
+            for turn, (first_s, nanos) in found.items()
+        }
 
     async def models(self) -> Mapping[str, Sequence[str]]:
         """The models of the providers that are ready, as far as they are known by now."""

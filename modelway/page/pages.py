@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64decode
+from collections.abc import Mapping
 
 from msgspec.structs import replace
 from starlette.requests import Request
@@ -12,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from modelway.conversations import Conversation
 from modelway.errors import ConversationNotFound, GatewayError
 from modelway.page.choices import choice_of
-from modelway.page.drafts import Draft
+from modelway.page.drafts import Draft, Figures
 from modelway.page.frame import Frame, caller_of, html_response, version_of
 from modelway.page.html import Html, tag
 from modelway.page.thread import Thread, thread_of
@@ -126,14 +127,22 @@ class Pages:
         # Asked before the conversation is read: what changes in between, the page is told of.
         version = version_of(await self._frame.gateway.conversations.standing(caller.name, id))
         found = await self._conversation(caller, id)
+        figures = await self._frame.figures(caller, id)
         draft = self._frame.drafts.find(caller, id)
-        shown = await asyncio.to_thread(self._written, look, found, draft, before)
+        shown = await asyncio.to_thread(self._written, look, found, draft, figures, before)
         return replace(shown, version=version)
 
-    def _written(self, look: Look, found: Conversation, draft: Draft | None, before: str) -> view.Chat:
+    def _written(
+        self,
+        look: Look,
+        found: Conversation,
+        draft: Draft | None,
+        figures: Mapping[str, Figures],
+        before: str,
+    ) -> view.Chat:
         writer = self._frame.writer(look.texts)
         thread = thread_of(found, before)
-        articles = writer.thread(thread, found.conversation_id, self._frame.drafts.figures)
+        articles = writer.thread(thread, found.conversation_id, figures)
         is_live = draft is not None and not draft.is_over
         if not before:
             articles += self._end(writer, thread, draft)

@@ -151,7 +151,7 @@ class Writer:
             created_at=draft.began_at,
             finished_at=draft.began_at + draft.total_s,
         )
-        told = [tag("span", one) for one in measures(self._t, turn, Figures(first_s=draft.first_s))]
+        told = [tag("span", one) for one in measures(self._t, turn, Figures(draft.first_s, draft.cost))]
         footer = tag(
             "footer",
             self.button("copy", "copy", self._t("thread.copy")),
