@@ -145,9 +145,7 @@ def revoke(
 def usage(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="[NAME]", help="Only this caller.")] = "",
-    first: Annotated[
-        str, typer.Option("--from", metavar="DAY", help="Else thirty days in all.")
-    ] = "",
+    first: Annotated[str, typer.Option("--from", metavar="DAY", help="Else thirty days in all.")] = "",
     last: Annotated[str, typer.Option("--to", metavar="DAY", help="Else today; days are of UTC.")] = "",
     by: Annotated[
         str, typer.Option(metavar="FIELDS", help="What sums are by: day, caller, provider, model.")

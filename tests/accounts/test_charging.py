@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import aclosing, closing
@@ -13,12 +14,19 @@ from modelway.accounts import Accounts
 from modelway.config import PriceSettings, RouteSettings, Settings
 from modelway.conversations import Conversations, Turn
 from modelway.conversations.spending import Spending
-from modelway.errors import ConversationBusy, StoreUnavailable, UpstreamProtocolError
+from modelway.errors import (
+    ConversationBusy,
+    InvalidRequest,
+    ModelNotFound,
+    StoreUnavailable,
+    UpstreamProtocolError,
+)
+from modelway.gateway import Gateway
 from modelway.prices import Prices
 from modelway.types import Caller, ChatRequest, Completion, Finish, Rules, TextDelta, Usage
 from tests.conversations.talk import asking, open_store, until
 from tests.scripted import Scripted
-from tests.serving import gateway_of
+from tests.serving import gateway_of, quick_settings
 
 pytestmark = pytest.mark.anyio
 
@@ -181,3 +189,53 @@ async def test_days_are_of_utc(store: Conversations) -> None:
     accounts.charge(ALICE, None, "P", "m", Usage(1, 0))
     await accounts.aclose()
     assert [line.day for line in await spent(store)] == [before, accounts.today()]
+
+
+async def asked(gateway: Gateway, request: ChatRequest) -> None:
+    async with aclosing(await gateway.answer(request, ALICE)) as answer:
+        await answer.collect()
+
+
+async def test_whatever_becomes_of_a_request_it_counts_as_running_no_more(tmp_path: Path) -> None:
+    never = asyncio.Event()
+    broken = UpstreamProtocolError("cut", code="upstream_reset")
+    local = Scripted("Local", [broken], [never], [TextDelta(text="x"), never], [TextDelta(text="x"), broken])
+    gateway = gateway_of([local], tmp_path, quick_settings(provider="Local"))
+    message = asking("", "hi").messages
+    plain, kept = ChatRequest(messages=message), ChatRequest(messages=message, conversation_id="talk")
+    async with aclosing(gateway):
+        account = gateway.accounts._account(ALICE)
+        for request in (plain, kept):
+            local.scripts = [[broken]]
+            with pytest.raises(UpstreamProtocolError):
+                await asked(gateway, request)
+            assert account.running == 0
+
+            local.scripts = [[never]]
+            waiting = asyncio.create_task(asked(gateway, request))
+            while not account.running:
+                await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            assert account.running == 0
+
+            local.scripts = [[TextDelta(text="x"), never]]
+            answer = await gateway.answer(request, ALICE)
+            assert account.running == 1
+            if request is kept:
+                with pytest.raises(ConversationBusy):
+                    await asked(gateway, request)
+                assert account.running == 1
+            await answer.aclose()
+            await answer.aclose()
+            assert account.running == 0
+
+            local.scripts = [[TextDelta(text="x"), broken]]
+            with pytest.raises(UpstreamProtocolError):
+                await asked(gateway, request)
+            assert account.running == 0
+        with pytest.raises(InvalidRequest):
+            await asked(gateway, ChatRequest(messages=message, after_turn="turn_0000"))
+        with pytest.raises(ModelNotFound):
+            await asked(gateway, ChatRequest(messages=message, model="nope"))
+        assert account.running == 0
