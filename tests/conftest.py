@@ -36,6 +36,7 @@ SLOW = (
     "tests/e2e/test_copilot.py",
     "tests/e2e/test_copilot_programs.py",
     "tests/e2e/test_documents.py",
+    "tests/e2e/test_every_format.py",
     "tests/e2e/test_every_provider.py",
     "tests/e2e/test_faults.py",
     "tests/e2e/test_format_table.py",
@@ -57,6 +58,8 @@ SLOW = (
     "tests/page/test_features.py",
     "tests/page/test_local_model.py",
     "tests/providers/test_local.py",
+    "tests/reliability/test_crowds.py",
+    "tests/reliability/test_kills.py",
     "tests/test_plugins.py",
 )
 # Begun last, one of these would keep one worker busy alone at the end.

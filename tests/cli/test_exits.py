@@ -19,6 +19,7 @@ EXPECTED = {
     "NotEntitled": ExitCode.AUTH,
     "PermissionDenied": ExitCode.AUTH,
     "UpstreamRefusedCredential": ExitCode.AUTH,
+    "IdempotencyKeyReused": ExitCode.USAGE,
     "InvalidRequest": ExitCode.USAGE,
     "ContextTooLong": ExitCode.USAGE,
     "RequestTooLarge": ExitCode.USAGE,

@@ -475,6 +475,8 @@ async def test_a_preset_builds_a_provider_that_says_what_it_lacks(name: str, htt
         "json_object",
         "reasoning",
         "n",
+        "completions",
+        "prefix_echoed",
     }
     assert preset.default_model in preset.models or not preset.default_model
     if preset.needs_auth:
