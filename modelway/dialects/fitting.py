@@ -100,6 +100,7 @@ _FORMATS = {
         frozenset(
             {
                 "anthropic_beta",
+                "anthropic_version",
                 "output_config.effort",
                 "thinking",
                 "tools[].description",

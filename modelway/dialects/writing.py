@@ -40,6 +40,10 @@ class EventWriter(ABC):
             case _:
                 assert_never(event)
 
+    def begin(self) -> bytes:
+        """What may be written before the first event; a format that has nothing to say then says nothing."""
+        return b""
+
     @abstractmethod
     def _delta(self, event: AnyDelta) -> bytes:
         """A piece of the answer."""

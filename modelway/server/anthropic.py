@@ -12,6 +12,7 @@ from modelway.gateway import Gateway
 from modelway.server.chat import ChatEndpoint
 from modelway.server.counting import counted, named
 from modelway.server.exchange import Exchange
+from modelway.server.formats import ANTHROPIC_VERSION
 from modelway.types import ChatRequest
 
 _BETA_HEADER = b"anthropic-beta"
@@ -35,7 +36,7 @@ class AnthropicEndpoints:
         await exchange.reply(200, anthropic_messages.encode_count(tokens), named(exchange))
 
     async def _read(self, exchange: Exchange) -> ChatRequest:
-        request = await self._chat.read(exchange)
+        request = _with_version(await self._chat.read(exchange), exchange.header(ANTHROPIC_VERSION))
         written = [
             value.decode("latin-1") for name, value in exchange.scope["headers"] if name == _BETA_HEADER
         ]
@@ -46,3 +47,15 @@ class AnthropicEndpoints:
         said = [name.strip() for line in written for name in line.split(",")]
         features = dict.fromkeys([*request.extra.get(anthropic_messages.BETA, ()), *said])
         return replace(request, extra={**request.extra, anthropic_messages.BETA: list(features)})
+
+
+def _with_version(request: ChatRequest, version: str) -> ChatRequest:
+    """The request with the version of the format that its header names, which Anthropic is told."""
+    if not version:
+        return request
+    if not anthropic_messages.is_version(version):
+        raise InvalidRequest(
+            f"the header anthropic-version is no version: {version[:40]!r}",
+            hint=f"send {anthropic_messages.VERSION}",
+        )
+    return replace(request, extra={**request.extra, anthropic_messages.VERSION_SPOKEN: version})

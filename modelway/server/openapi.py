@@ -210,7 +210,7 @@ _SCHEMAS: dict[str, Any] = {
     },
     "CompletionRequest": {
         "type": "object",
-        "description": "OpenAI's request for a completion; relayed as it is where the upstream has the address.",
+        "description": "OpenAI's request for a completion; relayed where the upstream has the address.",
         "required": ["prompt"],
         "properties": {
             "prompt": {"oneOf": [_STRING, {"type": "array", "minItems": 1, "items": _STRING}]},

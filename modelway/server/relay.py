@@ -24,6 +24,7 @@ RELAYED_METHODS = ("GET", "POST", "DELETE")
 _TO_UPSTREAM = (b"accept", b"content-type", b"idempotency-key", b"openai-beta")
 # These are of another format than the addresses that upstreams relay.
 _NEVER = "/v1/messages/"
+_BATCHES = "/v1/messages/batches"
 _TO_CALLER = (
     "content-type",
     "content-disposition",
@@ -93,7 +94,7 @@ class RelayEndpoint:
             exchange.reply_headers.append((b"allow", allowed.encode()))
             raise MethodNotAllowed(f"{exchange.method} is not possible here", hint=f"use {allowed}")
         if exchange.path.startswith(_NEVER):
-            raise NotFound("there is nothing at this address", hint="chats are answered at /v1/messages")
+            raise _not_of_anthropic_s(exchange.path)
         raw: str = exchange.scope.get("raw_path", b"").partition(b"?")[0].decode("latin-1")
         if not _PATH(raw) or any(_climbs(segment) for segment in raw.split("/")):
             raise InvalidRequest(
@@ -105,6 +106,14 @@ class RelayEndpoint:
 
     def _owners(self, path: str) -> list[Route]:
         return [route for route in self._own if route.path_regex.match(path)]
+
+
+def _not_of_anthropic_s(path: str) -> NotFound:
+    if path.startswith(_BATCHES):
+        return NotFound(
+            "Modelway has no batches of messages", hint="send the requests one by one to /v1/messages"
+        )
+    return NotFound("there is nothing at this address", hint="chats are answered at /v1/messages")
 
 
 def _climbs(segment: str) -> bool:

@@ -63,6 +63,34 @@ async def test_a_header_that_is_no_list_of_features_is_refused(asking: Asking) -
     assert "anthropic-beta" in reply.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("version", ["2023-06-01", "2026-10-21"])
+async def test_the_version_that_the_caller_speaks_goes_on_to_anthropic_only(
+    asking: Asking, version: str
+) -> None:
+    for name in ("Anthropic", "OpenAI"):
+        asked = {"model": f"{name}/model-a", **HI, "max_tokens": 9}
+        reply = await asking.client.post("/v1/messages", json=asked, headers={"anthropic-version": version})
+        assert reply.status_code == 200
+        assert "x-modelway-ignored" not in reply.headers
+        assert "anthropic_version" not in asking.last(name).json
+    assert asking.last("Anthropic").headers["anthropic-version"] == version
+    assert "anthropic-version" not in asking.last("OpenAI").headers
+
+
+async def test_a_version_that_is_none_is_refused(asking: Asking) -> None:
+    headers = {"anthropic-version": "the newest"}
+    reply = await asking.client.post(
+        "/v1/messages", json={"model": "Anthropic/model-a", **HI}, headers=headers
+    )
+    assert reply.status_code == 400
+    assert "anthropic-version" in reply.json()["error"]["message"]
+
+
+async def test_batches_are_refused_by_their_name(asking: Asking) -> None:
+    reply = await asking.client.post("/v1/messages/batches", json={"requests": []})
+    assert "batches" in reply.json()["error"]["message"]
+
+
 async def test_tokens_are_counted_by_anthropic(asking: Asking) -> None:
     counted = await asking.sdk.messages.count_tokens(
         model="Anthropic/model-a", messages=HI["messages"], system="Be brief", thinking={"type": "disabled"}

@@ -23,6 +23,7 @@ from modelway.dialects.anthropic_messages.wire import (
     KEEP_ALIVE,
     NAME,
     STREAM_TYPE,
+    VERSION_SPOKEN,
     error_in_stream,
 )
 from modelway.dialects.anthropic_messages.write_request import (
@@ -31,6 +32,7 @@ from modelway.dialects.anthropic_messages.write_request import (
     encode_count_request,
     encode_request,
     headers_for,
+    is_version,
 )
 from modelway.dialects.anthropic_messages.write_stream import EventEncoder
 
@@ -42,6 +44,7 @@ __all__ = [
     "PARAMS",
     "STREAM_TYPE",
     "VERSION",
+    "VERSION_SPOKEN",
     "EventDecoder",
     "EventEncoder",
     "decode_completion",
@@ -58,4 +61,5 @@ __all__ = [
     "encode_request",
     "error_in_stream",
     "headers_for",
+    "is_version",
 ]

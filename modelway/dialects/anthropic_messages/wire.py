@@ -25,6 +25,8 @@ from modelway.types import FinishReason, Usage
 NAME = "anthropic_messages"
 # In `extra` of a request: the features that the caller has turned on.
 BETA = "anthropic_beta"
+# The version of the format that a caller speaks, where a header or, for the clouds, a field says it.
+VERSION_SPOKEN = "anthropic_version"
 ID_PREFIX = "msg_"
 STREAM_TYPE = sse.STREAM_TYPE
 KEEP_ALIVE = b'event: ping\ndata: {"type":"ping"}\n\n'

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 
 from modelway.dialects.anthropic_messages.thinking import thinking_fields
-from modelway.dialects.anthropic_messages.wire import BETA, NAME
+from modelway.dialects.anthropic_messages.wire import BETA, NAME, VERSION_SPOKEN
 from modelway.dialects.anthropic_messages.write_content import UPSTREAM, system_content, turns
 from modelway.dialects.foreign import told
 from modelway.errors import InvalidRequest
@@ -30,6 +31,9 @@ PARAMS = (
     "response_format",
 )
 
+
+# The clouds have versions of their own, which Anthropic itself does not know.
+is_version = re.compile(r"20\d\d-\d\d-\d\d").fullmatch
 
 # What a request to count tokens may have.
 _COUNTED = (
@@ -60,10 +64,15 @@ def encode_count_request(request: ChatRequest) -> bytes:
 
 
 def headers_for(request: ChatRequest) -> dict[str, str]:
-    """The version of the API that knows everything that the request asks for, and the features turned on."""
+    """The version of the API that the caller speaks, and the features that are turned on.
+
+    Callers of other formats speak none: then it is the one that knows everything that the request asks for.
+    """
     own = request.extra if request.dialect == NAME else {}
     needs_older = _sampling(request.params) or "top_k" in own
-    headers = {"anthropic-version": SAMPLING_VERSION if needs_older else VERSION}
+    spoken = str(own.get(VERSION_SPOKEN, ""))
+    version = spoken if is_version(spoken) else SAMPLING_VERSION if needs_older else VERSION
+    headers = {"anthropic-version": version}
     return headers | ({"anthropic-beta": ",".join(own[BETA])} if own.get(BETA) else {})
 
 
@@ -72,6 +81,7 @@ def _body(request: ChatRequest) -> dict[str, Any]:
     _check_temperature(request.params)
     own = dict(request.extra) if request.dialect == NAME else {}
     own.pop(BETA, None)
+    own.pop(VERSION_SPOKEN, None)
     body: dict[str, Any] = {
         "model": request.model,
         "max_tokens": request.params.max_tokens or DEFAULT_MAX_TOKENS,

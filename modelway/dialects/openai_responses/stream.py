@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from modelway.dialects import sse
 from modelway.dialects.continuing import continued_comment
@@ -92,6 +93,7 @@ class EventEncoder(EventWriter):
         self._envelope = envelope
         self._names = Names(envelope.id)
         self._sequence = 0
+        self._has_begun = False
         self._items: list[_Item] = []
         self._open: _Item | None = None
         self._calls: dict[int, _Item] = {}
@@ -113,12 +115,25 @@ class EventEncoder(EventWriter):
         )
         return begun + failed + told
 
-    def _begin(self) -> bytes:
-        if self._sequence:
+    def begin(self) -> bytes:
+        """That a response in the background waits, before it is known who answers it."""
+        envelope = self._envelope
+        if self._sequence or not envelope.echo.get("background"):
             return b""
-        response = response_object(self._envelope, "in_progress", [])
+        asked = replace(envelope, model=envelope.echo.get("model", ""), provider="")
+        response = response_object(asked, "queued", [])
         created = self._event("response.created", response=response)
-        return created + self._event("response.in_progress", response=response)
+        return created + self._event("response.queued", response=response)
+
+    def _begin(self) -> bytes:
+        if self._has_begun:
+            return b""
+        self._has_begun = True
+        written = self.begin()
+        response = response_object(self._envelope, "in_progress", [])
+        if not self._sequence:
+            written = self._event("response.created", response=response)
+        return written + self._event("response.in_progress", response=response)
 
     def _continued(self, event: Continued) -> bytes:
         return continued_comment(event)
