@@ -12,6 +12,7 @@ from modelway.types import Rules
 Headers = tuple[tuple[str, str], ...]
 _BUSY_S = 1.0
 # SDKs ask again after any 429, unless they are told that it is in vain.
+NOWHERE = -1
 NO_RETRY = ("x-should-retry", "false")
 
 
@@ -78,13 +79,13 @@ class Account:
         self.running += 1
         if rules.requests_per_minute:
             self._requests.add(1, now)
-        slot = self._tokens.add(tokens, now) if rules.tokens_per_minute else 0
+        slot = self._tokens.add(tokens, now) if rules.tokens_per_minute else NOWHERE
         return Permit(self, tokens, slot)
 
     def end(self, permit: Permit, tokens: int, now: float) -> None:
         """A request is over, and took so many tokens."""
         self.running -= 1
-        if permit.slot:
+        if permit.slot != NOWHERE:
             self._tokens.correct(permit.slot, tokens - permit.tokens, now)
 
     def headers(self, now: float, day: str) -> Headers:

@@ -32,6 +32,7 @@ _VENDORS = {
     "xai": "x-ai",
     "zhipu": "zai",
 }
+_ALL = "*"
 _MOST_KNOWN = 2048
 _LONGEST_NAME = 200
 
@@ -39,14 +40,17 @@ _LONGEST_NAME = 200
 class Prices:
     """Prices by provider and model.
 
-    `own` are the user's, by "Provider/model" (patterns too); the first that fits wins. `addresses` are the
-    base URLs of providers that the user has named, by which the table knows a vendor under any name.
+    `own` are the user's, by "Provider/model" (patterns too); the first that fits wins. The pattern "*" is for
+    what has no other price, a published one included. `addresses` are the base URLs of providers that the user
+    has named, by which the table knows a vendor under any name.
     """
 
     def __init__(
         self, own: Mapping[str, PriceSettings] | None = None, addresses: Mapping[str, str] | None = None
     ) -> None:
-        self._own = [(pattern.casefold(), _price(settings)) for pattern, settings in (own or {}).items()]
+        prices = {pattern.casefold(): _price(settings) for pattern, settings in (own or {}).items()}
+        self._others = prices.pop(_ALL, None)
+        self._own = prices
         self._addresses = {name.casefold(): address for name, address in (addresses or {}).items()}
         self._known: dict[tuple[str, str], Price | None] = {}
         self._table: Table | None = None
@@ -59,13 +63,14 @@ class Prices:
             # Callers choose the names of models: what is remembered must not grow with them.
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
-            found = self._known[provider, model] = self._find(provider.casefold(), model.casefold())
+            found = self._find(provider.casefold(), model.casefold()) or self._others
+            self._known[provider, model] = found
             return found
 
     def _find(self, provider: str, model: str) -> Price | None:
         if not model or len(model) > _LONGEST_NAME:
             return None
-        for pattern, price in self._own:
+        for pattern, price in self._own.items():
             if fnmatchcase(f"{provider}/{model}", pattern):
                 return price
         address = self._addresses.get(provider, "")

@@ -72,6 +72,14 @@ def test_the_user_s_own_price_wins() -> None:
     assert prices.of("OpenAI", "gpt-4o-mini") == Prices().of("OpenAI", "gpt-4o-mini")
 
 
+def test_a_star_alone_is_the_price_of_what_has_no_other() -> None:
+    prices = Prices({"*": PriceSettings(input=1.0), "Local/*": PriceSettings()})
+    assert prices.of("Mine", "new") == Price.of_a_million(input=1.0)
+    assert prices.of("OpenAI", "gpt-4o") == Prices().of("OpenAI", "gpt-4o")
+    assert prices.of("Local", "smollm2") == Price()
+    assert prices.of("OpenAI", "g" * 5000) == Price.of_a_million(input=1.0)
+
+
 def test_what_came_from_a_cache_costs_less_and_what_went_there_more() -> None:
     price = Price.of_a_million(input=10, output=20, cached=1, cache_write=12.5)
     usage = Usage(1000, 100, cached_tokens=600, cache_write_tokens=300)
