@@ -41,8 +41,8 @@ class Prices:
     """Prices by provider and model.
 
     `own` are the user's, by "Provider/model" (patterns too); the first that fits wins. The pattern "*" is for
-    what has no other price, a published one included. `addresses` are the base URLs of providers that the user
-    has named, by which the table knows a vendor under any name.
+    what has no other price, a published one included. `addresses` are the base URLs of providers that the
+    user has named, by which the table knows a vendor under any name.
     """
 
     def __init__(
