@@ -12,7 +12,7 @@ import pytest
 from modelway.client import AsyncClient
 from modelway.config import CandidateLimits, RouteSettings, Settings
 from modelway.errors import UpstreamFailed, UpstreamProtocolError
-from modelway.types import TextDelta
+from modelway.types import Event, TextDelta
 from tests.e2e.test_chat_completions import asking, calling
 from tests.scripted import Scripted, says
 from tests.serving import gateway_of, serving
@@ -131,7 +131,8 @@ async def test_a_shadow_that_fails_harms_nobody(
 ) -> None:
     class Broken(Scripted):
         async def stream(self, request: Any) -> Any:
-            for event in ():
+            nothing: tuple[Event, ...] = ()
+            for event in nothing:
                 yield event
             raise failure
 
