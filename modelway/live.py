@@ -207,6 +207,13 @@ class Live:
             if not turn.readers and turn.request.when_left == "grace" and turn.id in self._turns:
                 self._leave_after(turn, self._grace_s)
 
+    def waits(self, caller: Caller, turn_id: str) -> bool:
+        """Whether a turn that its caller knows by its id has not begun to be answered here."""
+        turn = self._turns.get(turn_id)
+        if turn is None or turn.caller.name != caller.name or turn.has_begun:
+            return False
+        return bool((turn.request.echo or {}).get("background"))
+
     def readers(self, turn_id: str) -> int:
         """How many read a turn in this process."""
         turn = self._turns.get(turn_id)

@@ -12,6 +12,10 @@ from modelway.types import ChatRequest, Completion, Event
 class Encoder(Protocol):
     """Writes one streamed answer."""
 
+    def begin(self) -> bytes:
+        """The bytes that may come before the first event, once: of a request that is to wait."""
+        ...
+
     def encode(self, event: Event) -> bytes:
         """The bytes for one event."""
         ...

@@ -68,12 +68,16 @@ class Following:
             self._live.reading(turn_id),
             KeepAlive(exchange, self._dialect, self._stream_headers, self._keep_alive_s) as silence,
         ):
+            silence.follows_ids = can_be_numbered(self._dialect)
+            is_told = await self._tell_early(exchange, turn_id, after)
             log = await self._begun(exchange, turn_id)
             encoder = self._encoder(log, after)
+            beginning = encoder.begin()
             exchange.encode_error_event = encoder.error
-            silence.follows_ids = isinstance(encoder, Numbered)
             if not exchange.started:
                 await exchange.start(200, self._stream_headers + reply_headers(log.head))
+            if beginning and not is_told:
+                await exchange.write(beginning)
             place, is_foreign = 0, log.head.dialect != self._dialect.NAME
             while rest := await log.after(place):
                 items = rest[:_AT_ONCE]
@@ -102,6 +106,20 @@ class Following:
             named = replace(completion, provider=head.provider, conversation_id=head.conversation_id)
             body = self._dialect.encode_completion(named, envelope)
             await exchange.reply(200, body, reply_headers(head))
+
+    async def _tell_early(self, exchange: Exchange, turn_id: str, after: int) -> bool:
+        """Begin the stream of a response that waits in the background, so that its client knows its id."""
+        if not self._live.waits(exchange.caller, turn_id):
+            return False
+        await self._live.opened(turn_id)
+        log = self._conversations.log(exchange.caller.name, turn_id)
+        if log is None:
+            return False
+        encoder = self._encoder(log, after)
+        exchange.encode_error_event = encoder.error
+        await exchange.start(200, [*self._stream_headers, (b"x-modelway-turn-id", turn_id.encode())])
+        await exchange.write(encoder.begin())
+        return True
 
     async def _promise(self, exchange: Exchange, turn_id: str) -> None:
         """Tell of a response in the background that it is there."""

@@ -28,6 +28,10 @@ class Numbered:
         self._after = after
         self._number = 0
 
+    def begin(self) -> bytes:
+        """The bytes that may come before the first event."""
+        return self._numbered(self._encoder.begin())
+
     def encode(self, event: Event) -> bytes:
         """The bytes for one event."""
         return self._numbered(self._encoder.encode(event))

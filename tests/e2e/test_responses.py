@@ -296,10 +296,14 @@ async def test_a_response_in_the_background_is_cancelled_or_left_incomplete(tmp_
 
 async def test_a_stream_in_the_background_is_resumed_by_the_sdk(tmp_path: Path) -> None:
     go_on = asyncio.Event()
-    local = Scripted("Local", [TextDelta(text="one "), go_on, *says("two")])
+    begin = asyncio.Event()
+    local = Scripted("Local", [begin, TextDelta(text="one "), go_on, *says("two")])
     async with sdk(gateway_of([local], tmp_path)) as client:
-        stream = await client.responses.create(model="", input="hi", background=True, stream=True)
-        seen = [await anext(stream) for _ in range(5)]
+        stream = await client.responses.create(model="Local", input="hi", background=True, stream=True)
+        seen = [await anext(stream) for _ in range(2)]
+        assert [event.type for event in seen] == ["response.created", "response.queued"]
+        begin.set()
+        seen += [await anext(stream) for _ in range(4)]
         await stream.close()
         go_on.set()
         at = seen[-1].sequence_number
