@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from functools import partial
@@ -16,6 +17,7 @@ import pytest
 from modelway.errors import UpstreamFailed
 from modelway.telemetry import Attempt, Figures, RequestRecord, expose
 from modelway.telemetry.figures import MOST_MODELS, tokens_per_s
+from modelway.types import TextDelta
 from tests.scripted import Scripted, says
 from tests.serving import gateway_of, serving
 
@@ -144,6 +146,22 @@ async def test_a_server_tells_its_figures_and_no_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
+async def test_open_streams_are_told(tmp_path: Path) -> None:
+    go_on = asyncio.Event()
+    local = Scripted("Local", [TextDelta(text="x"), go_on, *says("y")])
+    async with serving(gateway_of([local], tmp_path)) as address:
+        asking = asyncio.create_task(asyncio.to_thread(ask, address, stream=True))
+        while not local.requests:
+            await asyncio.sleep(0)
+        during = (await asyncio.to_thread(fetch, f"{address}/metrics")).decode()
+        go_on.set()
+        await asking
+        after = (await asyncio.to_thread(fetch, f"{address}/metrics")).decode()
+    assert "modelway_streams_open 1\n" in during
+    assert "modelway_streams_open 0\n" in after
+
+
+@pytest.mark.anyio
 async def test_a_turn_that_is_read_twice_is_counted_once(tmp_path: Path) -> None:
     local = Scripted("Local", says("a ", "b"))
     async with serving(gateway_of([local], tmp_path)) as address:
@@ -155,8 +173,9 @@ async def test_a_turn_that_is_read_twice_is_counted_once(tmp_path: Path) -> None
     assert (line["model"], line["requests"], line["output_tokens"]) == ("local-1", {"2xx": 1}, 2)
 
 
-def ask(address: str, key: str = "") -> None:
-    body = {"messages": [{"role": "user", "content": "a secret"}], "conversation_id": "talk-77"}
+def ask(address: str, key: str = "", *, stream: bool = False) -> None:
+    messages = [{"role": "user", "content": "a secret"}]
+    body = {"messages": messages, "conversation_id": "talk-77", "stream": stream}
     headers = {"content-type": "application/json", **({"idempotency-key": key} if key else {})}
     fetch(Request(f"{address}/v1/chat/completions", json.dumps(body).encode(), headers))
 

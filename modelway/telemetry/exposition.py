@@ -23,6 +23,8 @@ def _families(figures: Figures) -> Iterator[str]:
     yield _family(
         "requests_running", "gauge", "Requests that are being answered now.", [("", figures.running)]
     )
+    open_now = [("", len(figures.streams))]
+    yield _family("streams_open", "gauge", "Of them, answers that are read as streams.", open_now)
     yield _family("requests_total", "counter", "Requests that have ended.", _by_status(lines))
     yield _family(
         "errors_total",

@@ -80,13 +80,15 @@ class Line:
 class Figures:
     """Counters since the start: plain numbers, of which the end of a request changes a few.
 
-    `running` is how many requests are being answered now. `lines` are by (provider, model, dialect),
-    `errors` count by (provider, code), `failures` of attempts by (provider, model, code).
+    `running` is how many requests are being answered now, `streams` those of them that are read as streams.
+    `lines` are by (provider, model, dialect), `errors` count by (provider, code), `failures` of attempts by
+    (provider, model, code).
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.since = clock()
         self.running = 0
+        self.streams: set[str] = set()
         self.lines: dict[Key, Line] = {}
         self.errors: dict[tuple[str, str], int] = {}
         self.failures: dict[Key, int] = {}
@@ -132,6 +134,7 @@ class Figures:
             "since": self.since,
             "now": now,
             "running": self.running,
+            "streams": len(self.streams),
             "lines": [_told(key, line) for key, line in self.lines.items()],
             "errors": [
                 {"provider": provider, "code": code, "count": count}

@@ -35,6 +35,8 @@ class Telemetry:
     def asked(self, record: RequestRecord, request: ChatRequest) -> None:
         """Note what was asked."""
         record.dialect, record.stream = request.dialect, request.stream
+        if request.stream:
+            self.figures.streams.add(record.request_id)
         if self._prompts:
             record.messages = tuple(message.text for message in request.messages)
 
@@ -59,6 +61,8 @@ class Telemetry:
         """Count a request that has ended, and write its record."""
         record.total_ms = milliseconds_since(record.time)
         self.figures.running -= 1
+        if record.stream:
+            self.figures.streams.discard(record.request_id)
         self.figures.count(record)
         if self.traces is not None:
             self.traces.end(record)
