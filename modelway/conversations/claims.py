@@ -10,6 +10,9 @@ from modelway.conversations.ledger import Ledger
 from modelway.conversations.paths import Paths
 from modelway.errors import IdempotencyKeyReused
 
+# From the claim of a key to the opening of its turn no more than this passes.
+_OPENING_S = 60.0
+
 
 class Asking(NamedTuple):
     """A request with a key. `fingerprint` tells requests apart; `turn` is to answer it if none does yet."""
@@ -25,6 +28,15 @@ class Claim(NamedTuple):
 
     turn: str
     is_new: bool
+
+
+class _Claimed(NamedTuple):
+    """A key that a turn has."""
+
+    fingerprint: bytes
+    turn: str
+    owner: str
+    created_at: float
 
 
 def claim(
@@ -44,14 +56,15 @@ def claim(
     named = {"caller": asking.caller, "key": asking.key}
     row = ledger.one(ledger.sql.find_key, named)
     if row is not None:
-        fingerprint, turn, holder, created_at = row
-        if created_at > now - kept_s and _answers(ledger, paths, asking.caller, turn, holder, now, is_gone):
-            if fingerprint != asking.fingerprint:
+        claimed = _Claimed(*row)
+        gone = is_gone(claimed.owner, claimed.turn)
+        if claimed.created_at > now - kept_s and _answers(ledger, paths, asking.caller, claimed, now, gone):
+            if claimed.fingerprint != asking.fingerprint:
                 raise IdempotencyKeyReused(
                     "this Idempotency-Key came with another request before",
                     hint="send the same request again, or a new key",
                 )
-            return Claim(turn, is_new=False)
+            return Claim(claimed.turn, is_new=False)
         ledger.run(ledger.sql.drop_key, named)
     taken = {"fingerprint": asking.fingerprint, "turn": asking.turn, "owner": owner, "created_at": now}
     ledger.run(ledger.sql.insert_key, {**named, **taken})
@@ -66,21 +79,15 @@ def give_up(ledger: Ledger, asking: Asking) -> None:
         ledger.run(ledger.sql.drop_key, named)
 
 
-def _answers(
-    ledger: Ledger,
-    paths: Paths,
-    caller: str,
-    turn: str,
-    holder: str,
-    now: float,
-    is_gone: Callable[[str, str], bool],
-) -> bool:
+def _answers(ledger: Ledger, paths: Paths, caller: str, claimed: _Claimed, now: float, is_gone: bool) -> bool:
     """Whether anything has come, or will come, of the turn that has a key."""
+    turn = claimed.turn
     row = ledger.one(ledger.sql.find_log, {"caller": caller, "turn": turn})
     if row is None:
-        return not is_gone(holder, turn)
-    if row[0] == "open" and is_gone(holder, turn):
-        end_lost_turn(ledger, paths, row[4], turn, now)
-    elif row[0] == "open":
+        # It is about to be opened, or its process ended before that and left nothing to know it by.
+        return claimed.created_at > now - _OPENING_S and not is_gone
+    if row[0] == "open" and not is_gone:
         return True
+    if row[0] == "open":
+        end_lost_turn(ledger, paths, row[4], turn, now)
     return bool(ledger.all(ledger.sql.read_pieces, {"turn": turn, "after": -1, "limit": 1}))

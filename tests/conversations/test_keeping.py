@@ -54,6 +54,20 @@ async def test_streams_and_keys_are_kept_for_a_day(tmp_path: Path) -> None:
         await complete(running, "still here")
 
 
+async def test_a_key_whose_turn_never_came_is_free_after_a_minute(tmp_path: Path) -> None:
+    key = Asking(ME, "k", b"1", new_turn_id())
+    async with aclosing(open_store(tmp_path)) as other, aclosing(open_store(tmp_path)) as store:
+        assert (await other.streams.claim(key, lambda turn: True)).is_new
+        again = key._replace(turn=new_turn_id())
+        assert not (await store.streams.claim(again, lambda turn: False)).is_new
+        with closing(sqlite3.connect(tmp_path / "kept" / "conversations.sqlite3")) as database, database:
+            database.execute("UPDATE request_keys SET created_at = created_at - 61")
+        assert (await store.streams.claim(again, lambda turn: False)).is_new
+        other.streams.give_up(key)
+        await other.streams.settled()
+        assert not (await store.streams.claim(key, lambda turn: True)).is_new
+
+
 async def items(store: Conversations, turn: Turn) -> Any:
     log = await store.streams.stored(ME, turn.id)
     place = 0
@@ -146,7 +160,11 @@ async def test_it_is_given_up_after_a_while_and_the_conversation_goes_on(tmp_pat
 
 def test_a_piece_of_a_log_holds_what_json_cannot() -> None:
     log = Log(Head(turn="t", created_at=1.0))
-    broken: list[Event] = [TextDelta(text="\ud83d"), ToolCallDelta(arguments="\udc00"), Citation(url="\ud83d")]
+    broken: list[Event] = [
+        TextDelta(text="\ud83d"),
+        ToolCallDelta(arguments="\udc00"),
+        Citation(url="\ud83d"),
+    ]
     for item in (*broken, TextDelta(text="x" * 5000, raw=b"\xff\x00")):
         log.add(item)
     piece = log.take(Finish())
