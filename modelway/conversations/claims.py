@@ -10,9 +10,6 @@ from modelway.conversations.ledger import Ledger
 from modelway.conversations.paths import Paths
 from modelway.errors import IdempotencyKeyReused
 
-# From the claim of a key to the opening of its turn no more than this passes.
-_OPENING_S = 60.0
-
 
 class Asking(NamedTuple):
     """A request with a key. `fingerprint` tells requests apart; `turn` is to answer it if none does yet."""
@@ -47,18 +44,24 @@ def claim(
     owner: str,
     now: float,
     kept_s: float,
+    opening_s: float,
     is_gone: Callable[[str, str], bool],
 ) -> Claim:
     """Take the key, unless a turn has it that answers or has answered; raises IdempotencyKeyReused.
 
-    `is_gone` tells whether the holder of a turn has ended.
+    `is_gone` tells whether the holder of a turn has ended. A turn that is not there after `opening_s` never
+    comes.
     """
     named = {"caller": asking.caller, "key": asking.key}
     row = ledger.one(ledger.sql.find_key, named)
     if row is not None:
         claimed = _Claimed(*row)
         gone = is_gone(claimed.owner, claimed.turn)
-        if claimed.created_at > now - kept_s and _answers(ledger, paths, asking.caller, claimed, now, gone):
+        # Before its turn is opened a process may end and leave nothing to know it by.
+        may_open = not gone and claimed.created_at > now - opening_s
+        if claimed.created_at > now - kept_s and (
+            _answers(ledger, paths, asking.caller, claimed.turn, now, is_gone=gone, may_open=may_open)
+        ):
             if claimed.fingerprint != asking.fingerprint:
                 raise IdempotencyKeyReused(
                     "this Idempotency-Key came with another request before",
@@ -79,13 +82,13 @@ def give_up(ledger: Ledger, asking: Asking) -> None:
         ledger.run(ledger.sql.drop_key, named)
 
 
-def _answers(ledger: Ledger, paths: Paths, caller: str, claimed: _Claimed, now: float, is_gone: bool) -> bool:
+def _answers(
+    ledger: Ledger, paths: Paths, caller: str, turn: str, now: float, *, is_gone: bool, may_open: bool
+) -> bool:
     """Whether anything has come, or will come, of the turn that has a key."""
-    turn = claimed.turn
     row = ledger.one(ledger.sql.find_log, {"caller": caller, "turn": turn})
     if row is None:
-        # It is about to be opened, or its process ended before that and left nothing to know it by.
-        return claimed.created_at > now - _OPENING_S and not is_gone
+        return may_open
     if row[0] == "open" and not is_gone:
         return True
     if row[0] == "open":

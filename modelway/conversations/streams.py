@@ -21,6 +21,8 @@ from modelway.errors import NotFound, error_class
 POLL_S = 0.15
 # A reader of a long answer holds about so much of it.
 _MOST_PIECES = 16
+# A turn whose key is taken is opened within this and the time that it waits for its conversation.
+_OPENING_S = 60.0
 # Before the first piece of an answer that runs elsewhere.
 _BEFORE_ALL = -2
 
@@ -71,6 +73,7 @@ class Streams:
         self._is_gone = is_gone
         self._kept_s = settings.stream_log_s
         self._grace_s = settings.reconnect_grace_s
+        self._opening_s = settings.wait_s + _OPENING_S
 
     async def stored(self, caller: str, turn: str) -> StoredLog:
         """The log of a turn as the store has it; raises NotFound where there is no such turn, or no log."""
@@ -108,6 +111,7 @@ class Streams:
                 owner=self._owner,
                 now=time.time(),
                 kept_s=self._kept_s,
+                opening_s=self._opening_s,
                 is_gone=is_gone,
             )
         )

@@ -61,7 +61,7 @@ async def test_a_key_whose_turn_never_came_is_free_after_a_minute(tmp_path: Path
         again = key._replace(turn=new_turn_id())
         assert not (await store.streams.claim(again, lambda turn: False)).is_new
         with closing(sqlite3.connect(tmp_path / "kept" / "conversations.sqlite3")) as database, database:
-            database.execute("UPDATE request_keys SET created_at = created_at - 61")
+            database.execute("UPDATE request_keys SET created_at = created_at - 66")
         assert (await store.streams.claim(again, lambda turn: False)).is_new
         other.streams.give_up(key)
         await other.streams.settled()
