@@ -189,12 +189,13 @@ class Attempting:
         out: an answer that nobody takes would stay in theirs.
         """
         leader = asyncio.create_task(self._with_retries(asked, begin, attempts, until))
-        tasks = {leader: asked}
+        tasks = {leader: (asked, time.time())}
         try:
             await asyncio.wait(tasks, timeout=after_s)
             if not leader.done() and others and not _is_stateful(asked) and not _is_stateful(others[0]):
                 follower = others.pop(0)
-                tasks[asyncio.create_task(self._with_retries(follower, begin, attempts, until))] = follower
+                asking = self._with_retries(follower, begin, attempts, until)
+                tasks[asyncio.create_task(asking)] = follower, time.time()
             waiting: set[asyncio.Task[Begun]] = set(tasks)
             while waiting:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -259,12 +260,14 @@ class Hurried:
         await self._stream.aclose()
 
 
-async def _call_off(losers: dict[asyncio.Task[Begun], Candidate], attempts: list[Attempt]) -> None:
-    """End the calls that nobody waits for any more."""
-    for task, candidate in losers.items():
+async def _call_off(
+    losers: dict[asyncio.Task[Begun], tuple[Candidate, float]], attempts: list[Attempt]
+) -> None:
+    """End the calls that nobody waits for any more; each with the time at which it began."""
+    for task, (candidate, started) in losers.items():
         if not task.done():
             task.cancel()
-            attempts.append(Attempt(candidate.name, candidate.model, 0.0, LOST))
+            attempts.append(Attempt(candidate.name, candidate.model, milliseconds_since(started), LOST))
     await asyncio.gather(*losers, return_exceptions=True)
     for task in losers:
         if not task.cancelled() and task.exception() is None:

@@ -11,7 +11,7 @@ import pytest
 
 from modelway.answer import Answer
 from modelway.attempting import LOST
-from modelway.config import CandidateLimits, RouteSettings, Settings
+from modelway.config import CandidateLimits, RouteSettings, Settings, UpstreamSettings
 from modelway.errors import (
     GatewayError,
     InvalidRequest,
@@ -22,6 +22,10 @@ from modelway.errors import (
     UpstreamTimeout,
 )
 from modelway.gateway import Gateway
+from modelway.provider import ProviderInfo
+from modelway.providers._dial import AddressInfo
+from modelway.providers.http import HTTPClient
+from modelway.providers.openai_compatible import OpenAICompatible
 from modelway.routing import BadSetting, Breakers, RetryPolicy, Router
 from modelway.types import Caller, ChatRequest, Message, TextDelta
 from tests.scripted import Scripted, Step, says
@@ -260,6 +264,20 @@ async def test_a_route_limits_silence_and_the_whole_answer(tmp_path: Path, limit
     assert one.closed == 1
 
 
+async def test_a_route_limits_the_time_to_connect(tmp_path: Path) -> None:
+    async def never(host: str, port: int) -> list[AddressInfo]:
+        await asyncio.Event().wait()
+        return []
+
+    async with aclosing(HTTPClient(UpstreamSettings(), resolve=never)) as http:
+        info = ProviderInfo(name="One", default_model="m")
+        one = OpenAICompatible(info, "http://nowhere.invalid/v1", http=http, key=lambda: "")
+        settings = route_of("One", connect_timeout_s=0.05)
+        async with aclosing(gateway_of([one], tmp_path, settings)) as gateway:
+            with pytest.raises(UpstreamTimeout, match=r"took no connection within 0\.05 s"):
+                await ask(gateway, asking("best"))
+
+
 async def test_a_route_has_retries_of_its_own(tmp_path: Path) -> None:
     one = Scripted("One", [failing(final=False)])
     async with aclosing(gateway_of([one], tmp_path, route_of("One", retries=4))) as gateway:
@@ -304,6 +322,7 @@ async def test_a_hedge_asks_the_next_one_and_closes_the_loser(tmp_path: Path) ->
     assert answer.completion.text == "first"
     assert one.closed == 1
     assert sorted(codes(answer)) == [("One", LOST), ("Two", "")]
+    assert all(attempt.ms >= 20 for attempt in answer.attempts if attempt.code == LOST)
     assert [message.text for message in shown.messages] == ["hi", "first"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -354,6 +353,7 @@ async def test_check_18_characters_are_joined_and_bytes_that_are_none_replaced(
 async def test_check_19_too_much_is_given_up_without_filling_memory(
     tmp_path: Path, fault: str, stream: bool
 ) -> None:
+    resource = pytest.importorskip("resource", reason="Windows tells it in another way")
     async with bench(tmp_path, fault) as flood:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         reply = await flood.ask(stream=stream)
