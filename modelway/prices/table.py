@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -52,7 +52,7 @@ class Table(Struct, frozen=True):
 
 def load_table() -> Table:
     """Read the table."""
-    return msgspec.json.decode(files(__package__).joinpath("table.json").read_bytes(), type=Table)
+    return msgspec.json.decode(Path(__file__).with_name("table.json").read_bytes(), type=Table)
 
 
 def _price(prices: list[dict[str, Any]]) -> Price:
