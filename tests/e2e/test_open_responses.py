@@ -140,6 +140,12 @@ CASES = {
         output=("reasoning", "message"),
         told=[("user", "Think."), ("assistant", "So."), ("user", "More.")],
     ),
+    "reasoning as it is": Case(
+        input="Think.",
+        fields={"reasoning": {"effort": "low"}},
+        reasoning="Let me see",
+        output=("reasoning", "message"),
+    ),
     "structured output": Case(
         input=[user("A colour?")],
         fields={
@@ -224,11 +230,11 @@ def check_items(events: list[dict[str, Any]], output: list[dict[str, Any]]) -> N
                 pieces,
             )
         else:
-            parts = item["content"]
+            parts = [*item["content"], *item.get("summary", ())]
             assert pieces == "".join(part.get("text", part.get("refusal")) for part in parts)
             kinds = [event["type"] for event in own]
-            assert kinds.count("response.content_part.added") == len(parts)
-            done = [event["part"] for event in own if event["type"] == "response.content_part.done"]
+            assert sum(kind.endswith("_part.added") for kind in kinds) == len(parts)
+            done = [event["part"] for event in own if event["type"].endswith("_part.done")]
             assert done == parts
 
 
@@ -252,6 +258,9 @@ async def test_acceptance(case: Case, streamed: bool, upstream: FakeUpstream, tm
     check_response(response)
     assert response["status"] == "completed"
     assert tuple(item["type"] for item in response["output"]) == tuple(case.output)
+    if case.reasoning:
+        place = "summary" if "summary" in case.fields["reasoning"] else "content"
+        assert [part["text"] for part in response["output"][0][place]] == [case.reasoning]
     calls = [item for item in response["output"] if item["type"] == "function_call"]
     assert [(item["call_id"], item["name"], item["arguments"]) for item in calls] == [
         (call.id, call.name, call.arguments) for call in case.calls

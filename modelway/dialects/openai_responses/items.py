@@ -8,6 +8,14 @@ from typing import Any
 from modelway.dialects.openai_responses.wire import ID_PREFIX, Fields
 from modelway.types import Citation, FilePart, ImagePart, Message, OtherPart, Part, TextPart, ToolCall
 
+SUMMARY = "summary_text"
+
+
+def kind_of_thoughts(echo: Fields) -> str:
+    """How thoughts are told: as such or, to who asks for a summary, in its place. What is asked is shown."""
+    reasoning = echo.get("reasoning")
+    return SUMMARY if isinstance(reasoning, dict) and reasoning.get("summary") else "reasoning_text"
+
 
 class Names:
     """Ids for the items of one response: always the same ones, so that they need not be stored."""
@@ -28,9 +36,11 @@ def message_item(id: str, status: str, content: list[Fields]) -> Fields:
     return {"id": id, "type": "message", "status": status, "role": "assistant", "content": content}
 
 
-def reasoning_item(id: str, status: str, content: list[Fields]) -> Fields:
-    """What the model thinks; there is no summary of it."""
-    return {"id": id, "type": "reasoning", "status": status, "summary": [], "content": content}
+def reasoning_item(id: str, status: str, parts: list[Fields]) -> Fields:
+    """What the model thinks."""
+    summary = [part for part in parts if part["type"] == SUMMARY]
+    content = [part for part in parts if part["type"] != SUMMARY]
+    return {"id": id, "type": "reasoning", "status": status, "summary": summary, "content": content}
 
 
 def call_item(id: str, status: str, call: ToolCall) -> Fields:
@@ -55,9 +65,9 @@ def refusal_part(text: str) -> Fields:
     return {"type": "refusal", "refusal": text}
 
 
-def reasoning_part(text: str) -> Fields:
+def reasoning_part(text: str, kind: str = "reasoning_text") -> Fields:
     """Text of the thoughts."""
-    return {"type": "reasoning_text", "text": text}
+    return {"type": kind, "text": text}
 
 
 def citation_object(citation: Citation) -> Fields:
@@ -71,16 +81,21 @@ def citation_object(citation: Citation) -> Fields:
     }
 
 
-def output_items(message: Message, refusal: str, names: Names, status: str = "completed") -> list[Fields]:
-    """An answer; `status` is that of its last item, the only one that can have been cut off."""
-    items = list(_output(message, refusal, names))
+def output_items(
+    message: Message, refusal: str, names: Names, status: str = "completed", thoughts: str = "reasoning_text"
+) -> list[Fields]:
+    """An answer; `status` is that of its last item, the only one that can have been cut off.
+
+    `thoughts` is the kind of part that these are told in.
+    """
+    items = list(_output(message, refusal, names, thoughts))
     items[-1]["status"] = status
     return items
 
 
-def _output(message: Message, refusal: str, names: Names) -> Iterator[Fields]:
+def _output(message: Message, refusal: str, names: Names, thoughts: str) -> Iterator[Fields]:
     if message.reasoning:
-        yield reasoning_item(names.new("rs"), "completed", [reasoning_part(message.reasoning)])
+        yield reasoning_item(names.new("rs"), "completed", [reasoning_part(message.reasoning, thoughts)])
     content: list[Fields] = []
     if message.text or message.annotations:
         content.append(text_part(message.text, map(citation_object, message.annotations)))

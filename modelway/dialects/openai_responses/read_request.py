@@ -236,7 +236,7 @@ def _params(fields: Fields, echo: Fields) -> Params:
 
 
 def _effort(fields: Fields, echo: Fields) -> str | None:
-    """How much to think. A summary of the thoughts cannot be had; they are told as they are."""
+    """How much to think. Where a summary is asked for, the thoughts themselves are told in its place."""
     reasoning = dict(take(fields, "reasoning", dict, {}))
     echo["reasoning"] = {"effort": None, "summary": None, **reasoning}
     if reasoning.get("mode") not in (None, "standard"):

@@ -11,9 +11,11 @@ from modelway.dialects import sse
 from modelway.dialects.continuing import continued_comment
 from modelway.dialects.envelope import Envelope
 from modelway.dialects.openai_responses.items import (
+    SUMMARY,
     Names,
     call_item,
     citation_object,
+    kind_of_thoughts,
     message_item,
     reasoning_item,
     reasoning_part,
@@ -44,8 +46,12 @@ from modelway.types import (
 
 _encode = msgspec.json.Encoder().encode
 # For each kind of part: its item, what its events are called, and the field that holds the whole of it.
-_ITEM_OF = {"output_text": "message", "refusal": "message", "reasoning_text": "reasoning"}
-_WHOLE = {"output_text": "text", "refusal": "refusal", "reasoning_text": "text"}
+_ITEM_OF = {"output_text": "message", "refusal": "message"}
+_WHOLE = {"refusal": "refusal"}
+# What the events of a kind of part are called where that is another name, and which of its item they are of.
+_CALLED = {SUMMARY: "reasoning_summary_text"}
+_PLACES = {SUMMARY: ("reasoning_summary_part", "summary_index")}
+_CONTENT = ("content_part", "content_index")
 
 
 class _Item:
@@ -83,7 +89,7 @@ class _Item:
             case "refusal":
                 return refusal_part(self.whole)
             case _:
-                return reasoning_part(self.whole)
+                return reasoning_part(self.whole, self.part)
 
 
 class EventEncoder(EventWriter):
@@ -97,6 +103,7 @@ class EventEncoder(EventWriter):
         self._items: list[_Item] = []
         self._open: _Item | None = None
         self._calls: dict[int, _Item] = {}
+        self._thoughts = kind_of_thoughts(envelope.echo)
 
     def end(self) -> bytes:
         """Nothing: the last event says that it is the last."""
@@ -147,7 +154,7 @@ class EventEncoder(EventWriter):
             case TextDelta():
                 return self._piece("output_text", event.text)
             case ReasoningDelta():
-                return self._piece("reasoning_text", event.text)
+                return self._piece(self._thoughts, event.text)
             case RefusalDelta():
                 return self._piece("refusal", event.text)
             case Citation():
@@ -159,7 +166,7 @@ class EventEncoder(EventWriter):
         written, item = self._within(part)
         item.pieces.append(text)
         more: Fields = {"logprobs": []} if part == "output_text" else {}
-        return written + self._of_part(item, f"response.{part}.delta", delta=text, **more)
+        return written + self._of_part(item, f"response.{_CALLED.get(part, part)}.delta", delta=text, **more)
 
     def _citation(self, event: Citation) -> bytes:
         written, item = self._within("output_text")
@@ -187,7 +194,7 @@ class EventEncoder(EventWriter):
 
     def _within(self, part: str) -> tuple[bytes, _Item]:
         """The item with an open part of this kind, and what must be written to have it."""
-        kind, item, written = _ITEM_OF[part], self._open, b""
+        kind, item, written = _ITEM_OF.get(part, "reasoning"), self._open, b""
         if item is None or item.kind != kind:
             written = self._close_open("completed")
             item = self._open = self._new(kind, "msg" if kind == "message" else "rs")
@@ -195,7 +202,7 @@ class EventEncoder(EventWriter):
         if item.part != part:
             written += self._close_part(item)
             item.part = part
-            written += self._of_part(item, "response.content_part.added", part=item.part_object())
+            written += self._of_part(item, f"response.{_place(part)[0]}.added", part=item.part_object())
         return written, item
 
     def _new(self, kind: str, prefix: str) -> _Item:
@@ -210,9 +217,9 @@ class EventEncoder(EventWriter):
         if not item.part:
             return b""
         more: Fields = {"logprobs": []} if item.part == "output_text" else {}
-        done = self._of_part(
-            item, f"response.{item.part}.done", **{_WHOLE[item.part]: item.whole}, **more
-        ) + self._of_part(item, "response.content_part.done", part=item.part_object())
+        name, whole = _CALLED.get(item.part, item.part), _WHOLE.get(item.part, "text")
+        done = self._of_part(item, f"response.{name}.done", **{whole: item.whole}, **more)
+        done += self._of_part(item, f"response.{_place(item.part)[0]}.done", part=item.part_object())
         item.parts.append(item.part_object())
         item.part, item.pieces, item.annotations = "", [], []
         return done
@@ -269,7 +276,7 @@ class EventEncoder(EventWriter):
         return self._event(f"response.{status}", response=response)
 
     def _of_part(self, item: _Item, kind: str, **fields: Any) -> bytes:
-        return self._of_item(item, kind, content_index=len(item.parts), **fields)
+        return self._of_item(item, kind, **{_place(item.part)[1]: len(item.parts)}, **fields)
 
     def _of_item(self, item: _Item, kind: str, **fields: Any) -> bytes:
         return self._event(kind, item_id=item.id, output_index=item.index, **fields)
@@ -278,3 +285,8 @@ class EventEncoder(EventWriter):
         body = _encode({"type": kind, "sequence_number": self._sequence, **fields})
         self._sequence += 1
         return sse.encode(body, event=kind)
+
+
+def _place(part: str) -> tuple[str, str]:
+    """What a part is called as one of its item, and the field that counts such."""
+    return _PLACES.get(part, _CONTENT)
