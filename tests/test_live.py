@@ -240,15 +240,15 @@ async def is_closed(local: Scripted) -> bool:
 
 async def test_a_reader_at_another_server_keeps_a_turn_from_ending(tmp_path: Path) -> None:
     go_on = asyncio.Event()
-    made, local = gateway(tmp_path, [TextDelta(text="a"), go_on, *says("b")], reconnect_grace_s=0.8)
-    other, _ = gateway(tmp_path, reconnect_grace_s=0.8)
+    made, local = gateway(tmp_path, [TextDelta(text="a"), go_on, *says("b")], reconnect_grace_s=0.6)
+    other, _ = gateway(tmp_path, reconnect_grace_s=0.6)
     async with aclosing(other), aclosing(made):
         turn = made.live.begin(asking(when_left="grace"), ME)
         async with aclosing(made.live.subscribe(ME, turn.id)) as events:
             await anext(events)
         elsewhere = asyncio.create_task(read(other, turn.id))
         begun = time.monotonic()
-        await until(lambda: has_waited(begun, 1.7))
+        await until(lambda: has_waited(begun, 1.0))
         go_on.set()
         assert text(await elsewhere) == "ab"
     assert local.closed == 1
