@@ -16,7 +16,7 @@ from modelway.errors import (
     UpstreamRefusedCredential,
 )
 
-MAX_COOL_DOWN_S = 120.0
+MAX_COOL_DOWN_S = 60.0
 MAX_KNOWN = 1000
 PROBE_RETRY_S = 1.0
 
@@ -75,7 +75,7 @@ class Breakers:
             name = "/".join(filter(None, key))
             raise ProviderUnavailable(
                 f"{name} failed {breaker.failures} times in a row ({breaker.last_code}) and is left alone",
-                hint="try again later, or name another provider",
+                hint=f"try again in {max(1, round(wait))} s, or name another provider",
                 retry_after=wait,
             )
         breaker.probing = True

@@ -63,8 +63,12 @@ async def test_the_health_of_providers_is_told(tmp_path: Path) -> None:
         assert (status, told["health"]) == (200, "unavailable")
         assert (breaker["model"], breaker["state"], breaker["failures"]) == ("one-1", "open", 5)
         assert 50 < breaker["retry_after_s"] <= 60
-        status, error = await caller.error(asking(provider="One"))
-        assert (status, error["code"]) == (503, "provider_unavailable")
+        response = await caller.post(asking(provider="One"))
+        async with aclosing(response):
+            error = json.loads(await response.body())["error"]
+        assert (response.status, error["code"]) == (503, "provider_unavailable")
+        assert 50 < int(response.headers["retry-after"]) <= 60
+        assert "x-should-retry" not in response.headers
         _, listed = await caller.get("/v1/providers")
         assert {one["name"]: one["health"] for one in listed["data"]} == {"One": "unavailable", "Two": "ok"}
 
