@@ -10,7 +10,7 @@ INSTALL := $(PIP) install --require-hashes --only-binary=:all: --no-deps --no-co
 # Where Python may not keep its bytecode, every process that a test starts compiles every module anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test .check .tests fix reliability bench sql lock clean
+.PHONY: run test .check .tests fix reliability bench screenshots sql lock clean
 
 run: .venv/.run .venv/.model
 	$(BIN)/python examples/python_client.py
@@ -44,6 +44,10 @@ reliability: .venv/.dev .venv/.model
 
 bench: .venv/.dev
 	$(BIN)/modelway bench
+
+# The pictures of docs/page.md; it needs Chromium.
+screenshots: .venv/.dev
+	$(BIN)/python -m tests.page.screenshots
 
 # After a change of the store's schema or statements.
 sql: .venv/.test

@@ -42,11 +42,15 @@ def gateway_of(
 
 @asynccontextmanager
 async def serving(
-    gateway: Gateway, auth: Auth | None = None, settings: ServerSettings | None = None
+    gateway: Gateway,
+    auth: Auth | None = None,
+    settings: ServerSettings | None = None,
+    *,
+    telemetry: Telemetry | None = None,
 ) -> AsyncIterator[str]:
     """Serve a gateway; gives the server's address, without /v1. The gateway is closed at the end."""
     chosen = settings or ServerSettings(port=0)
-    application = Application(gateway, auth or Auth({}), Telemetry(), chosen)
+    application = Application(gateway, auth or Auth({}), telemetry or Telemetry(), chosen)
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     server = _QuietServer(application, chosen, ready.set_result)
     task = asyncio.create_task(server.serve(sockets=bind(chosen)))

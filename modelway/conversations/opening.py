@@ -303,4 +303,10 @@ def _first_unanswered(path: Path, known: int) -> int:
 
 def _title(rows: list[Row]) -> str:
     first = next((row.text for row in rows if row.message.role == "user"), "")
-    return " ".join(first[: 4 * _TITLE_LENGTH].split())[:_TITLE_LENGTH]
+    text = " ".join(first[: 4 * _TITLE_LENGTH].split())
+    if len(text) <= _TITLE_LENGTH:
+        return text
+    # Between two words, unless the last one is most of it.
+    cut = text[: _TITLE_LENGTH - 1]
+    whole = cut.rpartition(" ")[0] if text[_TITLE_LENGTH - 1] != " " else cut
+    return f"{whole if len(whole) > _TITLE_LENGTH // 2 else cut}…"

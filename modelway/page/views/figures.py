@@ -74,7 +74,7 @@ def _tiles(t: Texts, snapshot: Mapping[str, Any], minutes: Sequence[Minute]) -> 
     told = (
         (t("figures.hour"), str(requests)),
         (t("figures.errors"), str(errors)),
-        (t("figures.tokens"), str(sum(minute.tokens for minute in minutes))),
+        (t("figures.tokens"), f"{sum(minute.tokens for minute in minutes):,}".replace(",", "\u202f")),
         (t("figures.running"), str(minutes[-1].running)),
         (t("figures.cost"), f"${cost:.2f}"),
     )

@@ -64,22 +64,7 @@ def sidebar(look: Look, listed: Listed, current: str) -> Html:
             "nav",
             _link(t("sidebar.providers"), "plug", "/providers", current),
             _link(t("sidebar.figures"), "chart", "/figures", current),
-            tag(
-                "button",
-                icon("upload"),
-                tag("span", t("sidebar.import")),
-                type="button",
-                class_="item",
-                data_action="import",
-            ),
-            tag(
-                "a",
-                icon("download"),
-                tag("span", t("sidebar.export")),
-                href="/page/export",
-                class_="item",
-                download=True,
-            ),
+            tag("div", _import(t), _export(t), class_="pair"),
             tag(
                 "button",
                 icon("help"),
@@ -164,6 +149,16 @@ def _link(label: str, drawing: str, address: str, current: str) -> Html:
         class_="item",
         aria_current="page" if current == address else None,
     )
+
+
+def _import(t: Texts) -> Html:
+    label = tag("span", t("sidebar.import"))
+    return tag("button", icon("upload"), label, type="button", class_="item", data_action="import")
+
+
+def _export(t: Texts) -> Html:
+    label = tag("span", t("sidebar.export"))
+    return tag("a", icon("download"), label, href="/page/export", class_="item", download=True)
 
 
 def _preferences(look: Look) -> Html:
