@@ -335,4 +335,5 @@ async def test_a_slow_reader_costs_its_server_no_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
         for one in (first, *slow):
             await one.aclose()
+        assert (await client.post("/v1/conversations/c/cancel")).status == 200
     assert most < len(stream)
