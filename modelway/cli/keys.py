@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -12,6 +11,19 @@ import typer
 
 from modelway.cli.examples import examples
 from modelway.cli.exits import CommandError, ExitCode
+from modelway.cli.key_rules import (
+    NEVER,
+    Count,
+    Dollars,
+    Expires,
+    Models,
+    Providers,
+    Streams,
+    expiry,
+    names_in,
+    ruled,
+    written,
+)
 from modelway.cli.output import local_time, say, say_json, say_table, warn
 from modelway.cli.setup import Setup, set_up
 from modelway.cli.store import in_store
@@ -19,7 +31,6 @@ from modelway.cli.store import in_store
 if TYPE_CHECKING:
     from modelway.conversations.spending import Spending
     from modelway.keys import ApiKey
-    from modelway.types import Rules
 
 app = typer.Typer(
     help="Make, list, show and revoke the API keys of callers; what they spend.",
@@ -30,9 +41,6 @@ app = typer.Typer(
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The caller's name.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
-_SPAN = re.compile(r"(\d{1,5})([hdw])")
-_HOURS = {"h": 1, "d": 24, "w": 168}
-
 
 @app.command()
 @examples(
@@ -42,46 +50,59 @@ _HOURS = {"h": 1, "d": 24, "w": 168}
 def create(
     context: typer.Context,
     name: NameArgument,
-    providers: Annotated[str, typer.Option(metavar="NAMES", help="Only these, with commas.")] = "",
-    models: Annotated[
-        str, typer.Option(metavar="PATTERNS", help='Only these, as "gpt-*,Groq/*", with commas.')
-    ] = "",
-    requests_per_minute: Annotated[int, typer.Option(min=0, help="0: no limit.")] = 0,
-    tokens_per_minute: Annotated[int, typer.Option(min=0, help="0: no limit.")] = 0,
-    streams: Annotated[int, typer.Option(min=0, help="Answers at the same time; 0: no limit.")] = 0,
-    daily_budget: Annotated[float, typer.Option(metavar="DOLLARS", min=0, help="0: no limit.")] = 0,
-    monthly_budget: Annotated[float, typer.Option(metavar="DOLLARS", min=0, help="0: no limit.")] = 0,
-    expires: Annotated[
-        str, typer.Option(metavar="WHEN", help="After 12h, 30d or 8w, or at the end of 2027-12-31.")
-    ] = "",
+    providers: Providers = None,
+    models: Models = None,
+    requests_per_minute: Count = None,
+    tokens_per_minute: Count = None,
+    streams: Streams = None,
+    daily_budget: Dollars = None,
+    monthly_budget: Dollars = None,
+    expires: Expires = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a key, and print it; it cannot be shown again."""
-    from modelway.prices import NANOS
     from modelway.types import Rules
 
     setup = set_up(context)
-    rules = Rules(
-        providers=_names(providers),
-        models=_names(models),
-        requests_per_minute=requests_per_minute,
-        tokens_per_minute=tokens_per_minute,
-        streams=streams,
-        daily_budget=round(daily_budget * NANOS),
-        monthly_budget=round(monthly_budget * NANOS),
-    )
+    rules = ruled(setup, Rules(), _given(context))
     if name in setup.settings.auth.api_keys:
         raise CommandError(
             f"[auth] api_keys has a key for {name} already", hint="choose another name", code=ExitCode.USAGE
         )
-    _check_providers(setup, rules)
-    until = expiry(expires, datetime.now().astimezone()) if expires else None
+    until = expiry(expires or NEVER, datetime.now().astimezone())
     secret, key = in_store(setup, lambda store: store.callers.create(name, rules, expires_at=until))
     if as_json:
         say_json({"key": secret, **described(key)})
     else:
         say(secret)
         warn("Keep it: it cannot be shown again. A server that runs knows it within a second.")
+
+
+@app.command()
+@examples("modelway keys change alice --daily-budget 5 --models ''")
+def change(
+    context: typer.Context,
+    name: NameArgument,
+    providers: Providers = None,
+    models: Models = None,
+    requests_per_minute: Count = None,
+    tokens_per_minute: Count = None,
+    streams: Streams = None,
+    daily_budget: Dollars = None,
+    monthly_budget: Dollars = None,
+    expires: Expires = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Change what a key may do; the key and what is not named stay as they are."""
+    setup = set_up(context)
+    old = _valid(setup, name)
+    until = old.expires_at if expires is None else expiry(expires, datetime.now().astimezone())
+    rules = ruled(setup, old.rules, _given(context))
+    in_store(setup, lambda store: store.callers.change(name, rules, expires_at=until))
+    if as_json:
+        say_json(described(_valid(setup, name)))
+    else:
+        warn(f"the key of {name} is changed; a server that runs knows it within a second")
 
 
 @app.command("list")
@@ -196,21 +217,6 @@ def summed(found: Sequence[Spending], fields: Sequence[str]) -> list[dict[str, A
     return [{**row, "cost": row.pop("nanos") / NANOS} for row in rows]
 
 
-def expiry(text: str, now: datetime) -> float:
-    """When a key expires, in seconds since 1970; CommandError where the text does not say."""
-    if span := _SPAN.fullmatch(text.strip().lower()):
-        return (now + timedelta(hours=int(span[1]) * _HOURS[span[2]])).timestamp()
-    try:
-        end = datetime.strptime(text.strip(), "%Y-%m-%d").astimezone() + timedelta(days=1)
-    except ValueError:
-        raise CommandError(
-            f'"{text}" is not a time', hint="write 12h, 30d, 8w or 2027-12-31", code=ExitCode.USAGE
-        ) from None
-    if end <= now:
-        raise CommandError(f"{text} is over", hint="name a day to come", code=ExitCode.USAGE)
-    return end.timestamp()
-
-
 def described(key: ApiKey) -> dict[str, Any]:
     """What may be told of a key."""
     return {
@@ -224,18 +230,24 @@ def described(key: ApiKey) -> dict[str, Any]:
     }
 
 
-def written(rules: Rules) -> dict[str, Any]:
-    """The rules that there are; budgets in dollars."""
-    import msgspec
+def _given(context: typer.Context) -> dict[str, Any]:
+    """What the options say of rules, None for what they do not name."""
+    from modelway.types import Rules
 
-    from modelway.prices import NANOS
+    return {name: context.params[name] for name in Rules.__struct_fields__}
 
-    fields: dict[str, Any] = msgspec.to_builtins(rules)
-    return {name: value / NANOS if name.endswith("_budget") else value for name, value in fields.items()}
+
+def _valid(setup: Setup, name: str) -> ApiKey:
+    """The key of this name that counts."""
+    keys = in_store(setup, lambda store: store.callers.keys())
+    found = next((key for key in keys if key.name == name and key.revoked_at is None), None)
+    if found is None:
+        raise CommandError(f"no key that counts has the name {name}", hint="`modelway keys list` shows them")
+    return found
 
 
 def _fields(text: str) -> tuple[str, ...]:
-    fields = _names(text)
+    fields = names_in(text)
     if not fields or not set(fields) <= {"day", "caller", "provider", "model"}:
         raise CommandError(
             f'"{text}" is not what sums can be by',
@@ -262,18 +274,3 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return "; ".join(f"{name} {_text(inner)}" for name, inner in value.items())
     return ", ".join(value) if isinstance(value, list | tuple) else str(value)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name for part in text.split(",") if (name := part.strip()))
-
-
-def _check_providers(setup: Setup, rules: Rules) -> None:
-    """ProviderNotFound for a name that no provider bears."""
-    if rules.providers:
-        from modelway.cli.providers import described as all_providers
-        from modelway.cli.providers import find
-
-        known = all_providers(setup)
-        for name in rules.providers:
-            find(known, name)

@@ -26,6 +26,8 @@ _INSERT = """INSERT INTO api_keys (id, name, digest, hint, rules, created_at, ex
     VALUES (:id, :name, :digest, :hint, :rules, :created_at, :expires_at)"""
 _COUNTING = """SELECT 1 FROM api_keys WHERE name = :name AND revoked_at IS NULL
     AND (expires_at IS NULL OR expires_at > :now)"""
+_CHANGE = """UPDATE api_keys SET rules = :rules, expires_at = :expires_at
+    WHERE name = :name AND revoked_at IS NULL"""
 _REVOKE = "UPDATE api_keys SET revoked_at = :now WHERE name = :name AND revoked_at IS NULL"
 _FORGET = "DELETE FROM api_keys WHERE name = :name"
 _READ = "SELECT name, digest, hint, rules, created_at, expires_at, revoked_at FROM api_keys ORDER BY id"
@@ -70,6 +72,10 @@ class Callers:
         )
         await self._writer.submit(lambda ledger: _insert(ledger, key), is_quick=False)
         return secret, key
+
+    async def change(self, name: str, rules: Rules, *, expires_at: float | None) -> None:
+        """Give a key other rules, and another end; raises NotFound where none has the name."""
+        await self._writer.submit(lambda ledger: _change(ledger, name, rules, expires_at), is_quick=False)
 
     async def revoke(self, name: str, *, forget: bool = False) -> None:
         """Let the key of this name no longer count; `forget` drops what is known of all that it has had.
@@ -140,11 +146,22 @@ def _insert(ledger: Ledger, key: ApiKey) -> None:
     ledger.run(_INSERT, values)
 
 
+def _change(ledger: Ledger, name: str, rules: Rules, expires_at: float | None) -> None:
+    values = {"name": name, "rules": msgspec.json.encode(rules), "expires_at": expires_at}
+    if not ledger.run(_CHANGE, values):
+        raise _unknown(name)
+
+
 def _revoke(ledger: Ledger, name: str, *, forget: bool) -> None:
     statement = _FORGET if forget else _REVOKE
     if not ledger.run(statement, {"name": name, "now": time.time()}):
-        what = "no key has" if forget else "no key that counts has"
-        raise NotFound(f"{what} the name {name[:64]}", hint="`modelway keys list` shows them")
+        raise _unknown(name)
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(
+        f"there is no such key of the name {name[:64]}", hint="`modelway keys list` shows what there is"
+    )
 
 
 def _keys(ledger: Ledger) -> list[ApiKey]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from modelway.cli.exits import CommandError
-from modelway.cli.keys import expiry
+from modelway.cli.key_rules import expiry
 from modelway.config import ConversationSettings
 from modelway.conversations import Conversations
 from modelway.conversations.spending import Spending
@@ -55,6 +55,17 @@ def test_rules_are_kept_as_they_were_given(home: Home) -> None:
     assert made["expires_at"] - made["created_at"] == pytest.approx(30 * 86_400, abs=60)
     (listed,) = home.run("keys", "list", "--json").json["keys"]
     assert listed == {name: value for name, value in made.items() if name != "key"}
+
+
+def test_a_key_is_changed_where_it_is_named_and_nowhere_else(home: Home) -> None:
+    secret = home.run("keys", "create", "a", "--models", "gpt-*", "--streams", "2", "--expires", "1d").out
+    done = home.run(
+        "keys", "change", "a", "--daily-budget", "5", "--models", "", "--expires", "never", "--json"
+    )
+    assert done.json["rules"] == {"streams": 2, "daily_budget": 5.0}
+    assert done.json["expires_at"] is None
+    assert secret.startswith(done.json["hint"].rstrip("…"))
+    assert home.run("keys", "change", "b", "--streams", "1").code == 1
 
 
 def test_a_name_has_one_key_at_a_time(home: Home) -> None:
@@ -123,5 +134,6 @@ def test_an_expiry_is_a_span_or_the_end_of_a_day() -> None:
     assert expiry("12h", NOW) == NOW.timestamp() + 12 * 3600
     assert expiry("2w", NOW) == NOW.timestamp() + 14 * 86_400
     assert expiry("2026-12-31", NOW) == datetime(2027, 1, 1).astimezone().timestamp()
+    assert expiry("never", NOW) is None
     with pytest.raises(CommandError):
         expiry("", NOW)

@@ -134,6 +134,8 @@ async def test_a_running_server_knows_a_new_key_and_a_revoked_one_within_a_secon
         assert (await until(address, "", lambda reply: reply.status == 401)).status == 401
         assert time.monotonic() - made_at < SOON_S
         assert (await ask(address, "GET", "/v1/models", secret)).status == 200
+        await other.callers.change("carol", Rules(providers=("Nobody",)), expires_at=None)
+        assert (await until(address, secret, lambda reply: not reply.json["data"])).json["data"] == []
         await other.callers.revoke("carol")
         refused = await until(address, secret, lambda reply: reply.status == 401)
         assert "revoked" in refused.json["error"]["message"]
