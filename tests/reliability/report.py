@@ -1,21 +1,28 @@
-"""Runs every test that names a check and writes docs/reliability.md: `python -m tests.reliability.report`."""
+"""Runs the tests that name a check and writes docs/reliability.md: `python -m tests.reliability.report`.
+
+pytest's arguments choose some of them (`-k kills`, `-m "check and not long"`); what the others showed last is
+kept in results.json.
+"""
 
 from __future__ import annotations
 
 import platform
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
 from modelway import __version__
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent.parent / "docs" / "reliability.md"
-_WORST = ("failed", "skipped", "passed")
+RESULTS = FOLDER / "results.json"
 _SIGN = {"passed": "holds", "failed": "**fails**", "skipped": "not tried here", "": "**no test**"}
 
 
@@ -27,12 +34,13 @@ class Check(NamedTuple):
     expected: str
 
 
-class Seen(NamedTuple):
-    """One test: its sentence, how it came out, and the figures that it noted."""
+class Seen(msgspec.Struct, frozen=True):
+    """One test: the checks that it shows, how it came out and when, and the figures that it noted."""
 
-    sentence: str
+    checks: tuple[int, ...]
     outcome: str
     figures: tuple[str, ...]
+    day: str
 
 
 def checks() -> list[Check]:
@@ -41,30 +49,38 @@ def checks() -> list[Check]:
 
 
 class Observer:
-    """A pytest plug-in that notes how the tests of each check come out."""
+    """A pytest plug-in that notes how the tests of checks come out, and which there are."""
 
     def __init__(self) -> None:
-        self.seen: dict[int, list[Seen]] = {}
+        self.seen: dict[str, Seen] = {}
+        self.there: set[str] = set()
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        """Note a test that exists, whether it is run this time or not."""
+        self.there.add(item.nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note a test that has run, or could not."""
         if report.when != "call" and report.outcome == "passed":
             return
         told = report.user_properties
-        seen = Seen(sentence(report.nodeid), report.outcome, tuple(str(v) for k, v in told if k == "figure"))
-        for number in {int(str(value)) for key, value in told if key == "check"}:
-            self.seen.setdefault(number, []).append(seen)
+        self.seen[report.nodeid] = Seen(
+            checks=tuple(sorted({int(str(value)) for key, value in told if key == "check"})),
+            outcome=report.outcome,
+            figures=tuple(str(value) for key, value in told if key == "figure"),
+            day=datetime.now(UTC).date().isoformat(),
+        )
 
 
 def sentence(nodeid: str) -> str:
     """What a test's name says; its parameters are left out, as they are its cases."""
-    name = nodeid.rpartition("::")[2].partition("[")[0].removeprefix("test_")
+    name = nodeid.partition("[")[0].rpartition("::")[2].removeprefix("test_")
     if name.startswith("check_"):
         name = name.removeprefix("check_").lstrip("0123456789_")
     return name.replace("_", " ")
 
 
-def page(observed: dict[int, list[Seen]]) -> str:
+def page(observed: Mapping[str, Seen]) -> str:
     """The document."""
     lines = [
         "# Reliability",
@@ -72,34 +88,39 @@ def page(observed: dict[int, list[Seen]]) -> str:
         "What has to hold, what was done to break it, what came of it. `make reliability` writes this page:",
         "it runs every test that names a check, the long ones included, and nothing here is typed by hand.",
         "",
-        f"Modelway {__version__}, Python {platform.python_version()}, {platform.platform()}.",
+        f"Modelway {__version__}, Python {platform.python_version()}, {platform.system()}.",
         "",
-        "| # | check | expected | what was done | figures | result |",
-        "|---|---|---|---|---|---|",
+        "| # | check | expected | what was done | figures | last tried | result |",
+        "|---|---|---|---|---|---|---|",
     ]
-    return "\n".join([*lines, *(row(check, observed.get(check.number, [])) for check in checks()), ""])
+    return "\n".join([*lines, *(row(check, observed) for check in checks()), ""])
 
 
-def row(check: Check, seen: Sequence[Seen]) -> str:
+def row(check: Check, observed: Mapping[str, Seen]) -> str:
     """One line of the table."""
-    cases: dict[str, int] = {}
-    for test in seen:
-        cases[test.sentence] = cases.get(test.sentence, 0) + 1
+    seen = {name: test for name, test in sorted(observed.items()) if check.number in test.checks}
+    cases = Counter(sentence(name) for name in seen)
     done = "; ".join(text if count == 1 else f"{text} ({count} cases)" for text, count in cases.items())
-    figures = "; ".join(dict.fromkeys(figure for test in seen for figure in test.figures))
-    found = {test.outcome for test in seen}
-    worst = next((outcome for outcome in _WORST if outcome in found), "")
+    figures = "; ".join(dict.fromkeys(figure for test in seen.values() for figure in test.figures))
+    day = min((test.day for test in seen.values()), default="")
+    found = {test.outcome for test in seen.values()}
     # A case that this machine cannot try says nothing against those that were tried.
-    outcome = "passed" if worst == "skipped" and "passed" in found else worst
-    return f"| {check.number} | {check.title} | {check.expected} | {done} | {figures} | {_SIGN[outcome]} |"
+    outcome = next((name for name in ("failed", "passed", "skipped") if name in found), "")
+    told = (check.number, check.title, check.expected, done, figures, day, _SIGN[outcome])
+    return f"| {' | '.join(map(str, told))} |"
 
 
 def main() -> int:
+    """Run the tests, all of them or those that pytest's own arguments choose, and write the page."""
     observer = Observer()
-    code = pytest.main(
-        ["-m", "check", "--timeout=7200", "-p", "no:randomly", *sys.argv[1:]], plugins=[observer]
-    )
-    PAGE.write_text(page(observer.seen))
+    arguments = ["-m", "check", "--timeout=7200", "-p", "no:randomly", *sys.argv[1:]]
+    code = pytest.main(arguments, plugins=[observer])
+    before = msgspec.json.decode(RESULTS.read_bytes(), type=dict[str, Seen]) if RESULTS.exists() else {}
+    # The workers of pytest-xdist collect for themselves, so that here nothing is known to have gone.
+    kept = {name: test for name, test in before.items() if name in observer.there or not observer.there}
+    observed = dict(sorted({**kept, **observer.seen}.items()))
+    RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(observed)) + b"\n")
+    PAGE.write_text(page(observed))
     return int(code)
 
 
