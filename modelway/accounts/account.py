@@ -118,7 +118,7 @@ class Account:
             if spent >= budget:
                 error = BudgetExceeded(
                     f"the {kind} budget of {self.name}, {budget / NANOS:g} dollars, is spent",
-                    hint=f"wait until the {'day' if kind == 'daily' else 'month'} is over (UTC), or raise it",
+                    hint=f"wait for the next {'day' if kind == 'daily' else 'month'} (UTC), or ask for more",
                 )
                 error.headers = (*self.headers(now, day), NO_RETRY)
                 raise error

@@ -54,6 +54,7 @@ class Callers:
         self._writer = writer
         self._read = read
         self._watching: Ledger | None = None
+        self._watches = 0
 
     async def create(self, name: str, rules: Rules, *, expires_at: float | None = None) -> tuple[str, ApiKey]:
         """Make a key for a caller, and give it: nobody can read it again.
@@ -116,8 +117,8 @@ class Callers:
         """What was spent from one day to another, by one caller or ("") all of them."""
         return await self._read(lambda ledger: usage(ledger, caller, first, last))
 
-    def version(self) -> int:
-        """A number that is another one after any change of the database, by whichever process.
+    def version(self) -> tuple[int, int]:
+        """What is another one after any change of the database, by whichever process.
 
         It is read from memory that all processes share, which takes microseconds.
         """
@@ -125,8 +126,10 @@ class Callers:
             if self._watching is None or not self._watching.is_in_place:
                 self.close()
                 self._watching = self._database.ledger(waits=False)
+                self._watches += 1
             (version,) = self._watching.one("PRAGMA data_version", {})
-        return int(version)
+        # Each connection counts for itself.
+        return self._watches, int(version)
 
     def close(self) -> None:
         """Give back the connection of version()."""

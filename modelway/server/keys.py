@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import logging
+import sqlite3
 
 from modelway.accounts import Accounts
 from modelway.auth import Auth
 from modelway.conversations.callers import Callers
 from modelway.errors import StoreUnavailable
+
+log = logging.getLogger("modelway.server")
 
 PERIOD_S = 0.5
 
@@ -20,27 +23,33 @@ class KeyWatch:
         self._auth = auth
         self._callers = callers
         self._accounts = accounts
-        self._version = -1
+        self._version = (0, 0)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Learn the keys now, and go on looking; StoreUnavailable where they cannot be read."""
         await self._look()
         self._task = asyncio.get_running_loop().create_task(self._watch())
+        self._task.add_done_callback(_tell_of_its_end)
 
     async def aclose(self) -> None:
         """Look no more."""
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait([self._task])
 
     async def _watch(self) -> None:
+        was_told = False
         while True:
             await asyncio.sleep(PERIOD_S)
-            # What the store last told stays in force until it can be read again.
-            with suppress(StoreUnavailable):
+            try:
                 await self._look()
+                was_told = False
+            except (StoreUnavailable, sqlite3.Error) as error:
+                # What the store last told stays in force until it can be read again.
+                if not was_told:
+                    log.warning("changes of keys and budgets are not seen: %s", error)
+                was_told = True
 
     async def _look(self) -> None:
         version = self._callers.version()
@@ -50,3 +59,9 @@ class KeyWatch:
         if self._accounts.expect(self._auth.callers):
             await self._accounts.refresh()
         self._version = version
+
+
+def _tell_of_its_end(task: asyncio.Task[None]) -> None:
+    """A bug must not let a revoked key count for ever without anybody's knowing."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("changes of keys and budgets are no longer seen", exc_info=error)

@@ -144,6 +144,22 @@ async def test_a_running_server_knows_a_new_key_and_a_revoked_one_within_a_secon
         assert (await until(address, "", lambda reply: reply.status == 200)).status == 200
 
 
+async def test_a_store_that_cannot_be_read_for_a_while_is_told_of_once_and_then_followed_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "conversations.sqlite3"
+    async with serving(gateway_of([Scripted("Local")], tmp_path)) as address:
+        assert (await ask(address, "GET", "/v1/models")).status == 200
+        path.rename(path.with_suffix(".away"))
+        while "not seen" not in caplog.text:
+            await asyncio.sleep(0.01)
+        path.with_suffix(".away").rename(path)
+        async with another_process(tmp_path) as other:
+            await other.callers.create("carol", Rules())
+        assert (await until(address, "", lambda reply: reply.status == 401)).status == 401
+    assert caplog.text.count("not seen") == 1
+
+
 async def test_a_key_that_was_there_before_counts_from_the_first_request(tmp_path: Path) -> None:
     async with another_process(tmp_path) as other:
         secret, _ = await other.callers.create("carol", Rules())
