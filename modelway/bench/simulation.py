@@ -30,6 +30,7 @@ from modelway.errors import (
 from modelway.gateway import Gateway
 from modelway.provider import ProviderInfo
 from modelway.routing import Breakers, RetryPolicy, Router
+from modelway.routing.breakers import MAX_COOL_DOWN_S
 from modelway.telemetry import Attempt
 from modelway.types import Caller, ChatRequest, Continued, Event, Finish, Message, Model, TextDelta
 
@@ -129,7 +130,7 @@ class Upstream:
         try:
             world.note(name, "asked", asked.question, begun)
             for number in range(begun, WORDS):
-                await asyncio.sleep(world.random.choice((0.0, 0.01, 0.5, 2.0)))
+                await asyncio.sleep(world.random.choice((0.0, 0.01, 0.2, 0.5, 2.0)))
                 if fault := world.fault():
                     world.note(name, "fails", asked.question, fault)
                     if fault == "end":
@@ -267,6 +268,9 @@ async def _run(world: World, path: Path, breakers: type[Breakers]) -> None:
             for asked in world.questions.values():
                 group.create_task(_ask(world, gateway, asked))
         world.check(world.open_streams == 0, "every upstream call has ended")
+        await asyncio.sleep(MAX_COOL_DOWN_S)
+        waits = [state.retry_after_s for name in PROVIDERS for state in world.breakers.states(name)]
+        world.check(not any(waits), "nobody is left alone for ever")
         for conversation in {asked.conversation for asked in world.questions.values()}:
             await _check_the_store(world, gateway, conversation)
 
