@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, Protocol, get_args, get_origin, runtime_checkable
 
@@ -148,6 +148,32 @@ class Loads(Protocol):
     @property
     def loaded(self) -> list[Model]:
         """The models that are in memory now."""
+        ...
+
+
+class SignInCode(Struct, frozen=True, kw_only=True):
+    """A code, to be entered at `address` within `expires_in` seconds; `notice` is to be read before."""
+
+    code: str
+    address: str
+    expires_in: float
+    notice: str = ""
+
+
+@runtime_checkable
+class SignsIn(Protocol):
+    """A provider whose people can sign in with a code while the server runs."""
+
+    @property
+    def can_sign_in(self) -> bool:
+        """Whether the settings permit it."""
+        ...
+
+    async def sign_in(self, show: Callable[[SignInCode], None]) -> str:
+        """Show a code, and wait until somebody has signed in with it; the name of the account.
+
+        Raises a GatewayError where nobody has.
+        """
         ...
 
 

@@ -18,6 +18,7 @@ from modelway.providers.anthropic import Anthropic
 from modelway.providers.any_llm import AnyLLM
 from modelway.providers.bedrock import Bedrock
 from modelway.providers.copilot import Copilot, SignIns
+from modelway.providers.copilot.by_code import CodeSignIn
 from modelway.providers.copilot.door import Door
 from modelway.providers.copilot.github import GitHubDoor
 from modelway.providers.copilot.microsoft import MicrosoftDoor
@@ -167,7 +168,12 @@ def build_copilot(settings: Settings, data_dir: Path) -> Copilot:
             doors.append(build_github(settings, data_dir, sign_ins))
         else:
             doors.append(MicrosoftDoor(PROFILES[transport], copilot, http=http, sign_ins=sign_ins))
-    return Copilot(copilot, doors, http=http)
+
+    async def who(token: str) -> str:
+        async with aclosing(build_github(settings, data_dir, sign_ins)) as door:
+            return await door.who(token)
+
+    return Copilot(copilot, doors, http=http, by_code=CodeSignIn(copilot, sign_ins, http, who))
 
 
 def build_github(settings: Settings, data_dir: Path, sign_ins: SignIns) -> GitHubDoor:

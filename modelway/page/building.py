@@ -32,6 +32,7 @@ class Built(Struct, frozen=True):
 
     frame: Frame
     events: Events
+    watching: Watching
     endpoints: list[tuple[str, str, Endpoint]]
 
 
@@ -67,6 +68,8 @@ def build(gateway: Gateway, telemetry: Telemetry, max_body_bytes: int, *, needs_
         ("GET", "/page/thread/{id}", pages.thread),
         ("GET", "/providers", watching.providers),
         ("POST", "/page/test", watching.test),
+        ("POST", "/page/sign-in", watching.sign_in),
+        ("POST", "/page/sign-in/state", watching.sign_in_state),
         ("GET", "/figures", watching.figures),
         ("GET", "/page/figures", watching.plots),
         ("POST", "/page/send", actions.send),
@@ -78,4 +81,4 @@ def build(gateway: Gateway, telemetry: Telemetry, max_body_bytes: int, *, needs_
         ("POST", "/page/undo", keeping.undo),
         ("POST", "/page/import", keeping.take_in),
     ]
-    return Built(frame, Events(frame), endpoints)
+    return Built(frame, Events(frame), watching, endpoints)

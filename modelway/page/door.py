@@ -66,6 +66,7 @@ class Door:
             self.close_streams()
             await self._built.frame.drafts.aclose()
             await self._built.frame.trash.aclose()
+            await self._built.watching.aclose()
 
     async def _lets_in(self, exchange: Exchange) -> bool:
         try:

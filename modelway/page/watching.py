@@ -10,13 +10,15 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from modelway.errors import GatewayError
+from modelway.errors import GatewayError, InvalidRequest
+from modelway.page.codes import Codes
 from modelway.page.frame import Frame, caller_of, decoded, html_response
 from modelway.page.html import Content, tag
 from modelway.page.views.chat import bare_top
 from modelway.page.views.figures import figures
 from modelway.page.views.providers import providers
 from modelway.page.views.shell import page
+from modelway.provider import SignsIn
 from modelway.server.catalogue import json_response
 from modelway.types import ChatRequest, Message, TextDelta
 
@@ -34,14 +36,15 @@ class Watching:
 
     def __init__(self, frame: Frame) -> None:
         self._frame = frame
+        self._codes = Codes()
 
     async def providers(self, request: Request) -> Response:
         """Every provider."""
         infos = await self._frame.gateway.offering.infos()
         words = self._frame.look(request).texts
-        return await self._page(
-            request, "sidebar.providers", "watching.js", providers(words, infos, frozenset())
-        )
+        known = self._frame.gateway.providers
+        able = frozenset(name for name, one in known.items() if isinstance(one, SignsIn) and one.can_sign_in)
+        return await self._page(request, "sidebar.providers", "watching.js", providers(words, infos, able))
 
     async def test(self, request: Request) -> Response:
         """Ask a provider one short question; tells how long the answer took, or why there is none."""
@@ -67,6 +70,19 @@ class Watching:
         told: dict[str, Any] = {"ok": True, "model": answer.model, "text": said}
         return json_response({**told, "first_s": round(first, 3), "total_s": round(total, 3)})
 
+    async def sign_in(self, request: Request) -> Response:
+        """Begin to sign in to a provider; the reply holds the code that is to be entered elsewhere."""
+        tried = await decoded(request, _Tried)
+        provider = self._frame.gateway.router.provider(tried.provider)
+        if not isinstance(provider, SignsIn):
+            raise InvalidRequest("nobody can sign in to this provider with a code", param="provider")
+        return json_response(await self._codes.begin(provider))
+
+    async def sign_in_state(self, request: Request) -> Response:
+        """Whether somebody has signed in by now."""
+        tried = await decoded(request, _Tried)
+        return json_response(self._codes.state(self._frame.gateway.router.provider(tried.provider).info.name))
+
     async def figures(self, request: Request) -> Response:
         """Plots of the last hour."""
         content = figures(self._frame.look(request).texts, self._frame.telemetry.figures.snapshot())
@@ -76,6 +92,10 @@ class Watching:
         """The plots without the page around them."""
         words = self._frame.look(request).texts
         return html_response(figures(words, self._frame.telemetry.figures.snapshot()))
+
+    async def aclose(self) -> None:
+        """Wait for nobody's code any longer."""
+        await self._codes.aclose()
 
     async def _page(self, request: Request, title: str, script: str, content: list[Content]) -> Response:
         look, listed = self._frame.look(request), await self._frame.listed(caller_of(request))

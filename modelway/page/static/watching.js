@@ -19,6 +19,32 @@ actions.test = (button) => attempt(async () => {
   }
 });
 
+actions['sign-in'] = (button) => attempt(async () => {
+  const card = button.closest('.provider');
+  const outcome = one('.outcome', card);
+  const { code, address, notice } = await ask('/page/sign-in', { provider: button.dataset.name });
+  const link = made('a', { href: address, target: '_blank', rel: 'noopener noreferrer', textContent: address });
+  const shown = made('p', { className: 'code-to-enter' }, made('code', { textContent: code }));
+  outcome.replaceChildren(made('p', { textContent: notice }), made('p', {}, t('js.enter'), ' ', link), shown);
+  await signedIn(button.dataset.name, outcome);
+});
+
+async function signedIn(provider, outcome) {
+  for (;;) {
+    await new Promise((resolve) => { setTimeout(resolve, 1000); });
+    const { state, text } = await ask('/page/sign-in/state', { provider });
+    if (state === 'done') {
+      location.reload();
+      return;
+    }
+    if (state === 'failed') {
+      outcome.className = 'outcome bad';
+      outcome.replaceChildren(made('p', { textContent: text }));
+      return;
+    }
+  }
+}
+
 async function refresh() {
   const plots = one('#figures');
   if (!plots || document.hidden || plots.contains(document.getSelection()?.anchorNode)) return;

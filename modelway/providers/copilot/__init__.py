@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 
 from modelway.config import CopilotSettings
-from modelway.errors import GatewayError
-from modelway.provider import ProviderInfo
+from modelway.errors import GatewayError, ProviderNotConfigured
+from modelway.provider import ProviderInfo, SignInCode
+from modelway.providers.copilot.by_code import CodeSignIn
 from modelway.providers.copilot.door import Door
 from modelway.providers.copilot.refusals import HINT, sign_in_required
 from modelway.providers.copilot.sign_ins import SignIns
@@ -23,7 +24,15 @@ NOBODY = "nobody has signed in to Copilot here"
 class Copilot:
     """The provider. `doors` come in the order of preference; they and `http` are its own."""
 
-    def __init__(self, settings: CopilotSettings, doors: Sequence[Door], *, http: HTTPClient) -> None:
+    def __init__(
+        self,
+        settings: CopilotSettings,
+        doors: Sequence[Door],
+        *,
+        http: HTTPClient,
+        by_code: CodeSignIn | None = None,
+    ) -> None:
+        self._by_code = by_code
         self._doors = doors
         self._http = http
         self._places = asyncio.Semaphore(settings.max_concurrency)
@@ -51,6 +60,17 @@ class Copilot:
             ready=found is not None,
             missing="" if found else missing,
         )
+
+    @property
+    def can_sign_in(self) -> bool:
+        """Whether an application is registered, so that a code can be asked for."""
+        return self._by_code is not None and self._by_code.transport is not None
+
+    async def sign_in(self, show: Callable[[SignInCode], None]) -> str:
+        """Sign in with a code; see SignsIn."""
+        if self._by_code is None:
+            raise ProviderNotConfigured("nobody can sign in to Copilot here")
+        return await self._by_code(show)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Answer with one turn, through the door that the conversation is held behind."""
