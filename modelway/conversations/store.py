@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from modelway.conversations.database import Database
 
 T = TypeVar("T")
+Clock = Callable[[], float]
 
 _CONVERSATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _POLL_S = 0.05
@@ -72,13 +73,15 @@ class Conversations:
     Raises StoreUnavailable wherever the database cannot be read or written, and works again when it can.
     """
 
-    def __init__(self, database: Database, leases: Leases, settings: ConversationSettings) -> None:
+    def __init__(
+        self, database: Database, leases: Leases, settings: ConversationSettings, clock: Clock
+    ) -> None:
         self._database = database
         self._leases = leases
         self._settings = settings
         self._lines = Lines()
         self._paths = Paths()
-        self._writer = Writer(database)
+        self._writer = Writer(database, clock=clock)
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="conversations-reader")
         self._recorder = Recorder(
             self._writer,
@@ -103,7 +106,7 @@ class Conversations:
         )
 
     @classmethod
-    def open(cls, path: Path, settings: ConversationSettings) -> Conversations:
+    def open(cls, path: Path, settings: ConversationSettings, clock: Clock = time.monotonic) -> Conversations:
         """Open the database, create it where there is none, and end the turns of holders that died."""
         from modelway.conversations.database import Database  # noqa: PLC0415 - loads SQLAlchemy
 
@@ -117,7 +120,7 @@ class Conversations:
         except BaseException:
             leases.release()
             raise
-        return cls(database, leases, settings)
+        return cls(database, leases, settings, clock)
 
     async def open_turn(self, caller: str, request: ChatRequest) -> Turn:
         """Store the new messages, read the history and hold the conversation until the turn ends.

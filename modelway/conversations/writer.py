@@ -49,8 +49,9 @@ class Writer:
     to the event loop's thread.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
+        self._clock = clock
         self._ledger: Ledger | None = None
         self._waiting: Jobs = []
         self._is_quick = True
@@ -130,7 +131,7 @@ class Writer:
             self._is_quick
             and not self._database.syncs_each_commit
             and len(self._waiting) <= _SMALL_GROUP
-            and time.monotonic() >= self._rests_until
+            and self._clock() >= self._rests_until
         )
 
     def _take_waiting(self) -> Jobs:
@@ -144,12 +145,12 @@ class Writer:
         try:
             if self._ledger is None:
                 self._ledger = self._database.ledger(waits=False)
-            begun = time.monotonic()
+            begun = self._clock()
             write_group(self._ledger, jobs)
         except Exception:  # noqa: BLE001 - the thread meets the same fault, and knows what to do with it
             self._undo()
             return False
-        self._watch_disk(begun, time.monotonic())
+        self._watch_disk(begun, self._clock())
         self._count_pages(len(jobs))
         return True
 
