@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import aclosing
 from pathlib import Path
 
 from msgspec.structs import replace
