@@ -32,6 +32,7 @@ SLOW = (
     "tests/e2e/test_claude_code.py",
     "tests/e2e/test_client_programs.py",
     "tests/e2e/test_conversations_api.py",
+    "tests/e2e/test_codex.py",
     "tests/e2e/test_completions.py",
     "tests/e2e/test_copilot.py",
     "tests/e2e/test_copilot_programs.py",

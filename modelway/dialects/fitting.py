@@ -37,6 +37,7 @@ _LEFT_OUT = frozenset(
     {
         "billing_policy",
         "cache_control",
+        "client_metadata",
         "context_management",
         "diagnostics",
         "image",

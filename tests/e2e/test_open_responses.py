@@ -426,3 +426,40 @@ async def test_tokens_are_counted_with_what_the_request_follows(tmp_path: Path) 
             await client.responses.compact(model="Local", input="hi")
     assert [alone.input_tokens, after.input_tokens, within.input_tokens, new.input_tokens] == [2, 3, 3, 1]
     assert alone.object == "response.input_tokens"
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+async def test_functions_of_a_namespace_are_told_and_called_by_their_full_names(
+    upstream: FakeUpstream, tmp_path: Path, streamed: bool
+) -> None:
+    find = {"type": "function", "name": "find", "parameters": {"type": "object"}, "strict": False}
+    crm: dict[str, Any] = {"type": "namespace", "name": "crm", "description": "Customers", "tools": [find]}
+    upstream.reply(calls=[ToolCall("call_1", "crm__find", "{}"), ToolCall("call_2", "get_weather", "{}")])
+    upstream.reply("Ada")
+    async with (
+        relaying(upstream, tmp_path) as caller,
+        httpx.AsyncClient(base_url=caller.address) as client,
+    ):
+        ask = {"model": "Fake/m", "tools": [crm, WEATHER], "stream": streamed}
+        reply = await client.post("/v1/responses", json={**ask, "input": "Who?"})
+        first = events_of(reply.text)[-1]["response"] if streamed else reply.json()
+        kept = (await client.get(f"/v1/responses/{first['id']}")).json()
+        called = first["output"]
+        results = [
+            {"type": "function_call_output", "call_id": item["call_id"], "output": "Ada"} for item in called
+        ]
+        again = {**ask, "input": [*called, *results], "stream": False}
+        second = await client.post("/v1/responses", json=again)
+    check_response(first)
+    assert [(item["name"], item.get("namespace")) for item in called] == [
+        ("find", "crm"),
+        ("get_weather", None),
+    ]
+    assert (kept["output"], kept["tools"][0]["name"]) == (called, "crm")
+    assert second.status_code == 200
+    sent = upstream.requests[1].json
+    assert [tool["function"]["name"] for tool in sent["tools"]] == ["crm__find", "get_weather"]
+    assert [call["function"]["name"] for call in sent["messages"][0]["tool_calls"]] == [
+        "crm__find",
+        "get_weather",
+    ]

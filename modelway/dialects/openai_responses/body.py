@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from modelway.dialects.envelope import Envelope
-from modelway.dialects.openai_responses.items import Names, kind_of_thoughts, output_items
+from modelway.dialects.openai_responses.items import Manner, Names, output_items
 from modelway.dialects.openai_responses.wire import (
     Fields,
     Status,
@@ -25,9 +25,7 @@ def encode_completion(completion: Completion, envelope: Envelope) -> bytes:
     """The body of a `stream: false` answer."""
     choice = completion.choices[0]
     status, incomplete = status_of(choice.finish_reason or "stop")
-    output = output_items(
-        choice.message, choice.refusal, Names(envelope.id), status, kind_of_thoughts(envelope.echo)
-    )
+    output = output_items(choice.message, choice.refusal, Names(envelope.id), status, Manner(envelope.echo))
     response = response_object(
         envelope,
         status,
@@ -53,7 +51,7 @@ def encode_response(
     if answer is not None:
         refusal = answer.extra.get("refusal", "")
         of_last = "completed" if status == "completed" else "incomplete"
-        output = output_items(answer, refusal, Names(envelope.id), of_last, kind_of_thoughts(envelope.echo))
+        output = output_items(answer, refusal, Names(envelope.id), of_last, Manner(envelope.echo))
     response = response_object(
         envelope,
         status,

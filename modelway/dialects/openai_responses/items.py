@@ -5,16 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from modelway.dialects.openai_responses.wire import ID_PREFIX, Fields
+from modelway.dialects.openai_responses.wire import ID_PREFIX, Fields, full_name
 from modelway.types import Citation, FilePart, ImagePart, Message, OtherPart, Part, TextPart, ToolCall
 
 SUMMARY = "summary_text"
 
 
-def kind_of_thoughts(echo: Fields) -> str:
-    """How thoughts are told: as such or, to who asks for a summary, in its place. What is asked is shown."""
-    reasoning = echo.get("reasoning")
-    return SUMMARY if isinstance(reasoning, dict) and reasoning.get("summary") else "reasoning_text"
+class Manner:
+    """How an answer is told to who asked so; `echo` is what the response repeats of it.
+
+    Thoughts are told as such or, to who asks for a summary, in its place: programs show only that.
+    """
+
+    def __init__(self, echo: Fields) -> None:
+        reasoning, tools = echo.get("reasoning"), echo.get("tools")
+        is_summed_up = isinstance(reasoning, dict) and reasoning.get("summary")
+        self.thoughts = SUMMARY if is_summed_up else "reasoning_text"
+        self._named: dict[str, Fields] = {}
+        for tool in tools if isinstance(tools, list) else ():
+            for function in tool.get("tools", ()) if tool["type"] == "namespace" else ():
+                own = {"name": function["name"], "namespace": tool["name"]}
+                self._named[full_name(tool["name"], function["name"])] = own
+
+    def named(self, function: str) -> Fields:
+        """The name of a function, and its namespace if it has one."""
+        return self._named.get(function) or {"name": function}
+
+
+PLAIN = Manner({})
 
 
 class Names:
@@ -43,14 +61,14 @@ def reasoning_item(id: str, status: str, parts: list[Fields]) -> Fields:
     return {"id": id, "type": "reasoning", "status": status, "summary": summary, "content": content}
 
 
-def call_item(id: str, status: str, call: ToolCall) -> Fields:
+def call_item(id: str, status: str, call: ToolCall, manner: Manner) -> Fields:
     """What the model calls."""
     return {
         "id": id,
         "type": "function_call",
         "status": status,
         "call_id": call.id or id,
-        "name": call.name,
+        **manner.named(call.name),
         "arguments": call.arguments,
     }
 
@@ -82,20 +100,19 @@ def citation_object(citation: Citation) -> Fields:
 
 
 def output_items(
-    message: Message, refusal: str, names: Names, status: str = "completed", thoughts: str = "reasoning_text"
+    message: Message, refusal: str, names: Names, status: str = "completed", manner: Manner = PLAIN
 ) -> list[Fields]:
-    """An answer; `status` is that of its last item, the only one that can have been cut off.
-
-    `thoughts` is the kind of part that these are told in.
-    """
-    items = list(_output(message, refusal, names, thoughts))
+    """An answer; `status` is that of its last item, the only one that can have been cut off."""
+    items = list(_output(message, refusal, names, manner))
     items[-1]["status"] = status
     return items
 
 
-def _output(message: Message, refusal: str, names: Names, thoughts: str) -> Iterator[Fields]:
+def _output(message: Message, refusal: str, names: Names, manner: Manner) -> Iterator[Fields]:
     if message.reasoning:
-        yield reasoning_item(names.new("rs"), "completed", [reasoning_part(message.reasoning, thoughts)])
+        yield reasoning_item(
+            names.new("rs"), "completed", [reasoning_part(message.reasoning, manner.thoughts)]
+        )
     content: list[Fields] = []
     if message.text or message.annotations:
         content.append(text_part(message.text, map(citation_object, message.annotations)))
@@ -104,7 +121,7 @@ def _output(message: Message, refusal: str, names: Names, thoughts: str) -> Iter
     if content or not (message.reasoning or message.tool_calls):
         yield message_item(names.new("msg"), "completed", content or [text_part("")])
     for call in message.tool_calls:
-        yield call_item(names.new("fc"), "completed", call)
+        yield call_item(names.new("fc"), "completed", call, manner)
 
 
 def answer_items(message: Message, response_id: str) -> list[Fields]:

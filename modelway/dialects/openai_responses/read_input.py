@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
+from modelway.dialects.openai_responses.wire import full_name
 from modelway.dialects.reading import Fields, check, items, wrong
 from modelway.errors import InvalidRequest
 from modelway.types import FilePart, ImagePart, Message, Part, Role, TextPart, ToolCall
@@ -111,7 +112,9 @@ class _Gathered:
 def _call(item: Fields, path: str) -> ToolCall:
     return ToolCall(
         id=_text(item, "call_id", path),
-        name=_text(item, "name", path),
+        name=full_name(
+            check(item.get("namespace") or "", str, f"{path}.namespace"), _text(item, "name", path)
+        ),
         arguments=check(item.get("arguments"), str, f"{path}.arguments"),
     )
 

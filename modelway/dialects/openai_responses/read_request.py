@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
 from modelway.dialects.openai_responses.read_input import read_input, read_items
-from modelway.dialects.openai_responses.wire import NAME, turn_id
+from modelway.dialects.openai_responses.wire import NAME, full_name, turn_id
 from modelway.dialects.reading import (
     Fields,
     check,
@@ -217,9 +219,11 @@ def _metadata(fields: Fields) -> dict[str, str]:
 
 
 def _params(fields: Fields, echo: Fields) -> Params:
-    tools = _tools(fields)
-    if tools:
-        echo["tools"] = [_tool_object(tool) for tool in tools]
+    offered = fields.pop("tools", None)
+    told = () if offered is None else items(offered, "tools", _tool)
+    if told:
+        echo["tools"] = [shown for shown, _ in told]
+    tools = None if offered is None else tuple(tool for _, group in told for tool in group)
     choice, tools = _tool_choice(fields, tools)
     return Params(
         temperature=take_number(fields, "temperature", 0, 2),
@@ -267,12 +271,24 @@ def _text(fields: Fields, echo: Fields) -> ResponseFormat | None:
     )
 
 
-def _tools(fields: Fields) -> tuple[Tool, ...] | None:
-    value = fields.pop("tools", None)
-    return None if value is None else items(value, "tools", _tool)
+def _tool(value: Any, path: str) -> tuple[Fields, tuple[Tool, ...]]:
+    """A tool as the response shows it, and the functions that it is."""
+    fields = check(value, dict, path)
+    if fields.get("type") != "namespace":
+        tool = _function(value, path)
+        return _tool_object(tool), (tool,)
+    namespace = check(fields.get("name"), str, f"{path}.name")
+    within = items(fields.get("tools"), f"{path}.tools", _function)
+    shown = {
+        "type": "namespace",
+        "name": namespace,
+        "description": check(fields.get("description") or "", str, f"{path}.description"),
+        "tools": [_tool_object(tool) for tool in within],
+    }
+    return shown, tuple(replace(tool, name=full_name(namespace, tool.name)) for tool in within)
 
 
-def _tool(value: Any, path: str) -> Tool:
+def _function(value: Any, path: str) -> Tool:
     fields = dict(check(value, dict, path))
     kind = check(fields.get("type"), str, f"{path}.type")
     if kind != "function":

@@ -12,10 +12,10 @@ from modelway.dialects.continuing import continued_comment
 from modelway.dialects.envelope import Envelope
 from modelway.dialects.openai_responses.items import (
     SUMMARY,
+    Manner,
     Names,
     call_item,
     citation_object,
-    kind_of_thoughts,
     message_item,
     reasoning_item,
     reasoning_part,
@@ -57,8 +57,9 @@ _CONTENT = ("content_part", "content_index")
 class _Item:
     """An output item under way. A message has parts, of which the last may be open."""
 
-    def __init__(self, kind: str, id: str, index: int) -> None:
+    def __init__(self, kind: str, id: str, index: int, manner: Manner) -> None:
         self.kind, self.id, self.index = kind, id, index
+        self.manner = manner
         self.parts: list[Fields] = []
         self.part = ""
         self.pieces: list[str] = []
@@ -79,7 +80,8 @@ class _Item:
             case "reasoning":
                 return reasoning_item(self.id, self.status, self.parts)
             case _:
-                return call_item(self.id, self.status, ToolCall(self.call_id, self.name, self.whole))
+                call = ToolCall(self.call_id, self.name, self.whole)
+                return call_item(self.id, self.status, call, self.manner)
 
     def part_object(self) -> Fields:
         """The open part as it stands."""
@@ -103,7 +105,7 @@ class EventEncoder(EventWriter):
         self._items: list[_Item] = []
         self._open: _Item | None = None
         self._calls: dict[int, _Item] = {}
-        self._thoughts = kind_of_thoughts(envelope.echo)
+        self._manner = Manner(envelope.echo)
 
     def end(self) -> bytes:
         """Nothing: the last event says that it is the last."""
@@ -154,7 +156,7 @@ class EventEncoder(EventWriter):
             case TextDelta():
                 return self._piece("output_text", event.text)
             case ReasoningDelta():
-                return self._piece(self._thoughts, event.text)
+                return self._piece(self._manner.thoughts, event.text)
             case RefusalDelta():
                 return self._piece("refusal", event.text)
             case Citation():
@@ -206,7 +208,7 @@ class EventEncoder(EventWriter):
         return written, item
 
     def _new(self, kind: str, prefix: str) -> _Item:
-        item = _Item(kind, self._names.new(prefix), len(self._items))
+        item = _Item(kind, self._names.new(prefix), len(self._items), self._manner)
         self._items.append(item)
         return item
 

@@ -46,6 +46,11 @@ _DEFAULTS: Fields = {
 }
 
 
+def full_name(namespace: str, name: str) -> str:
+    """What a function of a namespace is called where there are none."""
+    return f"{namespace}__{name}" if namespace else name
+
+
 def response_id(turn: str) -> str:
     """The response that a turn is to a caller."""
     return ID_PREFIX + turn.removeprefix(_TURN_PREFIX)

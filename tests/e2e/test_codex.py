@@ -1,0 +1,68 @@
+"""Codex itself, without a window, with a call of its own tool.
+
+Runs where MODELWAY_CODEX names the program (`npm install @openai/codex`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from modelway.testing.fake_upstream import FakeUpstream, Received
+from modelway.types import ToolCall
+from tests.e2e.test_relay import relaying
+
+pytestmark = pytest.mark.anyio
+
+PROGRAM = os.environ.get("MODELWAY_CODEX", "")
+CONFIG = """
+model = "Fake/m"
+model_provider = "modelway"
+web_search = "disabled"
+[model_providers.modelway]
+name = "Modelway"
+base_url = "{address}/v1"
+wire_api = "responses"
+env_key = "MODELWAY_KEY"
+[analytics]
+enabled = false
+"""
+
+
+@pytest.mark.skipif(not PROGRAM, reason="MODELWAY_CODEX does not name the program")
+async def test_codex_reads_a_file_and_answers(tmp_path: Path) -> None:
+    work, home = tmp_path / "work", tmp_path / "home/.codex"
+    work.mkdir()
+    home.mkdir(parents=True)
+    (work / "plan.md").write_text("The plan is blue.\n")
+    async with FakeUpstream() as upstream, relaying(upstream, tmp_path) as caller:
+
+        def choose(request: Received) -> None:
+            if any(message["role"] == "tool" for message in request.json["messages"]):
+                upstream.reply("The plan", " is blue.", reasoning="It says so.")
+            else:
+                upstream.reply(calls=[ToolCall("call_1", "exec_command", '{"cmd":"cat plan.md"}')])
+
+        upstream.decide(choose)
+        (home / "config.toml").write_text(CONFIG.format(address=caller.address))
+        process = await asyncio.create_subprocess_exec(
+            PROGRAM,
+            *("exec", "--skip-git-repo-check", "--json", "-s", "danger-full-access", "What is the plan?"),
+            cwd=work,
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "MODELWAY_KEY": "none"},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await asyncio.wait_for(process.communicate(), 120)
+    assert process.returncode == 0, out.decode() + err.decode()
+    told = [json.loads(line) for line in out.splitlines()]
+    said = [event["item"].get("text") for event in told if event["type"] == "item.completed"]
+    assert "The plan is blue." in said
+    assert "It says so." in said
+    [result] = [message for message in upstream.requests[-1].json["messages"] if message["role"] == "tool"]
+    assert "The plan is blue." in result["content"]
