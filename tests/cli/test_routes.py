@@ -1,10 +1,13 @@
 """`modelway routes`, and what is wrong with a route."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from modelway.cli.checks import check_routes
 from modelway.cli.setup import Setup
-from modelway.settings import Directories, load
+from modelway.settings import Directories, check_file, load
 from tests.cli.conftest import Home
 
 ROUTE = '[routes.best]\ncandidates = ["Fake", "Groq"]\nweights = [3, 1]\n'
@@ -65,3 +68,13 @@ def test_the_doctor_looks_at_routes(asking_home: Home, candidates: str, status: 
     environ = {name: value for name, value in asking_home.environ.items() if value}
     check = check_routes(Setup(load(environ=environ), Directories.default(environ)))
     assert (check.status, check.message.replace(str(config), config.name)) == (status, message)
+
+
+@pytest.mark.parametrize("document", ["routes.md", "testing-failover.md"])
+def test_the_examples_in_the_documents_are_valid(tmp_path: Path, document: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / document).read_text()
+    examples = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert examples
+    for example in examples:
+        (tmp_path / "config.toml").write_text(example)
+        check_file(tmp_path / "config.toml")
