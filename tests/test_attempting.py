@@ -210,6 +210,19 @@ async def test_check_21_with_another_candidate_it_answers_at_once(tmp_path: Path
     assert codes(answer) == [("One", "provider_unavailable"), ("Two", "")]
 
 
+async def test_where_all_are_left_alone_the_earliest_counts(tmp_path: Path) -> None:
+    one, two = Scripted("One", [failing()]), Scripted("Two", [OUTAGE])
+    settings = route_of("One", "Two", retries=0)
+    async with aclosing(gateway_of([one, two], tmp_path, settings, clock=Clock())) as gateway:
+        for _ in range(5):
+            with pytest.raises(UpstreamFailed):
+                await ask(gateway, asking("best"))
+        with pytest.raises(ProviderUnavailable, match="Two could not answer instead") as caught:
+            await ask(gateway, asking("best"))
+    assert caught.value.retry_after == 10
+    assert len(two.requests) == 5
+
+
 async def test_an_answer_that_breaks_off_counts_as_a_failure(tmp_path: Path) -> None:
     one = Scripted("One", [TextDelta(text="half"), UpstreamTimeout("stalled", code="upstream_stalled")])
     async with aclosing(gateway_of([one], tmp_path)) as gateway:
