@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from modelway.bench.faults import FAULTS, SYMBOL, TEXT, WORDS, Asked
-from modelway.config import ProviderSettings, Settings, UpstreamSettings
+from modelway.config import ProviderSettings, RouteSettings, Settings, UpstreamSettings
 from modelway.dialects.openai_chat import EventDecoder
 from modelway.provider import Provider
 from modelway.providers._dial import AddressInfo, resolve
@@ -320,6 +320,22 @@ async def test_check_16_a_failing_upstream_is_asked_again_then_the_next_one(
         assert len(alone.upstream.heard) == 2
     async with bench(tmp_path, f"status:{status}+ok") as shaky:
         assert (await shaky.ask(stream=stream)).text == TEXT
+
+
+async def test_check_16_retries_are_at_most_as_many_as_set_and_end_with_the_deadline(tmp_path: Path) -> None:
+    routes = {
+        "patient": RouteSettings(candidates=("Up0",), retries=2),
+        "hurried": RouteSettings(candidates=("Up0",), retries=10, deadline_s=0.6),
+    }
+    async with bench(tmp_path, "status:500", settings=Settings(routes=routes)) as failing:
+        patient = await failing.ask(model="patient")
+        assert (patient.status, len(failing.upstream.heard)) == (502, 3)
+        assert 0.375 <= patient.seconds < 2
+        failing.upstream.forget()
+        hurried = await failing.ask(model="hurried")
+        assert hurried.status == 502
+        assert 2 <= len(failing.upstream.heard) <= 4
+        assert hurried.seconds < 1.5
 
 
 @pytest.mark.parametrize("status", [401, 403])
