@@ -18,6 +18,7 @@ from modelway.errors import (
     SignInRequired,
     UpstreamError,
 )
+from modelway.server.cycle import CYCLE, Cycle
 from modelway.telemetry import RequestRecord, Telemetry, trail
 from modelway.types import Caller
 
@@ -61,6 +62,7 @@ class Exchange:
         self.encode_error_event: Callable[[GatewayError], bytes] | None = None
         self.receive = receive
         self._send = send
+        self._cycle: Cycle | None = scope.get(CYCLE)
 
     def header(self, name: bytes) -> str:
         """A header's value, "" where it is absent. `name` in lower case."""
@@ -81,6 +83,11 @@ class Exchange:
         length = self.headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > limit:
             raise too_large
+        if self._cycle is not None and (body := self._cycle.take_body()) is not None:
+            if len(body) > limit:
+                raise too_large
+            self.record.bytes_in = len(body)
+            return body
         pieces: list[bytes] = []
         size, more = 0, True
         while more:
@@ -97,42 +104,50 @@ class Exchange:
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send the status and the headers."""
-        self.started = True
-        self.record.status = status
-        if self.record.attempts:
-            headers = [*headers, (b"x-modelway-attempts", trail(self.record.attempts).encode())]
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": headers + self.reply_headers,
-            }
-        )
+        headers = self._started(status, headers)
+        if self._cycle is not None:
+            await self._cycle.begin(status, headers)
+        else:
+            await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, body: bytes, *, last: bool = False) -> None:
         """Send a piece of the body."""
         self.complete = self.complete or last
         self.record.bytes_out += len(body)
-        await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+        if self._cycle is not None:
+            await self._cycle.write(body, last=last)
+        else:
+            await self._send({"type": "http.response.body", "body": body, "more_body": not last})
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
         """Pass on what an ASGI application sends, with our headers added."""
         if message["type"] == "http.response.start":
-            await self.start(message["status"], list(message.get("headers", [])))
-        else:
-            await self._send(message)
+            headers = self._started(message["status"], list(message.get("headers", [])))
+            message = {**message, "headers": headers}
+        await self._send(message)
 
     async def reply(self, status: int, body: bytes, headers: Headers | None = None) -> None:
         """Send a whole JSON reply."""
-        await self.start(
-            status,
-            [
-                (b"content-type", b"application/json"),
-                (b"content-length", b"%d" % len(body)),
-                *(headers or ()),
-            ],
-        )
-        await self.write(body, last=True)
+        sent = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            *(headers or ()),
+        ]
+        if self._cycle is None:
+            await self.start(status, sent)
+            await self.write(body, last=True)
+            return
+        self.complete = True
+        self.record.bytes_out += len(body)
+        await self._cycle.reply(status, self._started(status, sent), body)
+
+    def _started(self, status: int, headers: Headers) -> Headers:
+        """Note that the reply begins; all of its headers."""
+        self.started = True
+        self.record.status = status
+        if self.record.attempts:
+            headers = [*headers, (b"x-modelway-attempts", trail(self.record.attempts).encode())]
+        return headers + self.reply_headers
 
     def cut(self) -> None:
         """Send no more: the connection is closed, so that the client sees that the end is missing."""

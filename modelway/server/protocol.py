@@ -6,11 +6,13 @@ import asyncio
 import logging
 import secrets
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelway.errors import GatewayError, InvalidRequest, RequestTimeout, RequestTooLarge
+from modelway.server.cycle import CYCLE, Cycle
 from modelway.server.exchange import IS_GONE, ON_GONE
 from modelway.server.formats import dialect_of
 
@@ -160,12 +162,46 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """A head is complete; what comes as a header from now on is a trailer, and no part of it."""
         self._head_is_open = False
-        super().on_headers_complete()
+        self._describe()
+        waits = self.cycle is not None and not self.cycle.response_complete
+        cycle = self.cycle = Cycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
         self.headers = _Ignored()
+        if self.scope["method"] != "HEAD":
+            self.scope[CYCLE] = cycle  # type: ignore[literal-required]
+        if waits:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+        else:
+            self._start_asgi_task(cycle, self.app)
+
+    def _describe(self) -> None:
+        """Say in ASGI's words what is asked for."""
+        scope, parser = self.scope, self.parser
+        scope["method"] = parser.get_method().decode("ascii")
+        scope["http_version"] = parser.get_http_version()
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = url.path
+        scope["query_string"] = url.query or b""
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        task = self.loop.create_task(cycle.run_asgi(app))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def _lacks_body(self) -> bool:
         return self.cycle is not None and self.cycle.more_body

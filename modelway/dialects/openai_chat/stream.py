@@ -251,6 +251,13 @@ class _Deltas:
 
     def add(self, choice: int, delta: WireMessage) -> None:
         thought = delta.reasoning_content or delta.reasoning
+        if not (thought or delta.refusal or delta.tool_calls or delta.annotations) and (
+            delta.content.__class__ is str and choice == self._choice and self._kind is TextDelta
+        ):
+            # Nearly all of them are more of the same text: fifty in a read of a fast upstream.
+            if delta.content:
+                self._pieces.append(delta.content)
+            return
         if thought:
             self._add_text(ReasoningDelta, choice, thought)
         if delta.content:
