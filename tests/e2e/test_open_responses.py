@@ -47,6 +47,7 @@ ALWAYS = frozenset(
 OF_ITEMS = {
     "message": {"id", "status", "role", "content"},
     "function_call": {"id", "call_id", "name", "arguments", "status"},
+    "custom_tool_call": {"id", "call_id", "name", "input"},
     "reasoning": {"id", "summary"},
 }
 EVENTS = {
@@ -463,3 +464,42 @@ async def test_functions_of_a_namespace_are_told_and_called_by_their_full_names(
         "crm__find",
         "get_weather",
     ]
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+async def test_a_tool_that_takes_plain_text_is_a_function_of_one_text(
+    upstream: FakeUpstream, tmp_path: Path, streamed: bool
+) -> None:
+    grammar = {"type": "grammar", "syntax": "lark", "definition": 'start: "a"'}
+    patch = {"type": "custom", "name": "patch", "description": "Patches", "format": grammar}
+    upstream.reply(
+        calls=[ToolCall("call_1", "patch", '{"input": "a \\"b\\""}'), ToolCall("c2", "patch", "raw")]
+    )
+    upstream.reply("done")
+    async with (
+        relaying(upstream, tmp_path) as caller,
+        httpx.AsyncClient(base_url=caller.address) as client,
+    ):
+        ask = {"model": "Fake/m", "tools": [patch], "stream": streamed}
+        reply = await client.post("/v1/responses", json={**ask, "input": "Go", "tool_choice": "required"})
+        events = events_of(reply.text) if streamed else []
+        first = events[-1]["response"] if streamed else reply.json()
+        kept = (await client.get(f"/v1/responses/{first['id']}")).json()
+        results = [{"type": "custom_tool_call_output", "call_id": "call_1", "output": "ok"}]
+        again = {**ask, "input": [first["output"][0], *results], "stream": False}
+        second = await client.post("/v1/responses", json=again)
+    Response.model_validate(first)
+    assert [(item["type"], item["name"], item["input"]) for item in first["output"]] == [
+        ("custom_tool_call", "patch", 'a "b"'),
+        ("custom_tool_call", "patch", "raw"),
+    ]
+    assert (kept["output"], kept["tools"]) == (first["output"], [patch])
+    if streamed:
+        told = [event for event in events if event["type"].startswith("response.custom_tool_call_input")]
+        assert [event.get("delta", event.get("input")) for event in told] == ['a "b"'] * 2 + ["raw"] * 2
+    assert second.status_code == 200
+    sent = upstream.requests[1].json
+    [function] = [tool["function"] for tool in sent["tools"]]
+    assert "lark" in function["description"]
+    assert json.loads(sent["messages"][0]["tool_calls"][0]["function"]["arguments"]) == {"input": 'a "b"'}
+    assert (sent["messages"][1]["role"], sent["messages"][1]["content"]) == ("tool", "ok")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from modelway.dialects.openai_responses.custom import text_of
 from modelway.dialects.openai_responses.wire import ID_PREFIX, Fields, full_name
 from modelway.types import Citation, FilePart, ImagePart, Message, OtherPart, Part, TextPart, ToolCall
 
@@ -22,10 +23,21 @@ class Manner:
         is_summed_up = isinstance(reasoning, dict) and reasoning.get("summary")
         self.thoughts = SUMMARY if is_summed_up else "reasoning_text"
         self._named: dict[str, Fields] = {}
+        self._custom: set[str] = set()
         for tool in tools if isinstance(tools, list) else ():
+            if tool["type"] == "custom":
+                self._custom.add(tool["name"])
             for function in tool.get("tools", ()) if tool["type"] == "namespace" else ():
                 own = {"name": function["name"], "namespace": tool["name"]}
                 self._named[full_name(tool["name"], function["name"])] = own
+
+    def is_custom(self, function: str) -> bool:
+        """Whether it stands for a tool that takes plain text."""
+        return function in self._custom
+
+    def prefix(self, function: str) -> str:
+        """What the ids of its calls begin with."""
+        return "ctc" if function in self._custom else "fc"
 
     def named(self, function: str) -> Fields:
         """The name of a function, and its namespace if it has one."""
@@ -63,6 +75,15 @@ def reasoning_item(id: str, status: str, parts: list[Fields]) -> Fields:
 
 def call_item(id: str, status: str, call: ToolCall, manner: Manner) -> Fields:
     """What the model calls."""
+    if manner.is_custom(call.name):
+        return {
+            "id": id,
+            "type": "custom_tool_call",
+            "status": status,
+            "call_id": call.id or id,
+            "name": call.name,
+            "input": text_of(call.arguments),
+        }
     return {
         "id": id,
         "type": "function_call",
@@ -121,7 +142,7 @@ def _output(message: Message, refusal: str, names: Names, manner: Manner) -> Ite
     if content or not (message.reasoning or message.tool_calls):
         yield message_item(names.new("msg"), "completed", content or [text_part("")])
     for call in message.tool_calls:
-        yield call_item(names.new("fc"), "completed", call, manner)
+        yield call_item(names.new(manner.prefix(call.name)), "completed", call, manner)
 
 
 def answer_items(message: Message, response_id: str) -> list[Fields]:

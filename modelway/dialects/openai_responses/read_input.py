@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
+from modelway.dialects.openai_responses.custom import arguments_of
 from modelway.dialects.openai_responses.wire import full_name
 from modelway.dialects.reading import Fields, check, items, wrong
 from modelway.errors import InvalidRequest
@@ -14,7 +15,14 @@ MAX_ITEMS = 20_000
 
 _ROLES = ("user", "assistant", "system", "developer")
 _TEXTS = ("input_text", "output_text", "text")
-_ITEMS = ("message", "function_call", "function_call_output", "reasoning")
+_ITEMS = (
+    "message",
+    "function_call",
+    "function_call_output",
+    "custom_tool_call",
+    "custom_tool_call_output",
+    "reasoning",
+)
 _DETAILS = ("auto", "low", "high", "original")
 
 _is_url = re.compile(r"(?:data|https?):").match
@@ -58,7 +66,10 @@ class _Gathered:
                 self._message(item, path)
             case "function_call":
                 self._calls.append(_call(item, path))
-            case "function_call_output":
+            case "custom_tool_call":
+                arguments = arguments_of(check(item.get("input"), str, f"{path}.input"))
+                self._calls.append(_call({**item, "arguments": arguments}, path))
+            case "function_call_output" | "custom_tool_call_output":
                 self._flush()
                 self._messages.append(_output(item, path))
             case "reasoning":

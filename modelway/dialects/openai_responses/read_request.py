@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from modelway.dialects.openai_responses.custom import as_function
 from modelway.dialects.openai_responses.read_input import read_input, read_items
 from modelway.dialects.openai_responses.wire import NAME, full_name, turn_id
 from modelway.dialects.reading import (
@@ -274,6 +275,8 @@ def _text(fields: Fields, echo: Fields) -> ResponseFormat | None:
 def _tool(value: Any, path: str) -> tuple[Fields, tuple[Tool, ...]]:
     """A tool as the response shows it, and the functions that it is."""
     fields = check(value, dict, path)
+    if fields.get("type") == "custom":
+        return _custom_object(fields), (as_function(fields, path),)
     if fields.get("type") != "namespace":
         tool = _function(value, path)
         return _tool_object(tool), (tool,)
@@ -301,6 +304,11 @@ def _function(value: Any, path: str) -> Tool:
     )
 
 
+def _custom_object(fields: Fields) -> Fields:
+    known = ("type", "name", "description", "format")
+    return {name: fields[name] for name in known if fields.get(name) is not None}
+
+
 def _tool_object(tool: Tool) -> Fields:
     return {
         "type": "function",
@@ -323,11 +331,11 @@ def _tool_choice(
     if not isinstance(value, dict):
         raise wrong("tool_choice", '"auto", "none", "required" or an object')
     match value.get("type"):
-        case "function":
+        case "function" | "custom":
             return ToolChoice("named", check(value.get("name"), str, "tool_choice.name")), tools
         case "allowed_tools":
             return _allowed(value, tools or ())
-    raise wrong("tool_choice.type", '"function" or "allowed_tools"')
+    raise wrong("tool_choice.type", '"function", "custom" or "allowed_tools"')
 
 
 def _allowed(value: Fields, tools: tuple[Tool, ...]) -> tuple[ToolChoice, tuple[Tool, ...]]:

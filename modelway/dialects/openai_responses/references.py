@@ -15,7 +15,7 @@ from modelway.errors import InvalidRequest
 _KIND = "item_reference"
 # A reference may leave out its type: it is what has an id and nothing else.
 _ONLY_ID = frozenset({"id", "type"})
-_named = re.compile(r"(?:msg|rs|fc|fco)_(?P<turn>[0-9a-f]+)(?P<in>_in)?(?P<number>_\d+)?").fullmatch
+_named = re.compile(r"(?:msg|rs|fc|ctc|fco)_(?P<turn>[0-9a-f]+)(?P<in>_in)?(?P<number>_\d+)?").fullmatch
 
 
 def references(body: bytes) -> dict[int, str]:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from modelway.dialects import sse
 from modelway.dialects.continuing import continued_comment
 from modelway.dialects.envelope import Envelope
+from modelway.dialects.openai_responses.custom import text_of
 from modelway.dialects.openai_responses.items import (
     SUMMARY,
     Manner,
@@ -71,6 +72,11 @@ class _Item:
     def whole(self) -> str:
         """All text of the open part, or all arguments."""
         return "".join(self.pieces)
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether it is a call of a tool that takes plain text."""
+        return self.kind == "function_call" and self.manner.is_custom(self.name)
 
     def object(self) -> Fields:
         """The item as it stands."""
@@ -186,12 +192,14 @@ class EventEncoder(EventWriter):
         written = b""
         if item is None:
             written = self._close_open("completed")
-            item = self._calls[event.index] = self._new("function_call", "fc")
+            item = self._calls[event.index] = self._new("function_call", self._manner.prefix(event.name))
             item.call_id, item.name = event.id, event.name
             written += self._added(item)
         if not event.arguments:
             return written
         item.pieces.append(event.arguments)
+        if item.is_custom:
+            return written  # what its text is shows only when the object around it is whole
         return written + self._of_item(item, "response.function_call_arguments.delta", delta=event.arguments)
 
     def _within(self, part: str) -> tuple[bytes, _Item]:
@@ -241,10 +249,19 @@ class EventEncoder(EventWriter):
         """
         written = b""
         for item in self._calls.values():
-            written += self._of_item(item, "response.function_call_arguments.done", arguments=item.whole)
+            written += self._told(item)
             written += self._done(item, status if item is self._items[-1] else "completed")
         self._calls.clear()
         return written + self._close_open(status)
+
+    def _told(self, item: _Item) -> bytes:
+        """The end of what a call is told."""
+        if not item.is_custom:
+            return self._of_item(item, "response.function_call_arguments.done", arguments=item.whole)
+        text = text_of(item.whole)
+        return self._of_item(item, "response.custom_tool_call_input.delta", delta=text) + self._of_item(
+            item, "response.custom_tool_call_input.done", input=text
+        )
 
     def _done(self, item: _Item, status: str) -> bytes:
         item.status = status
