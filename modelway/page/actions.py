@@ -19,6 +19,7 @@ from modelway.page.choices import (
     read,
     remembered,
     request_of,
+    with_files_of,
 )
 from modelway.page.drafts import TEMPORARY
 from modelway.page.frame import Frame, caller_of, decoded, exchange_of
@@ -62,6 +63,8 @@ class Actions:
             question = self._unanswered(caller, id, found)
         elif asked.again:
             question = None
+        elif asked.edits:
+            question = with_files_of(question_of(asked, ""), _message(found, asked.edits))
         chat = request_of(asked, (question or _message(found, asked.again),), id)
         self._frame.drafts.begin(caller, chat, id, exchange_of(request).request_id, question)
         return json_response({"conversation": id, "key": id})
@@ -131,4 +134,4 @@ def _message(found: Conversation | None, id: str) -> Message:
     for node in found.tree if found else ():
         if node.id == id and node.message.role == "user":
             return node.message
-    raise ConversationNotFound("there is no such message", param="again")
+    raise ConversationNotFound("there is no such message", param="message")

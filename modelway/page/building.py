@@ -36,7 +36,7 @@ class Built(Struct, frozen=True):
     endpoints: list[tuple[str, str, Endpoint]]
 
 
-def build(gateway: Gateway, telemetry: Telemetry, max_body_bytes: int, *, needs_key: bool) -> Built:
+def build(gateway: Gateway, telemetry: Telemetry, max_body_bytes: int) -> Built:
     """The page of a gateway, ready to answer at once."""
     markdown = Markdown()
     markdown.html(_WARM)
@@ -48,7 +48,6 @@ def build(gateway: Gateway, telemetry: Telemetry, max_body_bytes: int, *, needs_
         assets=Assets(),
         answers=Renderings(markdown),
         questions=Renderings(Markdown(breaks=True)),
-        needs_key=needs_key,
     )
     pages, actions = Pages(frame), Actions(frame, max_body_bytes)
     watching = Watching(frame)

@@ -11,7 +11,7 @@ from msgspec import Struct
 from modelway.conversations import Conversation
 from modelway.errors import InvalidRequest
 from modelway.page.views.chat import Choice
-from modelway.page.views.messages import OF_PAGE
+from modelway.page.views.messages import OF_PAGE, attachment_name
 from modelway.types import ChatRequest, FilePart, ImagePart, Message, Params, Part, TextPart
 
 CHOICE = "page.choice"
@@ -59,6 +59,16 @@ def read(body: bytes) -> Asked:
         return msgspec.json.decode(body, type=Asked)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"the body cannot be read: {error}") from None
+
+
+def with_files_of(question: Message, edited: Message) -> Message:
+    """An edited message with the files that came with it before."""
+    if isinstance(edited.content, str):
+        return question
+    files = tuple(part for part in edited.content if not isinstance(part, TextPart) or attachment_name(part))
+    said = question.content
+    written = ((TextPart(text=said),) if said.strip() else ()) if isinstance(said, str) else said
+    return msgspec.structs.replace(question, content=(*files, *written)) if files else question
 
 
 def question_of(asked: Asked, go_on: str) -> Message:

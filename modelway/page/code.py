@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ def _formatter() -> object:
     return HtmlFormatter(nowrap=True)
 
 
+@lru_cache(maxsize=64)
 def _lexer(language: str) -> Lexer | None:
     from pygments.lexers import get_lexer_by_name  # noqa: PLC0415
     from pygments.util import ClassNotFound  # noqa: PLC0415

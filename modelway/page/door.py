@@ -55,6 +55,11 @@ class Door:
         else:
             await self._route(exchange)
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether an answer is under way that was asked for on the page."""
+        return self._built is not None and self._built.frame.drafts.is_answering
+
     def close_streams(self) -> None:
         """End what would otherwise go on for as long as a page is open."""
         if self._built is not None:
@@ -109,7 +114,7 @@ class Door:
     def _build(self) -> Built:
         from modelway.page.building import build  # noqa: PLC0415 - loads what renders
 
-        return build(self._gateway, self._telemetry, self._max_body_bytes, needs_key=not self._auth.open)
+        return build(self._gateway, self._telemetry, self._max_body_bytes)
 
     def _routes(self, built: Built) -> list[Route]:
         """Every address but the few that are answered here."""

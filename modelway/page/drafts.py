@@ -214,6 +214,11 @@ class Drafts:
         if (draft := self.find(caller, key)) is not None and draft.is_over:
             del self._drafts[caller.name, key]
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether anything is under way that was asked for here."""
+        return any(draft.is_ours and not draft.is_over for draft in self._drafts.values())
+
     def running(self, caller: Caller) -> Iterable[Draft]:
         """What is under way for a caller."""
         return [draft for draft in self._drafts.values() if draft.caller == caller and not draft.is_over]

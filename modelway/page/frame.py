@@ -19,6 +19,7 @@ from modelway.page.assets import Assets
 from modelway.page.drafts import Drafts, Figures
 from modelway.page.html import Html
 from modelway.page.markdown import Markdown
+from modelway.page.signing import COOKIE
 from modelway.page.texts import Texts, chosen_language, texts
 from modelway.page.trash import Trash
 from modelway.page.views.look import THEMES, Look
@@ -32,6 +33,7 @@ T = TypeVar("T")
 
 PINNED = "page.pinned"
 MOST_LISTED = 200
+MOST_OF_ALL = 1000
 NANOS = 1_000_000_000
 MOST_BYTES = 64 * 1024
 CACHED_CHARACTERS = 8_000_000
@@ -82,7 +84,6 @@ class Frame(Struct, kw_only=True):
     assets: Assets
     answers: Renderings
     questions: Renderings
-    needs_key: bool
     arranged: int = 0
 
     def look(self, request: Request) -> Look:
@@ -94,23 +95,23 @@ class Frame(Struct, kw_only=True):
             texts=texts(language),
             theme=theme if theme in THEMES else "auto",
             asset=self.assets.url,
-            signs_in=self.needs_key,
+            signs_in=COOKIE in cookies,
         )
 
     def writer(self, words: Texts) -> Writer:
         """Writes messages in the words of a language."""
         return Writer(words, self.answers, self.questions)
 
-    async def listed(self, caller: Caller) -> Listed:
-        """The conversations of the sidebar."""
+    async def listed(self, caller: Caller, *, all: bool = False) -> Listed:
+        """The conversations of the sidebar: the newest, or `all` that a list may hold."""
         store = self.gateway.conversations
         noted = await store.noted(caller.name)
-        some = await store.list(caller.name, limit=MOST_LISTED)
+        some = await store.list(caller.name, limit=MOST_OF_ALL if all else MOST_LISTED)
         pinned = [one for one, notes in noted if notes.get(PINNED) and self._is_there(caller, one)]
         known = {one.conversation_id for one in pinned}
         others = [one for one in some if one.conversation_id not in known and self._is_there(caller, one)]
         running = frozenset(draft.key for draft in self.drafts.running(caller))
-        return Listed(pinned, others, running)
+        return Listed(pinned, others, running, has_more=not all and len(some) == MOST_LISTED)
 
     async def figures(self, caller: Caller, conversation: str) -> dict[str, Figures]:
         """What was measured of the answers of a conversation, by their turns."""

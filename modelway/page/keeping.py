@@ -38,9 +38,9 @@ class Keeping:
         self._max_body_bytes = max_body_bytes
 
     async def list(self, request: Request) -> Response:
-        """The list of the sidebar; `current` is the address that is open."""
+        """The list of the sidebar; `current` is the address that is open, `all`: not only the newest."""
         words = self._frame.look(request).texts
-        listed = await self._frame.listed(caller_of(request))
+        listed = await self._frame.listed(caller_of(request), all="all" in request.query_params)
         return html_response(list_view(words, listed, request.query_params.get("current", "")))
 
     async def rename(self, request: Request) -> Response:

@@ -183,7 +183,7 @@ class Application:
     @property
     def is_answering(self) -> bool:
         """Whether a turn goes on that no request may be waiting for."""
-        return self._gateway.live.is_answering
+        return self._gateway.live.is_answering or self._door.is_answering
 
     def drain(self) -> None:
         """Take nothing new, and end what is open for as long as somebody looks at it; all else goes on."""

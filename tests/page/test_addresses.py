@@ -101,7 +101,7 @@ KEYS = {"ann": hash_key("key-of-ann"), "bob": hash_key("key-of-bob")}
 
 async def test_where_keys_are_needed_every_address_of_the_page_wants_one(tmp_path: Path) -> None:
     gateway = gateway_of([local()], tmp_path / "built")
-    endpoints = build(gateway, Telemetry(), 1000, needs_key=True).endpoints
+    endpoints = build(gateway, Telemetry(), 1000).endpoints
     await gateway.aclose()
     async with browsing([local()], tmp_path, Auth(KEYS)) as browser:
         for method, path, _ in [*endpoints, ("GET", "/page/events", None)]:

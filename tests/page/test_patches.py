@@ -111,6 +111,20 @@ def test_a_long_open_code_block_does_not_make_the_next_line_dearer() -> None:
     assert time.process_time() - began < 3
 
 
+def test_twenty_patches_a_second_take_less_than_a_twentieth_of_a_core() -> None:
+    paragraph = "A sentence with **bold** text, `code`, a [link](http://example.org) and $x^2$. " * 4 + "\n\n"
+    text, seconds = (paragraph + "- one\n- two\n\n" + "```python\nx = 1\n```\n\n") * 12, 10
+    patcher, pieces = Patcher(MARKDOWN), cut(text, [n * len(text) // 200 for n in range(1, 200)])
+    MARKDOWN.html(text)
+    began = time.process_time()
+    for seq, piece in enumerate(pieces, 1):
+        patcher.add(piece)
+        patcher.flush(seq)
+        patcher.patches(seq - 1)
+    assert len(pieces) == 20 * seconds
+    assert time.process_time() - began < seconds / 20
+
+
 def test_what_grows_tells_what_was_added_since() -> None:
     text = Growing()
     text.add(1, "a")

@@ -21,9 +21,15 @@ actions.sidebar = () => {
   else if (!isNarrow()) localStorage.setItem('bare', document.body.classList.contains('bare') ? '1' : '');
 };
 
+let showsAll = false;
+actions.older = () => {
+  showsAll = true;
+  attempt(refreshList);
+};
+
 /** Show the list of conversations as it is now. */
 export async function refreshList() {
-  const html = await ask(`/page/list?current=${encodeURIComponent(current())}`);
+  const html = await ask(`/page/list?current=${encodeURIComponent(current())}${showsAll ? '&all=1' : ''}`);
   const list = one('#conversations');
   const focused = list.contains(document.activeElement) ? document.activeElement.getAttribute('href') : null;
   const scrolled = list.scrollTop;

@@ -51,9 +51,8 @@ class Writer:
         """An answer; `note` says why it is cut off."""
         body = [
             self._reasoning(message.reasoning),
-            tag("div", self._answers(message.text, id), class_="prose", data_body=True)
-            if message.text
-            else None,
+            tag("div", self._answers(message.text, id), class_="prose") if message.text else None,
+            *self._pictures(message),
             tag("p", message.refusal, class_="refusal") if message.refusal else None,
             *(self.call(call) for call in message.tool_calls),
             self.sources(message.annotations),
@@ -278,6 +277,11 @@ class Writer:
                         tag("p", icon("attach"), " ", str(part.value.get("type", "")), class_="chip")
                     )
         return shown
+
+    def _pictures(self, message: Message) -> list[Html]:
+        """The pictures of an answer."""
+        parts = () if isinstance(message.content, str) else message.content
+        return [self._picture(part, "") for part in parts if isinstance(part, ImagePart)]
 
     def _attachment(self, name: str, text: str) -> Html:
         summary = tag("summary", icon("attach"), " ", name)

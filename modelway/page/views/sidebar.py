@@ -21,6 +21,7 @@ class Listed(Struct, frozen=True):
     pinned: Sequence[Summary]
     others: Sequence[Summary]
     running: frozenset[str] = frozenset()
+    has_more: bool = False
 
 
 def sidebar(look: Look, listed: Listed, current: str) -> Html:
@@ -91,6 +92,9 @@ def conversations(t: Texts, listed: Listed, current: str) -> Html:
     today = dt.datetime.now().astimezone().date()
     for label, some in groupby(listed.others, key=lambda one: _date_label(t, one.updated_at, today)):
         groups += _group(t, label, list(some), listed, current)
+    if listed.has_more:
+        more = tag("button", t("sidebar.older"), type="button", class_="small", data_action="older")
+        groups.append(tag("p", more, class_="hint"))
     if not groups:
         groups.append(tag("p", t("sidebar.empty"), class_="hint"))
     return tag("nav", *groups, id="conversations", aria_label=t("sidebar.conversations"))
