@@ -225,11 +225,11 @@ class Gateway:
         route = candidates[0].route
         if route is not None and route.shadow is not None:
             self._shadows.send(route, turn.request)
-        begin = partial(self._begin, turn)
-        begun = await self._attempting.first_to_answer(candidates, partial(begin, turn.request), attempts)
+        begin = partial(self._begin, turn, turn.request)
+        begun = await self._attempting.first_to_answer(candidates, begin, attempts)
         if begun.candidate.route is None or not begun.candidate.route.continues:
             return Answer(begun, turn, attempts, self.breakers)
-        go_on = Continuing(self._attempting, begin, candidates, turn, attempts)
+        go_on = Continuing(self._attempting, partial(self._begin, turn), candidates, turn, attempts)
         return Answer(go_on.ready(begun), turn, attempts, self.breakers, go_on)
 
     async def _begin(self, turn: Turn | Ephemeral, asked: ChatRequest, candidate: Candidate) -> Begun:

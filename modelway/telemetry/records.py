@@ -55,7 +55,14 @@ class RequestRecord(Struct, kw_only=True, omit_defaults=True):
 
 def trail(attempts: Sequence[Attempt]) -> str:
     """Who was asked, how it ended and the milliseconds: "Groq;upstream_error;12, Local;ok;340"."""
-    return ", ".join([f"{one.provider};{one.code or 'ok'};{one.ms:.0f}" for one in attempts[-MOST_TOLD:]])
+    if len(attempts) == 1:
+        # Nearly always; a list for one costs as much again.
+        return _told(attempts[0])
+    return ", ".join([_told(one) for one in attempts[-MOST_TOLD:]])
+
+
+def _told(one: Attempt) -> str:
+    return f"{one.provider};{one.code or 'ok'};{int(one.ms)}"
 
 
 def milliseconds_since(start: float) -> float:
