@@ -91,6 +91,11 @@ class Answer:
             self._turn.interrupt(self.provider, self.model)
             raise
 
+    @property
+    def finished_at(self) -> float:
+        """When it ended, as the store knows it; 0: not yet, or it is not kept."""
+        return self._turn.finished_at
+
     async def collect(self) -> Completion:
         """Wait for the whole answer."""
         async for _ in self:

@@ -27,6 +27,7 @@ class Ephemeral:
     """What a Turn is, for a request without a conversation."""
 
     log = None
+    finished_at = 0.0
 
     def __init__(self, request: ChatRequest) -> None:
         self.id = new_turn_id()

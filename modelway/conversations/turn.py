@@ -59,6 +59,7 @@ class Turn:
         self.opened = opened
         self.opened_at = opened.opened_at
         self.log = self._new_log() if request.stream or request.when_left != "cancel" else None
+        self.finished_at = 0.0
         self.is_cancelled = False
         self.is_lost = False
         self.bill: Bill | None = None
@@ -170,6 +171,7 @@ class Turn:
         last: Item | None = None,
     ) -> Ending:
         self._has_ended = True
+        self.finished_at = time.time()
         opened = self.opened
         is_logged = self._has_begun or status == "done"
         return Ending(
@@ -179,7 +181,7 @@ class Turn:
             path=opened.path,
             in_force=opened.in_force,
             status=status,
-            now=time.time(),
+            now=self.finished_at,
             answers=codec.answer_rows(completion),
             provider=provider or self._provider,
             model=model,

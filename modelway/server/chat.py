@@ -125,7 +125,7 @@ class ChatEndpoint:
         return Envelope(
             id=self._dialect.ID_PREFIX + (answer.turn_id.removeprefix("turn_") or secrets.token_hex(12)),
             created=int(answer.created_at),
-            completed=int(time.time()),
+            completed=int(answer.finished_at or time.time()),
             model=model or answer.model,
             provider=answer.provider,
             conversation_id=answer.conversation_id,

@@ -280,7 +280,8 @@ async def test_a_response_in_the_background_goes_on_by_itself(tmp_path: Path) ->
 async def test_a_response_in_the_background_is_cancelled_or_left_incomplete(tmp_path: Path) -> None:
     script: list[Step] = [TextDelta(text="half"), asyncio.Event()]
     local = Scripted("Local", script)
-    async with sdk(gateway_of([local], tmp_path)) as client:
+    gateway = gateway_of([local], tmp_path)
+    async with sdk(gateway) as client:
         first = await client.responses.create(model="", input="hi", background=True)
         cancelled = await client.responses.cancel(first.id)
         assert (cancelled.status, local.closed) == ("cancelled", 1)
@@ -289,6 +290,8 @@ async def test_a_response_in_the_background_is_cancelled_or_left_incomplete(tmp_
         async with asyncio.timeout(5):
             while not (await client.responses.retrieve(second.id)).output_text:
                 await asyncio.sleep(0.01)
+        # The server would wait for it.
+        await gateway.live.aclose()
     async with sdk(gateway_of([local], tmp_path)) as client:
         left = await client.responses.retrieve(second.id)
     assert (left.status, left.output_text) == ("incomplete", "half")
