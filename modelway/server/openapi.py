@@ -9,19 +9,32 @@ from starlette.responses import Response
 
 from modelway._version import __version__
 from modelway.server.catalogue import json_response
+from modelway.server.openapi_schemas import SCHEMAS
 
 _ERROR = {
     "description": "An error, in OpenAI's shape",
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
 }
 _STRING = {"type": "string"}
+_HEADERS = {
+    "x-modelway-provider": {"description": "who answered", "schema": _STRING},
+    "x-modelway-model": {"description": "with which model", "schema": _STRING},
+    "x-modelway-conversation-id": {"description": "the conversation", "schema": _STRING},
+    "x-modelway-ignored": {
+        "description": "the fields that the provider could not be told, with commas between them",
+        "schema": _STRING,
+    },
+}
 
 
-def _operation(summary: str, *, params: tuple[dict[str, Any], ...] = (), body: str = "") -> dict[str, Any]:
+def _operation(
+    summary: str, *, params: tuple[dict[str, Any], ...] = (), body: str = "", answer: str = ""
+) -> dict[str, Any]:
+    shape = {"$ref": f"#/components/schemas/{answer}"} if answer else {}
     operation: dict[str, Any] = {
         "summary": summary,
         "responses": {
-            "200": {"description": "The answer", "content": {"application/json": {"schema": {}}}},
+            "200": {"description": "The answer", "content": {"application/json": {"schema": shape}}},
             "default": _ERROR,
         },
     }
@@ -57,7 +70,9 @@ def _chat(*path_params: str) -> dict[str, Any]:
         "Answer a chat, streamed as server-sent events or whole",
         params=tuple(_path(name) for name in path_params),
         body="ChatRequest",
+        answer="ChatCompletion",
     )
+    operation["responses"]["200"]["headers"] = _HEADERS
     operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": _STRING}
     return {"post": operation}
 
@@ -69,13 +84,16 @@ def _streamed(summary: str, *, params: tuple[dict[str, Any], ...]) -> dict[str, 
 
 
 def _responses() -> dict[str, Any]:
-    operation = _operation("Answer a turn as OpenAI's Responses API does", body="ResponseRequest")
+    operation = _operation(
+        "Answer a turn as OpenAI's Responses API does", body="ResponseRequest", answer="Response"
+    )
+    operation["responses"]["200"]["headers"] = _HEADERS
     operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": _STRING}
     return {"post": operation}
 
 
-def _in_format_of(vendor: str) -> dict[str, Any]:
-    return {"post": _operation(f"Answer a chat in {vendor}'s format, streamed or whole")}
+def _in_format_of(vendor: str, body: str) -> dict[str, Any]:
+    return {"post": _operation(f"Answer a chat in {vendor}'s format, streamed or whole", body=body)}
 
 
 _PATHS: dict[str, Any] = {
@@ -107,10 +125,10 @@ _PATHS: dict[str, Any] = {
     "/v1/responses/{id}/input_items": {
         "get": _operation("What a response answers", params=(_path("id"), *_PAGE))
     },
-    "/v1/messages": _in_format_of("Anthropic"),
+    "/v1/messages": _in_format_of("Anthropic", "MessagesRequest"),
     "/v1/messages/count_tokens": {"post": _operation("How many tokens a request in Anthropic's format has")},
-    "/api/chat": _in_format_of("Ollama"),
-    "/api/generate": _in_format_of("Ollama"),
+    "/api/chat": _in_format_of("Ollama", "OllamaChatRequest"),
+    "/api/generate": _in_format_of("Ollama", "OllamaGenerateRequest"),
     "/api/tags": {"get": _operation("The models, as Ollama lists them")},
     "/api/ps": {"get": _operation("The models that are in this machine's memory")},
     "/api/embed": {"post": _operation("Vectors of texts, as Ollama has them")},
@@ -191,71 +209,6 @@ _PATHS: dict[str, Any] = {
     "/readyz": {"get": _operation("Whether the store can be written to")},
 }
 
-_SCHEMAS: dict[str, Any] = {
-    "ChatRequest": {
-        "type": "object",
-        "description": "OpenAI's chat completion request, with two fields more. Other fields travel on.",
-        "required": ["messages"],
-        "properties": {
-            "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
-            "model": {**_STRING, "description": "may be empty: the provider's default"},
-            "provider": {**_STRING, "description": "a provider's name, in any case"},
-            "conversation_id": {
-                "type": "string",
-                "pattern": "^[A-Za-z0-9._:-]{1,128}$",
-                "description": "what was said under this id before is remembered",
-            },
-            "stream": {"type": "boolean", "default": False},
-        },
-    },
-    "CompletionRequest": {
-        "type": "object",
-        "description": "OpenAI's request for a completion; relayed where the upstream has the address.",
-        "required": ["prompt"],
-        "properties": {
-            "prompt": {"oneOf": [_STRING, {"type": "array", "minItems": 1, "items": _STRING}]},
-            "model": {**_STRING, "description": "may be empty: the provider's default"},
-            "provider": {**_STRING, "description": "a provider's name, in any case"},
-            "echo": {"type": "boolean", "default": False},
-            "n": {"type": "integer", "minimum": 1},
-            "stream": {"type": "boolean", "default": False},
-        },
-    },
-    "ResponseRequest": {
-        "type": "object",
-        "description": "OpenAI's request for a response, with `provider` besides.",
-        "required": ["input"],
-        "properties": {
-            "input": {"oneOf": [_STRING, {"type": "array", "minItems": 1, "items": {"type": "object"}}]},
-            "model": {**_STRING, "description": "may be empty: the provider's default"},
-            "provider": {**_STRING, "description": "a provider's name, in any case"},
-            "conversation": {**_STRING, "description": 'the `conversation_id` of chats; or `{"id": …}`'},
-            "previous_response_id": {**_STRING, "description": "go on after exactly this response"},
-            "store": {"type": "boolean", "default": True},
-            "background": {"type": "boolean", "default": False},
-            "stream": {"type": "boolean", "default": False},
-        },
-    },
-    "Fork": {
-        "type": "object",
-        "properties": {"conversation_id": _STRING, "at_turn": _STRING},
-    },
-    "Error": {
-        "type": "object",
-        "properties": {
-            "error": {
-                "type": "object",
-                "properties": {
-                    "message": _STRING,
-                    "type": _STRING,
-                    "param": {"type": ["string", "null"]},
-                    "code": _STRING,
-                },
-            }
-        },
-    },
-}
-
 
 def openapi() -> dict[str, Any]:
     """The whole description."""
@@ -268,7 +221,7 @@ def openapi() -> dict[str, Any]:
         },
         "paths": _PATHS,
         "components": {
-            "schemas": _SCHEMAS,
+            "schemas": SCHEMAS,
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"key": []}],

@@ -1,5 +1,7 @@
 """What the server tells about itself, and its addresses for conversations."""
 
+import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -83,3 +85,15 @@ async def test_every_route_is_described(tmp_path: Path) -> None:
     }
     assert described == existing
     assert served == msgspec.json.decode(msgspec.json.encode(openapi()))
+
+
+def test_the_description_has_every_parameter_and_refers_to_nothing_that_is_not_there() -> None:
+    from modelway.server.openapi import openapi
+    from modelway.types import Params
+
+    described = openapi()
+    schemas = described["components"]["schemas"]
+    assert set(Params.__struct_fields__) <= schemas["ChatRequest"]["properties"].keys()
+    referred = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(described)))
+    assert referred <= schemas.keys()
+    assert schemas.keys() - referred == set()
