@@ -123,7 +123,7 @@ class Live:
         lasting = replace(
             request,
             turn_id=request.turn_id or new_turn_id(),
-            store=None if request.conversation_id else True,
+            store=request.store if request.conversation_id else True,
             when_left="finish" if request.when_left == "cancel" else request.when_left,
         )
         turn = LiveTurn(lasting, caller, asking, self._conversations.expect(lasting.turn_id))

@@ -164,9 +164,9 @@ STATEMENTS = Statements(
     ),
     running_turns=(
         "SELECT turns.id, CASE WHEN conversations.hidden THEN '' ELSE conversations.name END AS "
-        "anon_1, turns.created_at FROM conversations JOIN turns ON conversations.lease_turn = "
-        "turns.id WHERE conversations.caller = :caller AND conversations.lease_turn IS NOT NULL "
-        "ORDER BY turns.created_at"
+        "anon_1, turns.created_at, conversations.lease_owner, conversations.lease_until FROM "
+        "conversations JOIN turns ON conversations.lease_turn = turns.id WHERE conversations.caller"
+        " = :caller AND conversations.lease_turn IS NOT NULL ORDER BY turns.created_at"
     ),
     find_key=(
         "SELECT request_keys.fingerprint, request_keys.turn, request_keys.owner, "

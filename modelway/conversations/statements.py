@@ -249,7 +249,13 @@ def _running_turns() -> ClauseElement:
     """The turns of a caller that are being answered; "" is the name of a conversation that no list shows."""
     c, t = conversations.c, turns.c
     return (
-        select(t.id, case((c.hidden, literal_column("''")), else_=c.name), t.created_at)
+        select(
+            t.id,
+            case((c.hidden, literal_column("''")), else_=c.name),
+            t.created_at,
+            c.lease_owner,
+            c.lease_until,
+        )
         .select_from(conversations.join(turns, c.lease_turn == t.id))
         .where(c.caller == bindparam("caller"), c.lease_turn.is_not(None))
         .order_by(t.created_at)

@@ -216,7 +216,8 @@ class Conversations:
             now=now,
             lease_s=self._settings.lease_s,
             after=request.after_turn,
-            asked=codec.encode_asked(request.echo),
+            # What was not to be stored is kept for its stream's time only, and cannot be asked for.
+            asked=None if (request.echo or {}).get("store") is False else codec.encode_asked(request.echo),
             head=encode_piece([Head(turn=turn_id, created_at=now)])
             if request.when_left == "finish"
             else None,
@@ -243,7 +244,13 @@ class Conversations:
 
     async def show(self, caller: str, conversation_id: str) -> Conversation:
         """Everything about a conversation; raises ConversationNotFound."""
-        return await self._read(lambda ledger: show_conversation(ledger, caller, conversation_id))
+        shown = await self._read(lambda ledger: show_conversation(ledger, caller, conversation_id))
+        ended = [
+            await self.streams.end_if_lost(caller, turn.id) for turn in shown.turns if turn.status == "open"
+        ]
+        if any(ended):
+            return await self._read(lambda ledger: show_conversation(ledger, caller, conversation_id))
+        return shown
 
     async def after(self, caller: str, request: ChatRequest) -> ChatRequest:
         """The request with everything said up to the end of its `after_turn`; nothing is stored."""

@@ -92,7 +92,11 @@ class Streams:
     async def running(self, caller: str) -> list[Running]:
         """The turns of a caller that are being answered, here or elsewhere, oldest first."""
         rows = await self._read(lambda ledger: ledger.all(ledger.sql.running_turns, {"caller": caller}))
-        return [Running(turn_id=turn, conversation_id=name, created_at=at) for turn, name, at in rows]
+        return [
+            Running(turn_id=turn, conversation_id=name, created_at=at)
+            for turn, name, at, owner, until in rows
+            if self._lives(turn, owner, until)
+        ]
 
     async def claim(self, asking: Asking, is_expected: Callable[[str], bool]) -> Claim:
         """The turn that answers a request with a key; raises IdempotencyKeyReused.
@@ -163,9 +167,12 @@ class Streams:
         look: _Look = await self._read(lambda ledger: _look_up(ledger, caller, turn, after))
         return look
 
+    def _lives(self, turn: str, owner: str | None, lease_until: float | None) -> bool:
+        return (lease_until or 0.0) > time.time() and not self._is_gone(owner or "", turn)
+
     async def _end_lost(self, turn: str, look: _Look) -> bool:
         """End a turn whose holder is gone; False where it still lives."""
-        if (look.lease_until or 0.0) > time.time() and not self._is_gone(look.owner or "", turn):
+        if self._lives(turn, look.owner, look.lease_until):
             return False
         await self._writer.submit(
             lambda ledger: end_lost_turn(ledger, self._paths, look.conversation, turn, time.time())

@@ -18,7 +18,18 @@ from modelway.conversations.claims import Asking
 from modelway.conversations.log import Head, Log, decode_piece, encode_piece
 from modelway.errors import NotFound, StoreUnavailable
 from modelway.types import Citation, Event, Finish, TextDelta, ToolCallDelta
-from tests.conversations.talk import ME, ask, asking, begin, complete, history, open_store, until, user
+from tests.conversations.talk import (
+    ME,
+    ask,
+    asking,
+    begin,
+    complete,
+    history,
+    open_store,
+    statuses,
+    until,
+    user,
+)
 from tests.conversations.test_responses import request, respond, rows
 
 pytestmark = pytest.mark.anyio
@@ -115,8 +126,19 @@ async def test_a_hidden_turn_that_nobody_was_told_of_goes_with_its_holder(
         with closing(sqlite3.connect(tmp_path / "kept" / "conversations.sqlite3")) as database, database:
             database.execute("UPDATE conversations SET lease_until = 0")
         async with aclosing(open_store(tmp_path)) as other:
+            assert await other.streams.running(ME) == []
             assert await other.streams.end_if_lost(ME, turn.id)
             assert bool(await rows(tmp_path, "conversations")) is is_kept
+
+
+async def test_nobody_sees_a_turn_run_for_ever_whose_holder_is_gone(tmp_path: Path) -> None:
+    async with aclosing(open_store(tmp_path)) as one, aclosing(open_store(tmp_path)) as other:
+        await begin(one, "c", "hello")
+        assert [turn.conversation_id for turn in await other.streams.running(ME)] == ["c"]
+        with closing(sqlite3.connect(tmp_path / "kept" / "conversations.sqlite3")) as database, database:
+            database.execute("UPDATE conversations SET lease_until = 0")
+        assert await other.streams.running(ME) == []
+        assert statuses(await other.show(ME, "c")) == ["interrupted"]
 
 
 async def has_rows(folder: Path, table: str) -> bool:

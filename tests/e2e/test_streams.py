@@ -301,6 +301,18 @@ async def test_bytes_of_the_upstream_come_again_as_they_were(tmp_path: Path) -> 
         assert len(upstream.requests) == 1
 
 
+async def test_what_is_not_to_be_stored_has_a_key_but_cannot_be_fetched(tmp_path: Path) -> None:
+    async with asking(gateway(tmp_path, says("once"))) as client:
+        asked: dict[str, Any] = {"key": "k", "store": False, "stream": False}
+        first = await body_of(client.post("/v1/responses", **asked))
+        assert await body_of(client.post("/v1/responses", **asked)) == first
+        id = msgspec.json.decode(first)["id"]
+        assert (await client.get(f"/v1/responses/{id}")).status == 404
+        assert (await client.post("/v1/responses", conversation="c", **asked)).status == 422
+        asked["key"] = "l"
+        assert (await client.post("/v1/responses", conversation="c", **asked)).status == 400
+
+
 async def test_a_key_is_told_why_there_is_no_answer_and_is_free_again(tmp_path: Path) -> None:
     local = Scripted("Local", [UpstreamProtocolError("no")], says("yes"))
     async with asking(of(local, tmp_path)) as client:
