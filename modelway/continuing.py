@@ -73,11 +73,13 @@ class Continuing:
 
     async def after(self, broken: Candidate, error: GatewayError) -> Begun:
         """The rest of an answer that broke off, from the next candidate; the error again where none can."""
+        if not broken.may_fail_over(error):
+            raise error
         request, said = self._turn.request, self._turn.so_far()
-        why_not = obstacle(request, said)
         others = able(self._candidates[self._candidates.index(broken) + 1 :], request, said)
-        if why_not or not others or not broken.may_fail_over(error):
-            error.hint = f"nobody goes on with it: {why_not or 'no other candidate can'}"
+        why_not = obstacle(request, said) or ("" if others else "no other candidate can")
+        if why_not:
+            error.hint = f"nobody goes on with it: {why_not}"
             raise error
         try:
             begun = await self._attempting.first_to_answer(
