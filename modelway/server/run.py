@@ -27,6 +27,9 @@ from modelway.telemetry import Telemetry, Traces, open_traces
 from modelway.wiring import build
 
 BACKLOG = 2048
+# Longer than any client keeps an idle connection (the SDKs' 5 s are uvicorn's, too): if the server hangs up first,
+# a request that is under way to it just then is lost.
+IDLE_S = 75
 GARBAGE_THRESHOLD = 20_000
 
 
@@ -92,6 +95,7 @@ class Server(uvicorn.Server):
             server_header=False,
             proxy_headers=False,
             backlog=BACKLOG,
+            timeout_keep_alive=IDLE_S,
         )
         super().__init__(config)
         self._grace_s = settings.shutdown_grace_s
