@@ -101,7 +101,7 @@ class Continuing:
                 return replace(begun, seamless=True)
             except InvalidRequest:
                 # Models that think refuse what they have not thought about.
-                if request.params.response_format is not None:
+                if _is_shaped(request):
                     raise
         return await self._begin(rest_of(request, said, by_prefix=False), candidate)
 
@@ -124,12 +124,17 @@ def able(candidates: Iterable[Candidate], request: ChatRequest, said: Completion
     An upstream that keeps the conversation itself cannot be given half an answer. A shape that was asked for
     survives only where the upstream goes on with exactly what is there.
     """
-    is_shaped = request.params.response_format is not None and bool(said.text)
+    is_shaped = _is_shaped(request) and bool(said.text)
     return [
         candidate
         for candidate in candidates
         if not candidate.provider.info.stateful and (takes_prefix(candidate) or not is_shaped)
     ]
+
+
+def _is_shaped(request: ChatRequest) -> bool:
+    shape = request.params.response_format
+    return shape is not None and shape.kind != "text"
 
 
 def takes_prefix(candidate: Candidate) -> bool:

@@ -215,6 +215,14 @@ async def test_a_shape_survives_where_the_beginning_is_taken(tmp_path: Path) -> 
     assert json.loads(answer.completion.text) == {"a": 1}
 
 
+async def test_plain_text_is_no_shape(tmp_path: Path) -> None:
+    one, two = Scripted("One", breaks_after("a ")), Scripted("Two", says("b"))
+    params = Params(response_format=ResponseFormat("text"))
+    async with aclosing(gateway_of([one, two], tmp_path, settings("One", "Two"))) as gateway:
+        answer, _ = await heard(gateway, asking(params=params))
+    assert answer.completion.text == "a b"
+
+
 async def test_an_upstream_that_keeps_conversations_is_not_given_half_an_answer(tmp_path: Path) -> None:
     one, two = Scripted("One", breaks_after("a")), Scripted("Two", stateful=True)
     async with aclosing(gateway_of([one, two], tmp_path, settings("One", "Two"))) as gateway:
