@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from modelway.testing.fake_upstream import FakeUpstream
+from tests.conftest_local import find_model
 from tests.e2e.obliging import oblige
+from tests.e2e.running import Running
 from tests.e2e.test_relay import relaying
 
 # How these close what they open is their own.
@@ -111,3 +113,29 @@ async def test_instructor_gets_its_object(address: str, mode: str) -> None:
         )
     for one in joke if mode == "PARALLEL_TOOLS" else [joke]:
         assert one.punchline
+
+
+async def test_the_embedded_model_gives_instructor_its_object(tmp_path: Path) -> None:
+    instructor = pytest.importorskip("instructor")
+    pytest.importorskip("xllamacpp")
+    import openai
+    from pydantic import BaseModel
+
+    class City(BaseModel):
+        name: str
+        is_large: bool
+
+    config = f'[local]\nmodel = "{find_model()}"\n'
+    with Running(tmp_path, config=config) as running:
+        async with openai.AsyncOpenAI(base_url=f"{running.address}/v1", api_key="none") as plain:
+            for mode in ("TOOLS", "JSON_SCHEMA"):
+                client = instructor.from_openai(plain, mode=instructor.Mode[mode])
+                city = await client.chat.completions.create(
+                    model="Local",
+                    response_model=City,
+                    max_retries=0,
+                    max_tokens=64,
+                    messages=[{"role": "user", "content": "Which is the capital of France?"}],
+                )
+                assert city.name
+                assert isinstance(city.is_large, bool)
