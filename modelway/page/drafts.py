@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -31,13 +33,7 @@ from modelway.types import (
     ToolCallDelta,
 )
 
-
-class Figures(Struct, frozen=True):
-    """What is known of an answer beside its turn. `first_s` until the first text came; `cost` in dollars."""
-
-    first_s: float = 0.0
-    cost: float | None = None
-
+log = logging.getLogger("modelway.page")
 
 SLOW_CHARACTERS = 20_000
 SHORTEST_PAUSE_S = 0.05
@@ -46,6 +42,13 @@ RENDERING_SHARE = 0.04
 # What the keys of chats begin with that are not kept.
 TEMPORARY = "temporary."
 KEPT_S = 600.0
+
+
+class Figures(Struct, frozen=True):
+    """What is known of an answer beside its turn. `first_s` until the first text came; `cost` in dollars."""
+
+    first_s: float = 0.0
+    cost: float | None = None
 
 
 class Draft:
@@ -195,6 +198,7 @@ class Drafts:
         record.caller = caller.name
         self._telemetry.asked(record, request)
         draft.task = asyncio.create_task(self._answer(draft, request, record))
+        draft.task.add_done_callback(partial(_log_bug, request_id))
         return draft
 
     def read_along(self, caller: Caller, key: str, turn_id: str) -> Draft:
@@ -203,6 +207,7 @@ class Drafts:
         draft.turn_id = turn_id
         self._drafts[caller.name, key] = draft
         draft.task = asyncio.create_task(self._read_along(draft))
+        draft.task.add_done_callback(partial(_log_bug, turn_id))
         return draft
 
     def find(self, caller: Caller, key: str) -> Draft | None:
@@ -271,9 +276,9 @@ class Drafts:
         except GatewayError as raised:
             error, record.status, record.code = raised, raised.status, raised.code
         except asyncio.CancelledError:
-            record.code = "stopped"
             if not draft.was_stopped:
                 error = ShuttingDown("the server is going down", hint="send the message again")
+                record.status, record.code = error.status, error.code
         except BaseException:
             error = InternalError("internal error", hint=f"the log has it under {record.request_id}")
             raise
@@ -290,3 +295,9 @@ class Drafts:
         for key, draft in list(self._drafts.items()):
             if draft.is_over and now - draft.began_at > KEPT_S:
                 del self._drafts[key]
+
+
+def _log_bug(id: str, task: asyncio.Task[None]) -> None:
+    """What the page's people are told is only the id."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("the answer to %s failed", id, exc_info=error)

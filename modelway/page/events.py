@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from urllib.parse import parse_qs
 
 import msgspec
@@ -11,7 +12,7 @@ from msgspec import Struct
 from modelway.page.drafts import TEMPORARY, Draft
 from modelway.page.frame import SECURITY_HEADERS, Frame, open_turn, version_of
 from modelway.page.texts import chosen_language, texts
-from modelway.server.exchange import Exchange, until_client_is_gone
+from modelway.server.exchange import ClientGone, Exchange, until_client_is_gone
 from modelway.types import Caller
 
 TICK_S = 1.0
@@ -66,7 +67,8 @@ class Events:
         # An open page is no request that is being answered.
         figures.running -= 1
         try:
-            with until_client_is_gone(exchange):
+            # Whoever closes a page has not broken anything off.
+            with suppress(ClientGone), until_client_is_gone(exchange):
                 await exchange.start(200, _HEADERS)
                 await exchange.write(b"retry: 500\n\n")
                 await self._stream(exchange, shown)

@@ -27,7 +27,7 @@ from tests.page.hostile import VECTORS
 from tests.page.watched import PHONE, WITHOUT, Watched, answered, chromium, said, send, watching
 from tests.scripted import Scripted, says
 
-pytestmark = [pytest.mark.anyio, WITHOUT]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180), WITHOUT]
 
 ANSWER = "".join(f"Word {n} of a **long** answer.\n\n" for n in range(60)) + "```python\nprint('end')\n```\n"
 

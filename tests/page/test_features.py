@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,17 @@ import pytest
 from modelway.conversations import Conversation, StoredMessage, TurnRecord
 from modelway.errors import UpstreamOverloaded
 from modelway.page.importing import read_exported
-from modelway.types import Citation, Finish, Message, ReasoningDelta, TextDelta, ToolCallDelta, Usage
+from modelway.types import (
+    ChatRequest,
+    Citation,
+    Event,
+    Finish,
+    Message,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
 from tests.page.browsing import browsing
 from tests.page.hostile import problems
 from tests.scripted import Scripted, says
@@ -422,3 +433,26 @@ async def test_a_server_that_is_stopped_finishes_the_answers_of_the_page(tmp_pat
         asyncio.get_running_loop().call_later(0.3, gate.set)
     async with browsing([local()], tmp_path) as browser:
         assert (await browser.thread(key))[-1][1].endswith("48 49")
+
+
+async def test_a_bug_is_told_by_its_id_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Scripted):
+        async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+            yield TextDelta(text="begun")
+            raise ZeroDivisionError("a bug")
+
+    async with browsing([Broken("Local")], tmp_path) as browser:
+        id = await browser.ask("hello")
+        assert (await browser.thread(id))[0] == ("user", "hello")
+        assert "ZeroDivisionError" not in (await browser.get(f"/c/{id}")).text
+    assert "a bug" in caplog.text
+
+
+async def test_whoever_stops_an_answer_or_closes_a_page_makes_no_error(tmp_path: Path) -> None:
+    async with browsing([local([TextDelta(text="half"), asyncio.Event()])], tmp_path) as browser:
+        key = (await browser.do("send", text="hello"))["key"]
+        await anext(told async for name, told in browser.events(key) if name == "patch")
+        await browser.do("stop", conversation=key)
+        await browser.until_over(key)
+        told = (await browser.http.get("/v1/figures")).json()
+        assert told["errors"] == []

@@ -226,6 +226,8 @@ document.addEventListener('keydown', (event) => {
   const held = [(event.ctrlKey || event.metaKey) && 'ctrl', event.shiftKey && 'shift', event.altKey && 'alt'];
   const chord = [...held.filter(Boolean), event.key.toLowerCase()].join('+');
   const name = chords[chord] ?? (isTyping ? undefined : plain[event.key]);
+  // Elsewhere these keys are the browser's own: back and forward.
+  if (name?.startsWith('branch-') && !document.activeElement.closest('.message')) return;
   if (event.key === 'Escape' && document.body.classList.contains('open')) closeSidebar();
   if (!name || !actions[name] || (chord === 'escape' && one('dialog[open]'))) return;
   event.preventDefault();
