@@ -74,9 +74,10 @@ class Following:
             encoder = self._encoder(log, after)
             beginning = encoder.begin()
             exchange.encode_error_event = encoder.error
-            if not exchange.started:
-                await exchange.start(200, self._stream_headers + reply_headers(log.head))
+            if log.ended_at is None:
+                await self._start(exchange, log)
             if beginning and not is_told:
+                await self._start(exchange, log)
                 await exchange.write(beginning)
             place, is_foreign = 0, log.head.dialect != self._dialect.NAME
             while rest := await log.after(place):
@@ -86,13 +87,19 @@ class Following:
                     # Others have their turn, and the connection can say that it is full.
                     await asyncio.sleep(0)
                 if written := _written(encoder, items, is_foreign=is_foreign):
+                    await self._start(exchange, log)
                     await exchange.write(written, last=isinstance(items[-1], Finish))
                     silence.broken()
                 if isinstance(items[-1], Failed):
+                    await self._start(exchange, log)
                     raise items[-1].error()
             if not isinstance(log.last, Finish):
+                await self._start(exchange, log)
                 raise cut_off()
             if not exchange.complete:
+                if not exchange.started:
+                    # This is what ends the attempts of a browser's EventSource.
+                    await exchange.start(204, reply_headers(log.head))
                 await exchange.write(b"", last=True)
 
     async def whole(self, exchange: Exchange, turn_id: str, request: ChatRequest) -> None:
@@ -106,6 +113,10 @@ class Following:
             named = replace(completion, provider=head.provider, conversation_id=head.conversation_id)
             body = self._dialect.encode_completion(named, envelope)
             await exchange.reply(200, body, reply_headers(head))
+
+    async def _start(self, exchange: Exchange, log: Readable) -> None:
+        if not exchange.started:
+            await exchange.start(200, self._stream_headers + reply_headers(log.head))
 
     async def _tell_early(self, exchange: Exchange, turn_id: str, after: int) -> bool:
         """Begin the stream of a response that waits in the background, so that its client knows its id."""
