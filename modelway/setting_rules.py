@@ -188,7 +188,6 @@ def check_together(settings: Settings) -> None:
             "conversations.checkpoint_s must be less than conversations.lease_s",
         )
 
-
     for name, route in settings.routes.items():
         _check_route(name, route, settings.upstream)
 

@@ -173,8 +173,8 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     `upstream_state` is what this provider yielded as UpstreamState in an earlier turn, if that is
     still the newest turn; `turn_id` names the turn in the store.
 
-    `when_left` says what becomes of the answer when nobody reads it: it is cancelled, goes on for a grace time,
-    or goes on to its end.
+    `when_left` says what becomes of the answer when nobody reads it: it is cancelled, goes on for a grace
+    time, or goes on to its end.
 
     `after_turn` names the turn that the messages follow, instead of a conversation. `store`: whether to keep
     the turn; None: where there is a `conversation_id`. One that is kept without is in a conversation of its
