@@ -26,6 +26,7 @@ class Source(Protocol):
     provider: str
     model: str
     conversation_id: str
+    ignored: tuple[str, ...]
 
     @property
     def trail(self) -> str:
@@ -147,6 +148,11 @@ class AsyncReply:
     def conversation_id(self) -> str:
         """The conversation that the answer belongs to, "" for none."""
         return self._begun.conversation_id
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The fields of the request that the provider could not be told."""
+        return self._begun.ignored
 
     @property
     def completion(self) -> Completion:

@@ -70,6 +70,8 @@ class RemoteAnswer:
         self.provider = unquote(response.headers.get("x-modelway-provider", ""))
         self.model = unquote(response.headers.get("x-modelway-model", ""))
         self.conversation_id = response.headers.get("x-modelway-conversation-id", "")
+        ignored = unquote(response.headers.get("x-modelway-ignored", ""))
+        self.ignored = tuple(ignored.split(", ")) if ignored else ()
         self.trail = response.headers.get("x-modelway-attempts", "")
         self._response = response
         self._stream = stream

@@ -103,6 +103,11 @@ class Reply:
         return self._reply.conversation_id
 
     @property
+    def ignored(self) -> tuple[str, ...]:
+        """The fields of the request that the provider could not be told; known from the first piece on."""
+        return self._reply.ignored
+
+    @property
     def completion(self) -> Completion:
         """The whole answer, once its end has been read."""
         return self._reply.completion

@@ -67,6 +67,20 @@ async def test_what_is_asked_reaches_the_provider(connect: Open, tmp_path: Path)
     assert third.messages[0].text == "typed"
 
 
+async def test_what_the_provider_could_not_be_told_is_known(connect: Open, tmp_path: Path) -> None:
+    local = Scripted("Local", params=("temperature",), supports=("system",))
+    async with connect(tmp_path, local) as client:
+        reply = client.chat("hi", temperature=0.5, seed=1, max_tokens=9)
+        assert [piece async for piece in reply] == ["hello"]
+        assert reply.ignored == ("max_tokens", "seed")
+        plain = client.chat("hi")
+        await plain
+        assert plain.ignored == ()
+        with pytest.raises(InvalidRequest) as refused:
+            await client.chat("hi", n=2)
+    assert (refused.value.param, refused.value.code) == ("n", "unsupported_parameter")
+
+
 async def test_events_are_typed(connect: Open, tmp_path: Path) -> None:
     script: list[Step] = [ToolCallDelta(id="1", name="f", arguments="{}"), Finish(reasons=("tool_calls",))]
     async with connect(tmp_path, Scripted("Local", script)) as client:
