@@ -207,6 +207,11 @@ class Live:
             if not turn.readers and turn.request.when_left == "grace" and turn.id in self._turns:
                 self._leave_after(turn, self._grace_s)
 
+    def attempts(self, turn_id: str) -> list[Attempt]:
+        """What has been tried for a turn that is answered here."""
+        turn = self._turns.get(turn_id)
+        return [] if turn is None else turn.record.attempts
+
     def waits(self, caller: Caller, turn_id: str) -> bool:
         """Whether a turn that its caller knows by its id has not begun to be answered here."""
         turn = self._turns.get(turn_id)

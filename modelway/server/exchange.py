@@ -16,6 +16,7 @@ from modelway.errors import (
     InvalidRequest,
     RequestTooLarge,
     SignInRequired,
+    TurnInterrupted,
     UpstreamError,
 )
 from modelway.server.cycle import CYCLE, Cycle
@@ -171,7 +172,7 @@ class Exchange:
         headers += as_sent(error.headers)
         if isinstance(error, AuthenticationError) and not isinstance(error, SignInRequired):
             headers.append((b"www-authenticate", b"Bearer"))
-        if isinstance(error, UpstreamError):
+        if isinstance(error, UpstreamError | TurnInterrupted):
             # Our own retries are spent; an SDK that retries too would multiply them.
             headers.append((b"x-should-retry", b"false"))
         await self.reply(error.status, self.encode_error(error), headers)

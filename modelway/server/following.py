@@ -141,7 +141,7 @@ class Following:
     async def _begun(self, exchange: Exchange, turn_id: str) -> Readable:
         """The log with at least one event in it."""
         record = exchange.record
-        record.turn = turn_id
+        record.turn, record.attempts = turn_id, self._live.attempts(turn_id)
         log = await self._live.log(exchange.caller, turn_id)
         if not await log.after(0):
             raise cut_off()
@@ -167,9 +167,7 @@ class Following:
                 "x-modelway-detach needs a conversation_id, by which the answer is found again",
                 hint="send one, or an Idempotency-Key",
             )
-        turn = self._live.begin(lasting, exchange.caller)
-        exchange.record.attempts = turn.record.attempts
-        return turn.id
+        return self._live.begin(lasting, exchange.caller).id
 
     def _after(self, exchange: Exchange, request: ChatRequest) -> int:
         text = exchange.header(LAST_HEADER)

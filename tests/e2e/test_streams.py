@@ -197,6 +197,10 @@ async def rest_of(client: Asking, last: str) -> bytes:
     return await whole(await client.post(CHAT, last=last, **KEYED))
 
 
+async def is_running(client: Asking) -> bool:
+    return await running(client) == 1
+
+
 async def running(client: Asking) -> int:
     """How many turns the server answers."""
     return len(await client.gateway.live.running(LOCAL_CALLER))
@@ -252,6 +256,13 @@ async def test_it_goes_on_for_the_grace_time_only_and_can_be_stopped(tmp_path: P
         again = await client.post("/v1/conversations/c/cancel")
         assert msgspec.json.decode(await again.body())["stopped"] is False
         assert await running(client) == 0
+        asked: dict[str, Any] = {"conversation_id": "d", "key": "whole", "stream": False}
+        waiting = asyncio.create_task(client.post(CHAT, **asked))
+        await until(lambda: are_asked(local, 3))
+        await until(lambda: is_running(client))
+        assert (await client.post("/v1/conversations/d/cancel")).status == 200
+        for told_so in (await waiting, await client.post(CHAT, **asked)):
+            assert (told_so.status, told_so.headers["x-should-retry"]) == (409, "false")
 
 
 @pytest.mark.check(5)
@@ -319,6 +330,7 @@ async def test_a_key_is_told_why_there_is_no_answer_and_is_free_again(tmp_path: 
     async with asking(of(local, tmp_path)) as client:
         refused = await client.post(CHAT, key="k")
         assert (refused.status, b"upstream_malformed" in await refused.body()) == (502, True)
+        assert refused.headers["x-modelway-attempts"].startswith("Local")
         assert b"yes" in await body_of(client.post(CHAT, key="k"))
         assert (await client.post(CHAT, key="k" * 256)).status == 400
         assert (await client.post(CHAT, last="3")).status == 400
