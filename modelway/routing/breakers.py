@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
@@ -134,6 +135,11 @@ class Breakers:
         """How the models of a provider fare with which something is wrong."""
         found = (self.state(key) for key in list(self.troubled) if key[0] == provider)
         return [state for state in found if state is not None]
+
+    def left_alone(self) -> dict[str, int]:
+        """How many models of each provider are not asked now; providers of which none is are left out."""
+        now = self.clock()
+        return dict(Counter(key[0] for key, one in self.troubled.items() if one.opened and one.until > now))
 
     def _learn(self, key: Key, error: GatewayError) -> None:
         """An error that is no outage: most show that the upstream is there."""

@@ -163,7 +163,7 @@ class Application:
         items = ItemEndpoints(gateway.conversations, max_body_bytes=settings.max_body_bytes)
         responses = ResponseEndpoints(gateway.conversations, gateway.live)
         ollama = OllamaEndpoints(gateway)
-        figures = FigureEndpoints(telemetry)
+        figures = FigureEndpoints(telemetry, gateway.breakers)
         streams = StreamEndpoints(gateway, responses, keep_alive_s=settings.keep_alive_s)
         usage = UsageEndpoint(gateway.conversations.callers, auth)
         catalogue = Catalogue(gateway)

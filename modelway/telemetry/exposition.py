@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from modelway.telemetry.figures import Figures, Histogram, Key, Line
 
@@ -13,9 +13,11 @@ _NAMES = ("provider", "model", "dialect")
 Sample = tuple[str, float]
 
 
-def expose(figures: Figures) -> bytes:
-    """Every counter, gauge and histogram."""
-    return "".join(_families(figures)).encode()
+def expose(figures: Figures, left_alone: Mapping[str, int] = {}) -> bytes:
+    """Every counter, gauge and histogram; `left_alone` counts, by provider, models that fail too often."""
+    gauge = ((_labels(("provider",), (name,)), count) for name, count in left_alone.items())
+    what = "Models that are not asked for a while, as they failed too often."
+    return "".join([*_families(figures), _family("models_left_alone", "gauge", what, gauge)]).encode()
 
 
 def _families(figures: Figures) -> Iterator[str]:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from modelway.client import AsyncClient
-from modelway.config import CandidateLimits, RouteSettings, Settings
+from modelway.config import CandidateLimits, RouteSettings, Settings, UpstreamSettings
 from modelway.errors import UpstreamFailed, UpstreamProtocolError
+from modelway.providers.http import HTTPClient
 from modelway.types import Event, TextDelta
-from tests.e2e.test_chat_completions import asking, calling
+from tests.e2e.test_chat_completions import Caller, asking, calling
 from tests.scripted import Scripted, says
 from tests.serving import gateway_of, serving
 
@@ -23,6 +24,14 @@ DOWN = UpstreamFailed("500", retry_after=60)
 def settings(**fields: Any) -> Settings:
     fields = {"candidates": ("One", "Two"), **fields}
     return Settings(provider="One", routes={"best": RouteSettings(**fields)})
+
+
+async def metrics_of(caller: Caller) -> str:
+    async with (
+        aclosing(HTTPClient(UpstreamSettings())) as http,
+        aclosing(await http.request("GET", f"{caller.address}/metrics", headers={})) as response,
+    ):
+        return (await response.body()).decode()
 
 
 @pytest.mark.anyio
@@ -58,6 +67,7 @@ async def test_the_health_of_providers_is_told(tmp_path: Path) -> None:
         assert "breakers" not in told
         for _ in range(5):
             await caller.error(asking(provider="One"))
+        assert 'modelway_models_left_alone{provider="One"} 1\n' in await metrics_of(caller)
         status, told = await caller.get("/v1/providers/One")
         [breaker] = told["breakers"]
         assert (status, told["health"]) == (200, "unavailable")
