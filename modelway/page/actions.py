@@ -21,10 +21,10 @@ from modelway.page.choices import (
     request_of,
     with_files_of,
 )
-from modelway.page.drafts import TEMPORARY
+from modelway.page.draft import TEMPORARY
 from modelway.page.frame import Frame, caller_of, decoded, exchange_of
 from modelway.page.thread import newest_end, thread_of
-from modelway.page.views.chat import Choice
+from modelway.page.views.composer import Choice
 from modelway.server.catalogue import json_response
 from modelway.types import Caller, Message
 

@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from modelway.conversations import Conversation
 from modelway.errors import InvalidRequest
-from modelway.page.views.chat import Choice
-from modelway.page.views.messages import OF_PAGE, attachment_name
+from modelway.page.views.composer import Choice
+from modelway.page.views.parts import OF_PAGE, attachment_name
 from modelway.types import ChatRequest, FilePart, ImagePart, Message, Params, Part, TextPart
 
 CHOICE = "page.choice"

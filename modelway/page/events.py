@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 import msgspec
 from msgspec import Struct
 
-from modelway.page.drafts import TEMPORARY, Draft
+from modelway.page.draft import TEMPORARY, Draft
 from modelway.page.frame import SECURITY_HEADERS, Frame, open_turn, version_of
 from modelway.page.texts import chosen_language, texts
 from modelway.server.exchange import ClientGone, Exchange, until_client_is_gone

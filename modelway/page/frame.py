@@ -16,7 +16,8 @@ from modelway.conversations import Summary
 from modelway.errors import InvalidRequest
 from modelway.gateway import Gateway
 from modelway.page.assets import Assets
-from modelway.page.drafts import Drafts, Figures
+from modelway.page.draft import Figures
+from modelway.page.drafts import Drafts
 from modelway.page.html import Html
 from modelway.page.markdown import Markdown
 from modelway.page.signing import COOKIE

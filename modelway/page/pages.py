@@ -13,13 +13,15 @@ from starlette.responses import JSONResponse, Response
 from modelway.conversations import Conversation
 from modelway.errors import ConversationNotFound, GatewayError
 from modelway.page.choices import choice_of
-from modelway.page.drafts import Draft, Figures
+from modelway.page.draft import Draft, Figures
 from modelway.page.frame import Frame, caller_of, html_response, version_of
 from modelway.page.html import Html, tag
 from modelway.page.thread import Thread, thread_of
 from modelway.page.views import chat as view
+from modelway.page.views.composer import Choice, model_options
 from modelway.page.views.look import Look
-from modelway.page.views.messages import Writer, written_by
+from modelway.page.views.messages import Writer
+from modelway.page.views.parts import written_by
 from modelway.page.views.shell import page
 from modelway.types import Caller, ImagePart
 
@@ -44,7 +46,7 @@ class Pages:
             conversation="",
             title="",
             articles=(),
-            choice=view.Choice(),
+            choice=Choice(),
             models={},
             temporary=request.query_params.get("temporary") == "1",
         )
@@ -66,9 +68,7 @@ class Pages:
     async def models(self, request: Request) -> Response:
         """What can be chosen from."""
         words = self._frame.look(request).texts
-        options = view.model_options(
-            words, await self._frame.models(), request.query_params.get("chosen", "")
-        )
+        options = model_options(words, await self._frame.models(), request.query_params.get("chosen", ""))
         return html_response(tag("select", *options))
 
     async def text(self, request: Request) -> Response:

@@ -12,9 +12,11 @@ from modelway.page.html import Html, tag
 from modelway.page.markdown import Markdown
 from modelway.page.texts import texts
 from modelway.page.thread import Entry
-from modelway.page.views.chat import Chat, Choice, composer, top
+from modelway.page.views.chat import Chat, top
+from modelway.page.views.composer import Choice, composer
 from modelway.page.views.found import found
-from modelway.page.views.messages import OF_PAGE, Writer
+from modelway.page.views.messages import Writer
+from modelway.page.views.parts import OF_PAGE
 from modelway.page.views.sidebar import Listed, conversations
 from modelway.types import Citation, FilePart, ImagePart, Message, OtherPart, TextPart, ToolCall
 from tests.page.hostile import FORMULAS, LINKS, SCRIPTS, VECTORS, problems
@@ -127,7 +129,11 @@ def test_hostile_titles_names_and_models_cannot_leave_their_element(text: str) -
         models={text: [text]},
     )
     t = texts("en")
-    for html in (conversations(t, Listed([one], [one]), "/"), composer(t, chat), top(t, chat)):
+    for html in (
+        conversations(t, Listed([one], [one]), "/"),
+        composer(t, chat.models, chat.choice),
+        top(t, chat),
+    ):
         bare = html.replace("&lt;", "").replace("&gt;", "")
         assert "<script" not in bare.lower()
         assert "onerror=" not in _outside_quotes(bare)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import msgspec
-
 from modelway.conversations import TurnRecord
 from modelway.page.clean import clean
-from modelway.page.drafts import Draft, Figures
+from modelway.page.draft import Draft, Figures
 from modelway.page.html import Content, Html, tag
 from modelway.page.markdown import code_block
 from modelway.page.texts import Texts
 from modelway.page.thread import Entry, Thread
 from modelway.page.views.icons import icon
+from modelway.page.views.parts import OF_PAGE, attachment_name, measures, pretty, source
 from modelway.types import Citation, FilePart, ImagePart, Message, OtherPart, TextPart, ToolCall
 
-# In `extra` of a part or a message: what the page knows about it.
-OF_PAGE = "page"
 _DOTS = tag("span", tag("i"), tag("i"), tag("i"), class_="dots", aria_hidden="true")
 
 
@@ -63,11 +60,11 @@ class Writer:
     def call(self, call: ToolCall) -> Html:
         """A call of a tool that the model asks for."""
         summary = tag("summary", icon("plug"), " ", self._t("thread.calls"), " ", tag("code", call.name))
-        return tag("details", summary, clean(code_block(_pretty(call.arguments), "json")), class_="aside")
+        return tag("details", summary, clean(code_block(pretty(call.arguments), "json")), class_="aside")
 
     def sources(self, citations: tuple[Citation, ...]) -> Html | None:
         """What an answer cites."""
-        links = [_source(citation) for citation in citations]
+        links = [source(citation) for citation in citations]
         shown = [tag("li", link) for link in dict.fromkeys(links) if link]
         if not shown:
             return None
@@ -248,7 +245,7 @@ class Writer:
     def _result(self, entry: Entry) -> Html:
         message = entry.message
         summary = tag("summary", icon("check"), " ", self._t("thread.result"), " ", tag("code", message.name))
-        shown = tag("details", summary, clean(code_block(_pretty(message.text), "json")), class_="aside")
+        shown = tag("details", summary, clean(code_block(pretty(message.text), "json")), class_="aside")
         return self._article(entry.id, "tool", self._t("thread.result"), shown, None)
 
     def _reasoning(self, text: str) -> Html | None:
@@ -303,60 +300,3 @@ class Writer:
     def _article(self, id: str, kind: str, label: str, body: Content, footer: Content) -> Html:
         heading = tag("h2", label, class_="unseen")
         return tag("article", heading, body, footer, id=id, class_=f"message {kind}", aria_label=label)
-
-
-def measures(t: Texts, turn: TurnRecord, known: Figures) -> list[str]:
-    """Provider, model, tokens, tokens a second, time to the first text, cost."""
-    told = [" · ".join(name for name in (turn.provider, turn.model) if name)]
-    usage, began, ended = turn.usage, turn.created_at, turn.finished_at
-    if usage is not None and usage.output_tokens:
-        told.append(t.counted("thread.tokens", usage.output_tokens))
-        writing = (ended or began) - began - known.first_s
-        if writing > 0.05 and usage.output_tokens > 1:
-            told.append(t("thread.speed", speed=f"{usage.output_tokens / writing:.0f}"))
-    if known.first_s:
-        told.append(t("thread.first", seconds=_seconds(known.first_s)))
-    elif ended:
-        told.append(t("thread.total", seconds=_seconds(ended - began)))
-    if known.cost is not None:
-        told.append(f"${known.cost:.4f}")
-    return [one for one in told if one]
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.2f}" if seconds < 1 else f"{seconds:.1f}"
-
-
-def attachment_name(part: TextPart) -> str:
-    """The name of the file that a part holds the text of, "" where it is none."""
-    noted = part.extra.get(OF_PAGE)
-    name = noted.get("name") if isinstance(noted, dict) else None
-    return name if isinstance(name, str) else ""
-
-
-def written_by(message: Message) -> str:
-    """The text of a message without the files that came with it."""
-    if isinstance(message.content, str):
-        return message.content
-    return "".join(
-        part.text for part in message.content if isinstance(part, TextPart) and not attachment_name(part)
-    )
-
-
-def _source(citation: Citation) -> Html | None:
-    if not citation.url.startswith(("http://", "https://")):
-        return None
-    return tag(
-        "a",
-        citation.title or citation.url,
-        href=citation.url,
-        target="_blank",
-        rel="noopener noreferrer nofollow",
-    )
-
-
-def _pretty(arguments: str) -> str:
-    try:
-        return msgspec.json.format(arguments)
-    except msgspec.DecodeError:
-        return arguments
