@@ -95,6 +95,57 @@ OLLAMA: dict[str, Any] = {
         {"role": "user", "content": "Go on"},
     ],
 }
+# As Codex writes it.
+CODEX: dict[str, Any] = {
+    "stream": True,
+    "store": False,
+    "instructions": "You write code",
+    "tool_choice": "auto",
+    "parallel_tool_calls": True,
+    "reasoning": {"summary": "auto"},
+    "include": ["reasoning.encrypted_content"],
+    "prompt_cache_key": "a-thread",
+    "client_metadata": {"thread_id": "a-thread"},
+    "tools": [
+        {
+            "type": "function",
+            "name": "Read",
+            "description": "Reads a file",
+            "strict": False,
+            "parameters": {"type": "object", "properties": {"path": {"type": "string"}}},
+        },
+        {
+            "type": "namespace",
+            "name": "agents",
+            "description": "Others who work",
+            "tools": [
+                {
+                    "type": "function",
+                    "name": "spawn",
+                    "strict": False,
+                    "parameters": {"type": "object", "properties": {}, "additionalProperties": False},
+                }
+            ],
+        },
+    ],
+    "input": [
+        {
+            "type": "message",
+            "role": "developer",
+            "content": [{"type": "input_text", "text": "The time is noon"}],
+        },
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Read the plan"}]},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "A file"}], "content": None},
+        {
+            "type": "function_call",
+            "name": "Read",
+            "arguments": '{"path":"plan.md"}',
+            "call_id": "call_1",
+        },
+        {"type": "function_call_output", "call_id": "call_1", "output": "step one"},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Go on"}]},
+    ],
+}
 SHAPE = {"type": "object", "properties": {"next": {"type": "string"}}, "required": ["next"]}
 
 
@@ -142,6 +193,16 @@ async def test_what_a_chat_window_for_ollama_sends_reaches_every_upstream(progra
         assert lines[-1]["done"] is True
         assert {fact: sent.count(fact) for fact in (*FACTS, PNG)} == dict.fromkeys((*FACTS, PNG), 1), name
         assert all(word in sent for word in ("0.5", "64", "END")), name
+
+
+async def test_what_codex_sends_reaches_every_upstream(programs: Programs) -> None:
+    for name in UPSTREAMS:
+        reply, sent = await programs.ask("/v1/responses", name, CODEX)
+        events = [json.loads(line[6:]) for line in reply.splitlines() if line.startswith("data: ")]
+        assert events[-1]["type"] == "response.completed", name
+        assert {fact: sent.count(fact) for fact in FACTS} == dict.fromkeys(FACTS, 1), name
+        assert "The time is noon" in sent, name
+        assert "agents__spawn" in sent, name
 
 
 async def test_a_schema_in_ollama_s_format_reaches_every_upstream(programs: Programs) -> None:
