@@ -27,8 +27,8 @@ from modelway.telemetry import Telemetry, Traces, open_traces
 from modelway.wiring import build
 
 BACKLOG = 2048
-# Longer than any client keeps an idle connection (the SDKs' 5 s are uvicorn's, too): if the server hangs up first,
-# a request that is under way to it just then is lost.
+# Longer than clients keep an idle connection (5 s in the SDKs, as in uvicorn itself): where the server hangs
+# up first, a request that is under way just then is lost.
 IDLE_S = 75
 GARBAGE_THRESHOLD = 20_000
 
