@@ -74,7 +74,7 @@ class Shadows:
         record = ShadowRecord(time=time.time(), route=route, provider=shadow.name, model=shadow.model)
         collector = Collector()
         try:
-            told = self._prepare(shadow, replace(request, dialect="", turn_id="", conversation_id=""))
+            told = self._prepare(shadow, replace(request, turn_id="", conversation_id=""))
             async with asyncio.timeout(LIMIT_S), aclosing(shadow.provider.stream(told)) as events:
                 async for event in events:
                     record.first_ms = record.first_ms or milliseconds_since(record.time)

@@ -135,7 +135,9 @@ async def test_a_shadow_sees_the_question_and_nobody_its_answer(
     record = json.loads(caplog.messages[0])
     assert (record["route"], record["provider"], record["characters"]) == ("best", "Two", 6)
     assert "shadow" not in caplog.messages[0].replace("modelway.shadow", "")
-    assert two.requests[0].dialect == ""
+    [asked] = two.requests
+    assert (asked.dialect, asked.conversation_id, asked.turn_id) == ("openai_chat", "", "")
+    assert [message.text for message in asked.messages] == ["hi"]
 
 
 @pytest.mark.anyio
