@@ -1,6 +1,8 @@
 """The sixteen faults of the failover bench, one by one, and its table."""
 
 import re
+import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
@@ -12,6 +14,7 @@ from modelway.bench.cli import app
 from modelway.bench.failover import CASES, Case, Way, judge, settings_text
 from modelway.bench.faults import FAULTS
 from modelway.bench.faulty import FaultyUpstream
+from modelway.bench.processes import free_port, started, wait_until_answers
 from modelway.config import UpstreamSettings
 from modelway.providers.http import HTTPClient
 from modelway.settings import load
@@ -65,3 +68,18 @@ def test_every_fault_is_in_the_document_as_it_is() -> None:
     text = (Path(__file__).parents[2] / "docs" / "testing-failover.md").read_text()
     rows = re.findall(r"^\| `([a-z0-9-]+)` \| (.*?) \| ?(.*?) ?\|$", text, re.MULTILINE)
     assert rows == [(fault.name, fault.what, fault.takes) for fault in FAULTS.values()]
+
+
+def test_the_command_serves_the_faulty_upstream_and_tells_how_to_ask_it(tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "modelway", "bench", "upstream", "--faulty", "--port", str(port)]
+    log = tmp_path / "upstream.log"
+    with started(command, log=log) as process:
+        wait_until_answers(port, process, log)
+        request = b"POST /status:418/v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(request + b"content-length: 2\r\n\r\n{}")
+            assert connection.recv(100).startswith(b"HTTP/1.1 418")
+    told = log.read_text()
+    assert f"http://127.0.0.1:{port}/FAULT/v1" in told
+    assert all(f"  {name}" in told for name in FAULTS)
