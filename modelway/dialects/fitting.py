@@ -7,7 +7,7 @@ answer, or nothing of it, is left out. What would make it another answer than wa
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from msgspec import Struct
@@ -129,6 +129,7 @@ _FORMATS = {
         }
     ),
 }
+_UNKNOWN = _Format()
 # What an upstream of the first format is told with the word of another one.
 _SHARED = {"openai_chat": frozenset({"verbosity"})}
 _SAME = {"ollama_generate": "ollama_chat"}
@@ -186,10 +187,11 @@ class Fit:
         """
         if self._takes_all and request.dialect == self._dialect:
             return request, ()
-        form = _FORMATS.get(request.dialect, _Format())
+        form = _FORMATS.get(request.dialect, _UNKNOWN)
         request, ignored = self._typed(request, form)
-        ignored += [] if request.extra == {} else self._untyped(request, form)
-        return request, tuple(dict.fromkeys(ignored))
+        if request.extra:
+            ignored += self._untyped(request, form)
+        return (request, tuple(dict.fromkeys(ignored))) if ignored else (request, ())
 
     def _typed(self, request: ChatRequest, form: _Format) -> tuple[ChatRequest, list[str]]:
         params, ignored = request.params, list[str]()
@@ -213,12 +215,14 @@ class Fit:
         return (replace(request, params=replace(params, **dropped)) if dropped else request), ignored
 
     def _untyped(self, request: ChatRequest, form: _Format) -> list[str]:
+        asked: Iterable[str] = request.extra.keys()
         if _SAME.get(request.dialect, request.dialect) == self._dialect:
-            asked = {name: value for name, value in request.extra.items() if name in self._lacks and value}
-        else:
-            asked = {name: value for name, value in request.extra.items() if name not in self._shared}
+            asked = [name for name in asked if name in self._lacks] if self._lacks else ()
         ignored = []
-        for name, value in asked.items():
+        for name in asked:
+            value = request.extra[name]
+            if name in self._shared and name not in self._lacks:
+                continue
             for path in _lost(name, value, form):
                 place = _place(path)
                 if place not in _LEFT_OUT and not place.startswith(_LEFT_OUT_WITHIN):
@@ -260,4 +264,4 @@ def _lost(path: str, value: Any, form: _Format) -> Iterator[str]:
 
 
 def _place(path: str) -> str:
-    return re.sub(r"\[\d+\]", "[]", path)
+    return re.sub(r"\[\d+\]", "[]", path) if "[" in path else path
