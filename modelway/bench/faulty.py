@@ -104,6 +104,8 @@ class FaultyUpstream:
 
     def _steps_for(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Iterable[Step]:
         first, _, rest = path.lstrip("/").partition("/")
+        if first == "healthz":
+            return [plain(200, b"ok", "text/plain")]
         if first == "heard":
             return [plain(200, _encoded(self.heard))]
         if rest.partition("?")[0].endswith("models"):
@@ -175,7 +177,12 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         method = self._parser.get_method().decode()
         steps = self._upstream._steps_for(method, self._url.decode("latin-1"), self._headers, self._body)
-        self._task = asyncio.create_task(self._play(steps))
+        self._task = asyncio.create_task(self._answer(steps, stays=self._parser.should_keep_alive()))
+
+    async def _answer(self, steps: Iterable[Step], *, stays: bool) -> None:
+        await self._play(steps)
+        if not stays:
+            self._transport.close()
 
     async def end(self) -> None:
         if self._task is not None:
