@@ -107,7 +107,7 @@ VECTORS = (
 )
 
 ELEMENTS = re.compile(
-    r"a|article|b|blockquote|br|code|del|details|div|em|footer|h[1-6]|hr|i|img|li|ol|p|path|pre|s|section|span"
+    r"a|mark|article|b|blockquote|br|code|del|details|div|em|footer|h[1-6]|hr|i|img|li|ol|p|path|pre|s|section|span"
     r"|strong|sub|summary|sup|svg|table|tbody|td|th|thead|tr|ul|button"
 )
 MATH = re.compile(r"math|m[a-z]+|none|semantics")

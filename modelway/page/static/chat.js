@@ -327,6 +327,17 @@ function decorate(root) {
   for (const article of all('.message', root)) article.tabIndex = -1;
 }
 
+/** Show the turn that the address names: a search leads to it. */
+function seek() {
+  const turn = location.hash.slice(1);
+  const sought = turn && one(`[data-turn="${CSS.escape(turn)}"]`, thread);
+  if (!sought) return;
+  one('#search').close();
+  sought.scrollIntoView();
+  sought.focus();
+  sticks = false;
+}
+
 async function listModels() {
   const remembered = conversation() ? '' : localStorage.getItem('model') ?? '';
   const chosen = picker.value || remembered;
@@ -359,4 +370,6 @@ field.value = sessionStorage.getItem(draftKey()) ?? '';
 busy(Boolean(live()));
 stream.follow(key(), Number(thread.dataset.seq));
 toEnd(true);
+seek();
+addEventListener('hashchange', seek);
 listModels();

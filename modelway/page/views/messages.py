@@ -33,7 +33,9 @@ class Writer:
         """The articles of a path."""
         return [self._entry(entry, conversation, figures) for entry in thread.entries]
 
-    def question(self, id: str, message: Message, tools: Content = None, files: str = "") -> Html:
+    def question(
+        self, id: str, message: Message, tools: Content = None, files: str = "", turn: str = ""
+    ) -> Html:
         """What somebody asked. `files` is the address at which its pictures are."""
         t = self._t
         noted = message.extra.get(OF_PAGE)
@@ -42,9 +44,11 @@ class Writer:
                 id, "continued", t("thread.continued"), tag("p", t("thread.continued")), tools
             )
         shown = tag("div", *self._parts(message, id, files), class_="prose")
-        return self._article(id, "user", t("thread.you"), shown, tools)
+        return self._article(id, "user", t("thread.you"), shown, tools, turn)
 
-    def answer(self, id: str, message: Message, footer: Content, note: Content = None) -> Html:
+    def answer(
+        self, id: str, message: Message, footer: Content, note: Content = None, turn: str = ""
+    ) -> Html:
         """An answer; `note` says why it is cut off."""
         body = [
             self._reasoning(message.reasoning),
@@ -55,7 +59,7 @@ class Writer:
             self.sources(message.annotations),
             note,
         ]
-        return self._article(id, "assistant", self._t("thread.answer"), body, footer)
+        return self._article(id, "assistant", self._t("thread.answer"), body, footer, turn)
 
     def call(self, call: ToolCall) -> Html:
         """A call of a tool that the model asks for."""
@@ -179,7 +183,9 @@ class Writer:
                 note = None
                 if turn is not None and (turn.status == "interrupted" or turn.finish_reason == "length"):
                     note = self._cut_note(entry)
-                return self.answer(entry.id, message, self.footer(entry, known), note)
+                return self.answer(
+                    entry.id, message, self.footer(entry, known), note, turn.id if turn else ""
+                )
             case "tool":
                 return self._result(entry)
         tools = tag(
@@ -189,7 +195,7 @@ class Writer:
             self.button("copy", "copy", self._t("thread.copy")),
             class_="tools",
         )
-        return self.question(entry.id, message, tools, files)
+        return self.question(entry.id, message, tools, files, turn.id if turn else "")
 
     def footer(self, entry: Entry, known: Figures) -> Html:
         """Who answered, how fast, and what can be done with the answer."""
@@ -297,6 +303,17 @@ class Writer:
             )
         return tag("img", src=address or part.url, alt=label, loading="lazy", class_="attached")
 
-    def _article(self, id: str, kind: str, label: str, body: Content, footer: Content) -> Html:
+    def _article(
+        self, id: str, kind: str, label: str, body: Content, footer: Content, turn: str = ""
+    ) -> Html:
         heading = tag("h2", label, class_="unseen")
-        return tag("article", heading, body, footer, id=id, class_=f"message {kind}", aria_label=label)
+        return tag(
+            "article",
+            heading,
+            body,
+            footer,
+            id=id,
+            class_=f"message {kind}",
+            aria_label=label,
+            data_turn=turn or None,
+        )
