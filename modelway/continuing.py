@@ -28,6 +28,7 @@ from modelway.types import (
 
 PREFIX = "prefix"
 ECHOED_PREFIX = "prefix_echoed"
+_IN_BYTES = ("logprobs", "top_logprobs", "audio")
 INSTRUCTION = (
     "Your last answer was cut off. Go on with it exactly where it stops, in the middle of a word if need be. "
     "Repeat nothing of it, and say nothing about the interruption."
@@ -66,7 +67,7 @@ class Continuing:
 
     def ready(self, begun: Begun) -> Begun:
         """The answer in a form that another one may follow: a stream must not be the upstream's own bytes."""
-        if not self._turn.request.stream:
+        if not self._turn.request.stream or _only_in_bytes(self._turn.request):
             return begun
         held = [unquoted(event) for event in begun.held if not isinstance(event, Opaque)]
         return replace(begun, stream=Unquoted(begun.stream), held=held)
@@ -109,6 +110,8 @@ class Continuing:
 def obstacle(request: ChatRequest, said: Completion) -> str:
     """Why nobody else can go on with what has been said; "" where somebody can."""
     message = said.choices[0].message
+    if asked := _only_in_bytes(request):
+        return f"`{asked}` of two upstreams cannot be joined"
     if len(said.choices) > 1 or (request.params.n or 1) > 1:
         return "it has several choices"
     if message.tool_calls:
@@ -130,6 +133,11 @@ def able(candidates: Iterable[Candidate], request: ChatRequest, said: Completion
         for candidate in candidates
         if not candidate.provider.info.stateful and (takes_prefix(candidate) or not is_shaped)
     ]
+
+
+def _only_in_bytes(request: ChatRequest) -> str:
+    """What was asked for that only the upstream's own bytes can carry; "" for nothing."""
+    return next((name for name in _IN_BYTES if request.extra.get(name)), "")
 
 
 def _is_shaped(request: ChatRequest) -> bool:

@@ -215,6 +215,19 @@ async def test_a_shape_survives_where_the_beginning_is_taken(tmp_path: Path) -> 
     assert json.loads(answer.completion.text) == {"a": 1}
 
 
+async def test_what_only_bytes_can_carry_is_passed_on_and_not_gone_on_with(tmp_path: Path) -> None:
+    raw = b'data: {"choices":[{"index":0,"delta":{"content":"a"},"logprobs":{"content":[]}}]}\n\n'
+    one, two = Scripted("One", [TextDelta(text="a", raw=raw), RESET]), Scripted("Two")
+    async with aclosing(gateway_of([one, two], tmp_path, settings("One", "Two"))) as gateway:
+        async with aclosing(await gateway.answer(asking(extra={"logprobs": True}), CALLER)) as answer:
+            first = await anext(aiter(answer))
+        assert isinstance(first, TextDelta)
+        assert first.raw == raw
+        with pytest.raises(UpstreamProtocolError, match="`logprobs` of two upstreams cannot be joined"):
+            await heard(gateway, asking(extra={"logprobs": True}))
+    assert two.requests == []
+
+
 async def test_plain_text_is_no_shape(tmp_path: Path) -> None:
     one, two = Scripted("One", breaks_after("a ")), Scripted("Two", says("b"))
     params = Params(response_format=ResponseFormat("text"))
