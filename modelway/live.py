@@ -126,7 +126,7 @@ class Live:
             store=request.store if request.conversation_id else True,
             when_left="finish" if request.when_left == "cancel" else request.when_left,
         )
-        turn = LiveTurn(lasting, caller, asking, self._conversations.expect(lasting.turn_id))
+        turn = LiveTurn(lasting, caller, asking, self._conversations.streams.opening(lasting.turn_id))
         self._turns[turn.id] = turn
         turn.task = asyncio.create_task(self._run(turn))
         turn.task.add_done_callback(lambda task: self._ended(turn, task))
@@ -166,7 +166,7 @@ class Live:
         turn = self._turns.get(turn_id)
         if turn is not None and turn.caller.name == caller.name:
             return await turn.begun()
-        here = self._conversations.log(caller.name, turn_id)
+        here = self._conversations.streams.here(caller.name, turn_id)
         return here or await self._conversations.streams.stored(caller.name, turn_id)
 
     async def opened(self, turn_id: str) -> None:
@@ -233,7 +233,7 @@ class Live:
         turn = self._turns.get(turn_id)
         if turn is None or turn.caller.name != caller.name or turn.task is None:
             return await self._conversations.streams.cancel(caller.name, turn_id)
-        self._conversations.note_cancelled(turn_id)
+        self._conversations.streams.note_cancelled(turn_id)
         turn.task.cancel()
         await asyncio.wait((turn.task,))
         await self._conversations.streams.settled()
@@ -255,7 +255,7 @@ class Live:
             async with aclosing(await self._answer(turn.request, turn.caller, record.attempts)) as answer:
                 record.first_ms = milliseconds_since(record.time)
                 record.provider, record.model = answer.provider, answer.model
-                here = self._conversations.log(turn.caller.name, turn.id)
+                here = self._conversations.streams.here(turn.caller.name, turn.id)
                 if here is None:
                     raise InternalError("a turn without a log cannot be read along")
                 turn.begin(here)
@@ -275,7 +275,7 @@ class Live:
 
     def _ended(self, turn: LiveTurn, task: asyncio.Task[None]) -> None:
         del self._turns[turn.id]
-        self._conversations.dismiss(turn.id)
+        self._conversations.streams.ended(turn.id)
         if turn.timer is not None:
             turn.timer.cancel()
         if turn.asking is not None and not turn.has_begun:

@@ -46,6 +46,7 @@ class Recorder:
         self._lease_s = lease_s
         self._released = released
         self._turns: dict[str, Turn | None] = {}
+        self._awaited: dict[str, asyncio.Future[None]] = {}
         self._unsaved: set[Turn] = set()
         self._save_timer: asyncio.Handle | None = None
         self._lease_timer: asyncio.Handle | None = None
@@ -59,6 +60,16 @@ class Recorder:
         """A turn that this process works on, once it is open."""
         return self._turns.get(turn)
 
+    def opening(self, turn: str) -> asyncio.Future[None]:
+        """A turn of this id is about to be asked for: what is done when it is open."""
+        opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._awaited[turn] = opened
+        return opened
+
+    def forget_opening(self, turn: str) -> None:
+        """Nobody waits any more for a turn to be open."""
+        self._awaited.pop(turn, None)
+
     def expect(self, turn: str) -> None:
         """A turn is about to be opened in the store."""
         self._turns[turn] = None
@@ -70,6 +81,8 @@ class Recorder:
     def add(self, turn: Turn) -> None:
         """The turn is open."""
         self._turns[turn.id] = turn
+        if awaited := self._awaited.pop(turn.id, None):
+            awaited.set_result(None)
         if self._lease_timer is None:
             self._lease_timer = asyncio.get_running_loop().call_later(self._lease_s / 3, self._extend_leases)
 

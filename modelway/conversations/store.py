@@ -34,7 +34,7 @@ from modelway.conversations.instructing import in_force, split_instructions
 from modelway.conversations.leases import Leases
 from modelway.conversations.ledger import Ledger
 from modelway.conversations.lines import Lines
-from modelway.conversations.log import Head, Log, encode_piece
+from modelway.conversations.log import Head, encode_piece
 from modelway.conversations.opening import Asked, Opened, Opener
 from modelway.conversations.paths import Paths
 from modelway.conversations.pruning import Pruner
@@ -91,12 +91,12 @@ class Conversations:
             released=lambda turn: self._lines.leave(turn.line),
         )
         self.pruner = Pruner(self._writer, self._read, settings)
-        self._opening: dict[str, asyncio.Future[None]] = {}
         self._is_closed = False
         self.reconnect_grace_s = settings.reconnect_grace_s
         self.callers = Callers(database, self._writer, self._read)
         self._opener = Opener(leases.owner, self._paths, self._is_gone)
         self.streams = Streams(
+            self._recorder,
             self._writer,
             self._paths,
             self._read,
@@ -233,8 +233,6 @@ class Conversations:
         turn = Turn(opened, line, request, self._recorder)
         self._recorder.add(turn)
         self.pruner.start()
-        if opening := self._opening.pop(turn.id, None):
-            opening.set_result(None)
         return turn
 
     async def list(self, caller: str, *, limit: int = 50, before: str = "") -> Sequence[Summary]:
@@ -265,27 +263,6 @@ class Conversations:
         if kept.turn.status == "open" and await self.streams.end_if_lost(caller, turn):
             return await self._read(lambda ledger: show_turn(ledger, caller, turn))
         return kept
-
-    def log(self, caller: str, turn: str) -> Log | None:
-        """The log of a turn of this caller's that is under way in this process, if it has one."""
-        found = self._recorder.turn(turn)
-        return found.log if found is not None and found.line[0] == caller else None
-
-    def expect(self, turn: str) -> asyncio.Future[None]:
-        """A turn of this id is about to be opened: what is done when it is."""
-        opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._opening[turn] = opened
-        return opened
-
-    def dismiss(self, turn: str) -> None:
-        """The turn has ended, opened or not."""
-        self._opening.pop(turn, None)
-
-    def note_cancelled(self, turn: str) -> None:
-        """Somebody stops a turn that is under way in this process."""
-        found = self._recorder.turn(turn)
-        if found is not None:
-            found.is_cancelled = True
 
     async def forget_turn(self, caller: str, turn: str) -> None:
         """Let a turn no longer be asked for, and delete it where no conversation shows it.

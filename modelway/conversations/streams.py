@@ -11,9 +11,10 @@ from modelway.config import ConversationSettings
 from modelway.conversations.claims import Asking, Claim, claim, give_up
 from modelway.conversations.closing import end_lost_turn
 from modelway.conversations.ledger import Ledger
-from modelway.conversations.log import Head, Item, decode_piece, is_piece
+from modelway.conversations.log import Head, Item, Log, decode_piece, is_piece
 from modelway.conversations.paths import Paths
 from modelway.conversations.reading import not_found
+from modelway.conversations.recorder import Recorder
 from modelway.conversations.records import Running
 from modelway.conversations.writer import Writer
 from modelway.errors import NotFound, error_class
@@ -58,6 +59,7 @@ class Streams:
 
     def __init__(
         self,
+        recorder: Recorder,
         writer: Writer,
         paths: Paths,
         read: Read,
@@ -66,6 +68,7 @@ class Streams:
         is_gone: Callable[[str, str], bool],
         settings: ConversationSettings,
     ) -> None:
+        self._recorder = recorder
         self._writer = writer
         self._paths = paths
         self._read = read
@@ -74,6 +77,25 @@ class Streams:
         self._kept_s = settings.stream_log_s
         self._grace_s = settings.reconnect_grace_s
         self._opening_s = settings.wait_s + _OPENING_S
+
+    def here(self, caller: str, turn: str) -> Log | None:
+        """The log of a turn of this caller's that is under way in this process, if it has one."""
+        found = self._recorder.turn(turn)
+        return found.log if found is not None and found.line[0] == caller else None
+
+    def opening(self, turn: str) -> asyncio.Future[None]:
+        """What is done when a turn is stored that is about to be asked for."""
+        return self._recorder.opening(turn)
+
+    def ended(self, turn: str) -> None:
+        """A turn that was to be opened has ended, opened or not."""
+        self._recorder.forget_opening(turn)
+
+    def note_cancelled(self, turn: str) -> None:
+        """Somebody stops a turn that is under way in this process."""
+        found = self._recorder.turn(turn)
+        if found is not None:
+            found.is_cancelled = True
 
     async def stored(self, caller: str, turn: str) -> StoredLog:
         """The log of a turn as the store has it; raises NotFound where there is no such turn, or no log."""

@@ -123,7 +123,7 @@ class Following:
         if not self._live.waits(exchange.caller, turn_id):
             return False
         await self._live.opened(turn_id)
-        log = self._conversations.log(exchange.caller.name, turn_id)
+        log = self._conversations.streams.here(exchange.caller.name, turn_id)
         if log is None:
             return False
         encoder = self._encoder(log, after)
