@@ -17,13 +17,16 @@ from hypothesis import strategies as st
 
 from modelway.auth import LOCAL_CALLER
 from modelway.config import ConversationSettings, Settings, UpstreamSettings
+from modelway.conversations import Failed
+from modelway.conversations.log import decode_piece, encode_piece
 from modelway.dialects import anthropic_messages, openai_chat, openai_responses
 from modelway.dialects.envelope import Envelope
-from modelway.errors import UpstreamProtocolError
+from modelway.errors import UpstreamProtocolError, all_errors
 from modelway.gateway import Gateway
 from modelway.provider import ProviderInfo
 from modelway.providers.http import HTTPClient, Response
 from modelway.providers.openai_compatible import OpenAICompatible
+from modelway.server.dialect import Dialect
 from modelway.server.numbering import Numbered
 from modelway.testing.fake_upstream import FakeUpstream
 from modelway.types import Continued, Finish, ReasoningDelta, TextDelta, ToolCallDelta, Usage
@@ -124,6 +127,55 @@ async def test_the_rest_from_any_event_on_is_what_an_unbroken_client_gets(path: 
         assert await whole(await client.get("/v1/conversations/c/stream?starting_after=1")) == b"".join(
             events[2:]
         )
+
+
+@pytest.mark.parametrize("dialect", [openai_chat, openai_responses, anthropic_messages])
+def test_every_error_is_told_again_as_it_was(dialect: Dialect) -> None:
+    errors = [kind("it broke", hint="mend it", param="model") for kind in all_errors()[1:]]
+    errors.append(UpstreamProtocolError("it was reset", code="upstream_reset"))
+    envelope = Envelope(id="x", created=1, model="m", provider="p", now=lambda: 2.0)
+    for error in errors:
+        (kept,) = decode_piece(encode_piece([Failed.of(error)]))
+        assert isinstance(kept, Failed)
+        first, again = (dialect.EventEncoder(envelope).error(one) for one in (error, kept.error()))
+        assert first == again, error.code
+
+
+async def test_an_error_in_the_middle_comes_again(tmp_path: Path) -> None:
+    error = UpstreamProtocolError("it was reset", code="upstream_reset")
+    async with asking(gateway(tmp_path, [TextDelta(text="half"), error])) as client:
+        told = await whole(await client.post(CHAT, conversation_id="c"))
+        assert b'"code":"upstream_reset"' in told
+        assert await whole(await client.get("/v1/conversations/c/stream")) == told
+        assert await whole(await client.get("/v1/conversations/c/stream?starting_after=0")) in told
+    async with asking(gateway(tmp_path)) as client:
+        assert await whole(await client.get("/v1/conversations/c/stream")) == told
+
+
+async def test_what_nobody_can_stream_is_refused(tmp_path: Path) -> None:
+    async with asking(gateway(tmp_path, says("hi"))) as client:
+        kept = msgspec.json.decode(
+            await body_of(client.post("/v1/responses", conversation="c", stream=False))
+        )
+        refused = {
+            "/v1/conversations/c/stream": 404,
+            f"/v1/responses/{kept['id']}?stream=true": 404,
+            f"/v1/responses/{kept['id']}?stream=maybe": 400,
+            f"/v1/responses/{kept['id']}?starting_after=1": 400,
+            "/v1/responses/resp_nothing?stream=true": 404,
+        }
+        await whole(await client.post(CHAT, conversation_id="d"))
+        refused |= {
+            "/v1/conversations/d/stream?format=morse": 400,
+            "/v1/conversations/d/stream?starting_after=one": 400,
+            "/v1/conversations/d/stream?turn=turn_none": 404,
+        }
+        assert {path: (await client.get(path)).status for path in refused} == refused
+        other = await client.get("/v1/conversations/d/stream")
+        await whole(await client.post(CHAT, conversation_id="e"))
+        turn = other.headers["x-modelway-turn-id"]
+        assert (await client.get(f"/v1/conversations/e/stream?turn={turn}")).status == 404
+        assert await whole(await client.get(f"/v1/conversations/d/stream?turn={turn}"))
 
 
 async def test_bytes_of_the_upstream_are_resumed_as_they_were(tmp_path: Path) -> None:
