@@ -87,7 +87,8 @@ class _Query:
 
     def get(self, name: str) -> str:
         """A value, "" where it is absent."""
-        return self._values.get(name, [""])[-1]
+        values: list[str] = self._values.get(name, [""])
+        return values[-1]
 
     def after(self, exchange: Exchange) -> int:
         """The number of the last event that the client has."""
