@@ -437,7 +437,7 @@ def test_other_kinds_of_tools_and_choices_stay_as_they_were() -> None:
 
 
 def test_functions_as_they_were_before_tools_pass_to_an_upstream_of_this_format() -> None:
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "user", "content": "Weather?"},
         {"role": "assistant", "content": None, "function_call": {"name": "look", "arguments": "{}"}},
         {"role": "function", "name": "look", "content": "18"},
