@@ -1,5 +1,5 @@
 # Every target sets up its own virtual environment in .venv; nothing else on the machine is touched,
-# except that the embedded model (93 MB) is kept in the user's data directory.
+# except that the embedded model (98 MB) is kept in the user's data directory.
 
 PYTHON ?= python3
 BIN := .venv/bin
