@@ -246,12 +246,17 @@ async def test_a_reader_at_another_server_keeps_a_turn_from_ending(tmp_path: Pat
         turn = made.live.begin(asking(when_left="grace"), ME)
         async with aclosing(made.live.subscribe(ME, turn.id)) as events:
             await anext(events)
-        elsewhere = asyncio.create_task(read(other, turn.id))
+            elsewhere = asyncio.create_task(read(other, turn.id))
+            await until(lambda: is_read_elsewhere(made, turn.id))
         begun = time.monotonic()
         await until(lambda: has_waited(begun, 1.0))
         go_on.set()
         assert text(await elsewhere) == "ab"
     assert local.closed == 1
+
+
+async def is_read_elsewhere(gateway: Gateway, turn: str) -> bool:
+    return await gateway.conversations.streams.read_until(turn) > 0
 
 
 async def has_waited(begun: float, wait_s: float) -> bool:
