@@ -256,7 +256,8 @@ class StoredLog:
     async def look(self) -> None:
         """Take what is new; raises NotFound, and the error of a turn that has failed before it began."""
         look = await self._look(self._caller, self._turn, self._seen)
-        while look.status == "open" and await self._end_lost(self._turn, look):
+        is_lost = look.status == "open" and await self._end_lost(self._turn, look)
+        if is_lost:
             look = await self._look(self._caller, self._turn, self._seen)
         for seq, piece in look.pieces:
             self._seen = seq
@@ -271,9 +272,9 @@ class StoredLog:
             return
         if look.status == "failed":
             raise error_class(look.error_code)(look.error, code=look.error_code)
-        if look.status == "open" and time.monotonic() >= self._mark_at:
+        if look.status == "open" and not is_lost and time.monotonic() >= self._mark_at:
             self._mark_at = time.monotonic() + self._mark(self._turn) / 3
-        if look.status != "open":
+        if look.status != "open" or is_lost:
             self.ended_at = look.finished_at or time.time()
             if self.last is None and look.status == "done":
                 raise _no_log()
