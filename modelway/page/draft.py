@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from modelway.answer import Answer
 from modelway.errors import GatewayError
+from modelway.page.html import Html
 from modelway.page.markdown import Markdown
 from modelway.page.patches import Growing, Patcher
 from modelway.types import (
@@ -38,6 +39,17 @@ class Figures(Struct, frozen=True):
 
     first_s: float = 0.0
     cost: float | None = None
+
+
+class Snapshot(Struct, frozen=True, kw_only=True):
+    """A draft at the moment `seq`: all that changes afterwards has a higher number."""
+
+    seq: int
+    blocks: list[Html]
+    reasoning: str
+    question: Message | None
+    is_over: bool
+    error: GatewayError | None
 
 
 class Draft:
@@ -141,6 +153,18 @@ class Draft:
                 self.patcher.flush(self.seq)
             took = loop.time() - began
             self._not_before = loop.time() + max(SHORTEST_PAUSE_S, took / RENDERING_SHARE)
+
+    async def snapshot(self) -> Snapshot:
+        """What pages have been shown so far; not while it is being rendered."""
+        async with self._rendering:
+            return Snapshot(
+                seq=self.seq,
+                blocks=self.patcher.html(),
+                reasoning=self.reasoning.text,
+                question=self.question,
+                is_over=self.is_over,
+                error=self.error,
+            )
 
     def since(self, seq: int) -> dict[str, Any]:
         """What changed after the moment `seq`, as the page's script takes it."""

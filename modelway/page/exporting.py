@@ -22,7 +22,7 @@ def export_lines(conversations: Iterable[Conversation]) -> bytes:
     )
 
 
-def export_html(conversation: Conversation, writer: Writer, style: str) -> Html:
+def export_html(conversation: Conversation, writer: Writer, style: str, language: str) -> Html:
     """The current branch as a document of its own, which loads nothing."""
     thread = thread_of(conversation, length=len(conversation.tree) + 1)
     articles = [writer.exported(entry) for entry in thread.entries]
@@ -36,4 +36,4 @@ def export_html(conversation: Conversation, writer: Writer, style: str) -> Html:
         tag("style", Html(style.replace("</", "<\\/"))),
     )
     shown = tag("main", tag("h1", conversation.title), tag("div", *articles, id="thread"), id="main")
-    return Html("<!doctype html>" + tag("html", head, tag("body", shown, class_="exported"), lang="en"))
+    return Html("<!doctype html>" + tag("html", head, tag("body", shown, class_="exported"), lang=language))

@@ -99,7 +99,9 @@ class Keeping:
             case "html":
                 look = self._frame.look(request)
                 style = self._frame.assets.files["style.css"].plain.decode()
-                html = await asyncio.to_thread(export_html, found, self._frame.writer(look.texts), style)
+                html = await asyncio.to_thread(
+                    export_html, found, self._frame.writer(look.texts), style, look.texts.language
+                )
                 return _file(html.encode(), f"{_stem(found)}.html", "text/html; charset=utf-8")
             case _:
                 raise InvalidRequest('`format` must be "md", "jsonl" or "html"', param="format")

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from modelway.conversations import Conversation
 from modelway.errors import ConversationNotFound, GatewayError
 from modelway.page.choices import choice_of
-from modelway.page.draft import Draft, Figures
+from modelway.page.draft import Figures, Snapshot
 from modelway.page.frame import Frame, caller_of, html_response, version_of
 from modelway.page.html import Html, tag
 from modelway.page.thread import Thread, thread_of
@@ -128,7 +128,8 @@ class Pages:
         version = version_of(await self._frame.gateway.conversations.standing(caller.name, id))
         found = await self._conversation(caller, id)
         figures = await self._frame.figures(caller, id)
-        draft = self._frame.drafts.find(caller, id)
+        running = self._frame.drafts.find(caller, id)
+        draft = await running.snapshot() if running is not None else None
         shown = await asyncio.to_thread(self._written, look, found, draft, figures, before)
         return replace(shown, version=version)
 
@@ -136,7 +137,7 @@ class Pages:
         self,
         look: Look,
         found: Conversation,
-        draft: Draft | None,
+        draft: Snapshot | None,
         figures: Mapping[str, Figures],
         before: str,
     ) -> view.Chat:
@@ -157,7 +158,7 @@ class Pages:
             seq=draft.seq if draft is not None and is_live else 0,
         )
 
-    def _end(self, writer: Writer, thread: Thread, draft: Draft | None) -> list[Html]:
+    def _end(self, writer: Writer, thread: Thread, draft: Snapshot | None) -> list[Html]:
         """What follows the path: the answer under way, or the turn that failed."""
         last, is_live = thread.last, draft is not None and not draft.is_over
         asked = []
@@ -167,16 +168,17 @@ class Pages:
             # Until the turn is in the store, the draft alone knows what was asked.
             return [*asked, *self._draft_articles(writer, draft, with_question=last is None)]
         if last is None:
-            return []
+            is_open = thread.entries and thread.entries[-1].message.role == "user"
+            return [writer.unanswered()] if is_open else []
         if last.status == "open":
             return [*asked, writer.elsewhere(last.answer)]
         return [*asked, writer.failure(last.error_code, last.error)]
 
-    def _draft_articles(self, writer: Writer, draft: Draft, *, with_question: bool) -> list[Html]:
+    def _draft_articles(self, writer: Writer, draft: Snapshot, *, with_question: bool) -> list[Html]:
         asked = [writer.question("asked", draft.question)] if with_question and draft.question else []
         if draft.error is not None:
             return [*asked, writer.failure(draft.error.code, draft.error.explanation)]
-        return [*asked, writer.draft(draft.patcher.html(), draft.reasoning.text)]
+        return [*asked, writer.draft(draft.blocks, draft.reasoning)]
 
 
 def _picture(url: str) -> Response:

@@ -451,3 +451,12 @@ async def test_whoever_stops_an_answer_or_closes_a_page_makes_no_error(tmp_path:
         await browser.until_over(key)
         told = (await browser.http.get("/v1/figures")).json()
         assert told["errors"] == []
+
+
+async def test_a_question_that_got_an_empty_answer_can_be_asked_again(tmp_path: Path) -> None:
+    async with browsing([local([Finish()], says("now"))], tmp_path) as browser:
+        id = await browser.ask("hello")
+        assert (await browser.thread(id))[-1] == ("assistant", "There is no answer. Try again")
+        [asked] = await browser.ids(id, "user")
+        await browser.ask("", conversation=id, again=asked)
+        assert await browser.thread(id) == [("user", "hello"), ("assistant", "now")]

@@ -15,6 +15,7 @@ from modelway.page.views.icons import icon
 from modelway.page.views.parts import OF_PAGE, attachment_name, measures, pretty, source
 from modelway.types import Citation, FilePart, ImagePart, Message, OtherPart, TextPart, ToolCall
 
+_CUT = ("length", "content_filter")
 _DOTS = tag("span", tag("i"), tag("i"), tag("i"), class_="dots", aria_hidden="true")
 
 
@@ -101,6 +102,12 @@ class Writer:
             "failed", "assistant", self._t("thread.answer"), self.error(code, explanation, again), None
         )
 
+    def unanswered(self) -> Html:
+        """In the place of an answer that nobody gave."""
+        again = tag("button", self._t("thread.retry"), type="button", class_="small", data_action="retry")
+        body = tag("div", tag("p", self._t("thread.failed")), again, class_="cut row")
+        return self._article("failed", "assistant", self._t("thread.answer"), body, None)
+
     def draft(self, blocks: Sequence[Html], reasoning: str) -> Html:
         """An answer under way, as the page's script goes on with it."""
         summary = tag("summary", self._t("thread.reasoning"))
@@ -181,7 +188,7 @@ class Writer:
             case "assistant":
                 known = figures.get(turn.id, Figures()) if turn else Figures()
                 note = None
-                if turn is not None and (turn.status == "interrupted" or turn.finish_reason == "length"):
+                if turn is not None and (turn.status == "interrupted" or turn.finish_reason in _CUT):
                     note = self._cut_note(entry)
                 return self.answer(
                     entry.id, message, self.footer(entry, known), note, turn.id if turn else ""
@@ -245,7 +252,8 @@ class Writer:
         go_on = tag("button", t("thread.continue"), type="button", class_="small", data_action="continue")
         if turn is not None and turn.error_code:
             return self.error(turn.error_code, turn.error, go_on)
-        said = "thread.too_long" if turn is not None and turn.finish_reason == "length" else "thread.cut"
+        reason = turn.finish_reason if turn is not None else ""
+        said = {"length": "thread.too_long", "content_filter": "thread.filtered"}.get(reason, "thread.cut")
         return tag("div", tag("p", t(said)), go_on, class_="cut row")
 
     def _result(self, entry: Entry) -> Html:
