@@ -24,7 +24,7 @@ from modelway.live import Live
 from modelway.offering import Offering
 from modelway.prices import NANOS, Prices
 from modelway.provider import CountsTokens, Provider, RelayReply, RelayRequest, Relays
-from modelway.routing import Breakers, Candidate, RetryPolicy, Router
+from modelway.routing import Breakers, Candidate, RetryPolicy, Route, Router
 from modelway.shadowing import Shadows
 from modelway.telemetry import Attempt
 from modelway.types import Caller, ChatRequest, Delta, Event, Finish, Model, Usage
@@ -109,6 +109,7 @@ class Gateway:
     ) -> Answer:
         turn = await self._open_turn(request, caller)
         try:
+            self._shadow(caller, candidates[0].route, turn.request)
             answer = await self._first_to_answer(candidates, turn, attempts)
             answer.bill = turn.bill = self.accounts.bill(
                 caller, permit, answer.provider, answer.model, turn.request
@@ -218,13 +219,17 @@ class Gateway:
         refuse_nameless_results(request.messages)
         return Ephemeral(request)
 
+    def _shadow(self, caller: Caller, route: Route | None, request: ChatRequest) -> None:
+        """Let the route's shadow see the request, if the caller may use it."""
+        if route is None or (shadow := route.shadow) is None:
+            return
+        if caller.rules is None or may_use(caller.rules, shadow.name, shadow.model, route.name):
+            self._shadows.send(route, request)
+
     async def _first_to_answer(
         self, candidates: list[Candidate], turn: Turn | Ephemeral, attempts: list[Attempt]
     ) -> Answer:
         """Retry and fail over, which both are possible only as long as no delta has come."""
-        route = candidates[0].route
-        if route is not None and route.shadow is not None:
-            self._shadows.send(route, turn.request)
         begin = partial(self._begin, turn, turn.request)
         begun = await self._attempting.first_to_answer(candidates, begin, attempts)
         if begun.candidate.route is None or not begun.candidate.route.continues:

@@ -45,7 +45,8 @@ def denied(caller: Caller, provider: str, model: str) -> PermissionDenied:
     if not may_see(rules, provider):
         what, rule, param = provider, f"providers {', '.join(rules.providers)}", "provider"
     else:
-        what, rule, param = f"{provider}/{model}", f"models {', '.join(rules.models)}", "model"
+        what = f"{provider}/{model}" if model else provider
+        rule, param = f"models {', '.join(rules.models)}", "model"
     return PermissionDenied(
         f"the key of {caller.name} does not permit {what}",
         hint=f"its rule permits the {rule}",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain, repeat
 from typing import Literal
 
 from msgspec import Struct
@@ -55,22 +56,29 @@ def health(states: Sequence[BreakerState]) -> Health:
     return "failing" if found else "ok"
 
 
-def explain(router: Router, breakers: Breakers, name: str) -> Explanation:
-    """Where a request with this model would go now; ModelNotFound where nowhere."""
+def explain(
+    router: Router, breakers: Breakers, name: str, permits: Callable[[Candidate], bool] = lambda _: True
+) -> Explanation:
+    """Where a request with this model would go now; ModelNotFound where nowhere.
+
+    What a caller may not use goes unmentioned (`permits`), and the others share what it would have had.
+    """
     weights = router.weights(name)
     ordered = router.in_order(name)
-    candidates = ordered + router.fallback_for(ordered)
-    shares = [weight / sum(weights) for weight in weights] if weights else [1.0]
+    # The order of the others is fixed: they come after those that are drawn.
+    weighed = zip(ordered + router.fallback_for(ordered), chain(weights, repeat(0.0)), strict=False)
+    left = [(candidate, weight) for candidate, weight in weighed if permits(candidate)]
+    total = sum(weight for _, weight in left)
     prospects: list[Prospect] = []
-    for index, candidate in enumerate(candidates):
-        share = shares[index] if index < len(shares) else 0.0
+    for index, (candidate, weight) in enumerate(left):
+        share = weight / total if total else float(index == 0)
         is_first = not any(one.verdict == "first" for one in prospects)
         prospects.append(_prospect(candidate, share, breakers, is_first=is_first))
-    route = candidates[0].route or Route(name)
-    shadow = route.shadow
+    route = ordered[0].route or Route(name)
+    shadow = route.shadow if route.shadow is not None and permits(route.shadow) else None
     return Explanation(
         name=name,
-        is_route=candidates[0].route is not None,
+        is_route=ordered[0].route is not None,
         weighted=bool(weights),
         candidates=prospects,
         on_break="continue" if route.continues else "fail",

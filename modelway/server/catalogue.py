@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import msgspec
-from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -90,11 +89,10 @@ class Catalogue:
 
     def _explained(self, name: str, caller: Caller) -> Explanation:
         """Where a request would go now, as far as the caller may see."""
-        found = explain(self._gateway.router, self._gateway.breakers, name)
-        if (rules := caller.rules) is None:
-            return found
-        seen = [one for one in found.candidates if may_see(rules, one.provider)]
-        return replace(found, candidates=seen)
+        router, breakers, rules = self._gateway.router, self._gateway.breakers, caller.rules
+        if rules is None:
+            return explain(router, breakers, name)
+        return explain(router, breakers, name, lambda one: may_use(rules, one.name, one.model, name))
 
     def _shown(self, info: ProviderInfo) -> dict[str, object]:
         breakers = self._gateway.breakers.states(info.name)
