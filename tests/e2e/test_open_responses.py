@@ -17,6 +17,7 @@ import pytest
 from msgspec import Struct
 from openai.types.responses import Response, ResponseStreamEvent
 
+from modelway.errors import InvalidRequest
 from modelway.testing.fake_upstream import FakeUpstream
 from modelway.types import Citation, Event, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCall, Usage
 from tests.e2e.test_relay import relaying
@@ -356,6 +357,14 @@ async def test_what_cannot_be_done_is_refused_by_its_name(
     assert (reply.status_code, error["param"]) == (400, field)
     assert field.rpartition("[")[0] in error["message"]
     assert not upstream.requests
+
+
+async def test_what_is_wrong_with_the_messages_is_wrong_with_the_input(tmp_path: Path) -> None:
+    refusal = InvalidRequest("It cannot take images", param="messages")
+    gateway = gateway_of([Scripted("Local", [refusal])], tmp_path)
+    async with serving(gateway) as address, httpx.AsyncClient() as client:
+        reply = await client.post(f"{address}/v1/responses", json={"input": "hi"})
+    assert reply.json()["error"]["param"] == "input"
 
 
 async def test_items_may_be_referred_to_by_their_ids(upstream: FakeUpstream, tmp_path: Path) -> None:

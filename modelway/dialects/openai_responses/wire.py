@@ -107,7 +107,9 @@ def response_error(status: int, message: str) -> Fields:
 
 def error_object(error: GatewayError) -> Fields:
     """An error as OpenAI's clients read it."""
-    return {"message": error.explanation, "type": error.type, "param": error.param, "code": error.code}
+    # What an upstream cannot be told of the messages stands in `input` here.
+    param = "input" if error.param == "messages" else error.param
+    return {"message": error.explanation, "type": error.type, "param": param, "code": error.code}
 
 
 def _usage(usage: Usage) -> Fields:
