@@ -3,6 +3,16 @@
 from modelway.accounts.account import Headers, Permit
 from modelway.accounts.accounts import Accounts
 from modelway.accounts.bills import Bill
-from modelway.accounts.rules import denied, may_see, may_use, permitted
+from modelway.accounts.rules import denied, may_see, may_use, only_without_rules, permitted
 
-__all__ = ["Accounts", "Bill", "Headers", "Permit", "denied", "may_see", "may_use", "permitted"]
+__all__ = [
+    "Accounts",
+    "Bill",
+    "Headers",
+    "Permit",
+    "denied",
+    "may_see",
+    "may_use",
+    "only_without_rules",
+    "permitted",
+]

@@ -39,6 +39,14 @@ def permitted(caller: Caller, candidates: Sequence[Candidate], request: ChatRequ
     return left
 
 
+def only_without_rules(caller: Caller, what: str) -> None:
+    """PermissionDenied where the caller is held by rules: what concerns all callers is not for its key."""
+    if caller.rules is not None:
+        raise PermissionDenied(
+            f"the key of {caller.name} has rules and does not permit {what}", hint="use a key without rules"
+        )
+
+
 def denied(caller: Caller, provider: str, model: str) -> PermissionDenied:
     """The error for what a caller may not use; it names the rule."""
     rules = caller.rules or Rules()

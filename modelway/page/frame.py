@@ -26,6 +26,7 @@ from modelway.page.trash import Trash
 from modelway.page.views.look import THEMES, Look
 from modelway.page.views.messages import Writer
 from modelway.page.views.sidebar import Listed
+from modelway.server.catalogue import visible_infos
 from modelway.server.exchange import Exchange
 from modelway.telemetry import Telemetry
 from modelway.types import Caller
@@ -122,13 +123,15 @@ class Frame(Struct, kw_only=True):
             for turn, (first_s, nanos) in found.items()
         }
 
-    async def models(self) -> Mapping[str, Sequence[str]]:
-        """The models of the providers that are ready, as far as they are known by now."""
-        infos = await self.gateway.offering.infos()
+    async def models(self, caller: Caller) -> Mapping[str, Sequence[str]]:
+        """The models of the providers that are ready, as far as they are known by now and may be used."""
         found: dict[str, list[str]] = {}
-        for info in infos:
-            if info.ready and (info.models or info.default_model or info.finds_model):
-                found[info.name] = list(dict.fromkeys([info.default_model, *info.models]))
+        for info in await visible_infos(self.gateway, caller):
+            names = [info.default_model, *info.models]
+            if not info.finds_model:
+                names = [name for name in names if name]
+            if info.ready and names:
+                found[info.name] = list(dict.fromkeys(names))
         return found
 
     def _is_there(self, caller: Caller, one: Summary) -> bool:

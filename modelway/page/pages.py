@@ -67,8 +67,8 @@ class Pages:
 
     async def models(self, request: Request) -> Response:
         """What can be chosen from."""
-        words = self._frame.look(request).texts
-        options = model_options(words, await self._frame.models(), request.query_params.get("chosen", ""))
+        words, models = self._frame.look(request).texts, await self._frame.models(caller_of(request))
+        options = model_options(words, models, request.query_params.get("chosen", ""))
         return html_response(tag("select", *options))
 
     async def text(self, request: Request) -> Response:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
+from modelway.accounts import only_without_rules
 from modelway.errors import GatewayError, InvalidRequest
 from modelway.page.codes import Codes
 from modelway.page.frame import Frame, caller_of, decoded, html_response
@@ -19,7 +20,7 @@ from modelway.page.views.figures import figures
 from modelway.page.views.providers import providers
 from modelway.page.views.shell import page
 from modelway.provider import SignsIn
-from modelway.server.catalogue import json_response
+from modelway.server.catalogue import json_response, visible_infos
 from modelway.types import ChatRequest, Message, TextDelta
 
 QUESTION = "Say hello in one word."
@@ -40,10 +41,9 @@ class Watching:
 
     async def providers(self, request: Request) -> Response:
         """Every provider."""
-        infos = await self._frame.gateway.offering.infos()
-        words = self._frame.look(request).texts
-        known = self._frame.gateway.providers
-        able = frozenset(name for name, one in known.items() if isinstance(one, SignsIn) and one.can_sign_in)
+        caller, words = caller_of(request), self._frame.look(request).texts
+        infos = await visible_infos(self._frame.gateway, caller)
+        able = frozenset() if caller.rules is not None else self._able()
         return await self._page(request, "sidebar.providers", "watching.js", providers(words, infos, able))
 
     async def test(self, request: Request) -> Response:
@@ -73,6 +73,8 @@ class Watching:
     async def sign_in(self, request: Request) -> Response:
         """Begin to sign in to a provider; the reply holds the code that is to be entered elsewhere."""
         tried = await decoded(request, _Tried)
+        # It changes the account that all callers share.
+        only_without_rules(caller_of(request), "a sign-in for the server")
         provider = self._frame.gateway.router.provider(tried.provider)
         if not isinstance(provider, SignsIn):
             raise InvalidRequest("nobody can sign in to this provider with a code", param="provider")
@@ -81,6 +83,7 @@ class Watching:
     async def sign_in_state(self, request: Request) -> Response:
         """Whether somebody has signed in by now."""
         tried = await decoded(request, _Tried)
+        only_without_rules(caller_of(request), "a sign-in for the server")
         return json_response(self._codes.state(self._frame.gateway.router.provider(tried.provider).info.name))
 
     async def figures(self, request: Request) -> Response:
@@ -96,6 +99,11 @@ class Watching:
     async def aclose(self) -> None:
         """Wait for nobody's code any longer."""
         await self._codes.aclose()
+
+    def _able(self) -> frozenset[str]:
+        """Who can be signed in to here."""
+        known = self._frame.gateway.providers
+        return frozenset(name for name, one in known.items() if isinstance(one, SignsIn) and one.can_sign_in)
 
     async def _page(self, request: Request, title: str, script: str, content: list[Content]) -> Response:
         look, listed = self._frame.look(request), await self._frame.listed(caller_of(request))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -51,9 +54,7 @@ class Catalogue:
 
     async def providers(self, request: Request) -> Response:
         """Every provider, as data."""
-        infos = await self._gateway.offering.infos(refresh=_refresh(request))
-        rules = _caller(request).rules
-        seen = [info for info in infos if rules is None or may_see(rules, info.name)]
+        seen = await visible_infos(self._gateway, _caller(request), refresh=_refresh(request))
         return json_response({"object": "list", "data": [self._shown(info) for info in seen]})
 
     async def provider(self, request: Request) -> Response:
@@ -62,7 +63,7 @@ class Catalogue:
         caller = _caller(request)
         if caller.rules is not None and not may_see(caller.rules, name):
             raise denied(caller, name, "")
-        [info] = await self._gateway.offering.infos([name], refresh=_refresh(request))
+        [info] = await visible_infos(self._gateway, caller, [name], refresh=_refresh(request))
         return json_response(self._shown(info))
 
     async def routes(self, request: Request) -> Response:
@@ -98,6 +99,22 @@ class Catalogue:
         breakers = self._gateway.breakers.states(info.name)
         told: dict[str, object] = {"object": "provider", **describe(info), "health": health(breakers)}
         return {**told, "breakers": breakers} if breakers else told
+
+
+async def visible_infos(
+    gateway: Gateway, caller: Caller, names: Iterable[str] = (), *, refresh: bool = False
+) -> list[ProviderInfo]:
+    """The providers of these names, or all, as far as the caller may know of them and of their models."""
+    infos, rules = await gateway.offering.infos(names, refresh=refresh), caller.rules
+    if rules is None:
+        return infos
+    return [_as_permitted(rules, info) for info in infos if may_see(rules, info.name)]
+
+
+def _as_permitted(rules: Rules, info: ProviderInfo) -> ProviderInfo:
+    known = (info.default_model, *info.models)
+    default, *models = [model if may_use(rules, info.name, model) else "" for model in known]
+    return replace(info, default_model=default, models=tuple(model for model in models if model))
 
 
 async def visible_models(gateway: Gateway, request: Request) -> list[Model]:

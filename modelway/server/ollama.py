@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from modelway._version import __version__
-from modelway.accounts import permitted
+from modelway.accounts import may_use, permitted
 from modelway.dialects import ollama_chat
 from modelway.dialects.reading import read_object
 from modelway.errors import InvalidRequest
@@ -49,13 +49,16 @@ class OllamaEndpoints:
         first = permitted(exchange.caller, self._gateway.router.resolve(asked), asked)[0]
         return json_response(_shown(first.provider.info, first.model))
 
-    async def ps(self, _: Request) -> Response:
+    async def ps(self, request: Request) -> Response:
         """The models that are in this machine's memory."""
+        exchange: Exchange = request.scope["modelway.exchange"]
+        rules = exchange.caller.rules
         loaders = [provider for provider in self._gateway.providers.values() if isinstance(provider, Loads)]
         models = [
             replace(model, id=f"{provider.info.name}/{model.id}")
             for provider in loaders
             for model in provider.loaded
+            if rules is None or may_use(rules, provider.info.name, model.id)
         ]
         return Response(ollama_chat.encode_loaded_models(models), media_type="application/json")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,7 +11,9 @@ import pytest
 
 from modelway.auth import Auth
 from modelway.config import RouteSettings, Settings
-from modelway.types import Rules
+from modelway.provider import SignInCode
+from modelway.types import Model, Rules
+from tests.e2e.test_keys import ask
 from tests.e2e.test_limits import Stage
 from tests.scripted import Scripted
 from tests.serving import gateway_of, serving
@@ -84,3 +86,63 @@ async def test_a_route_is_explained_as_it_is_for_the_key(tmp_path: Path) -> None
         assert "does not permit first;" in refused.json["error"]["message"]
         shadows = {name: (await at.get(name, "/v1/routes")).json["data"][0]["shadow"] for name in rules}
     assert shadows == {"two": "", "x": "", "four": "", "three": "Three/three-1", "free": "Three/three-1"}
+
+
+class Signable(Scripted):
+    """Somebody can sign in to it, and it holds a model in memory."""
+
+    can_sign_in = True
+
+    def __init__(self, name: str, **info: object) -> None:
+        super().__init__(name, **info)
+        self.begun = 0
+
+    @property
+    def loaded(self) -> list[Model]:
+        return [Model("one-1")]
+
+    async def models(self) -> list[Model]:
+        return [Model(name) for name in self.info.models]
+
+    async def sign_in(self, show: Callable[[SignInCode], None]) -> str:
+        self.begun += 1
+        show(SignInCode(code="AB-CD", address="https://example.com", expires_in=60))
+        return "octocat"
+
+
+async def test_models_and_providers_that_a_key_does_not_permit_are_nowhere_shown(tmp_path: Path) -> None:
+    providers = [Signable("One", models=("one-1", "one-2")), *all_four()[1:]]
+    rules = {
+        "two": Rules(providers=("Two",)),
+        "second": Rules(models=("one-2",)),
+        "free": Rules(),
+    }
+    async with permitting(tmp_path, providers, **rules) as at:
+
+        async def shown(name: str, path: str) -> str:
+            return (await at.get(name, path)).body.decode()
+
+        for path in ("/providers", "/page/models", "/v1/providers", "/api/ps"):
+            assert "one-1" in await shown("free", path), path
+            for name in ("two", "second"):
+                assert "one-1" not in await shown(name, path), (name, path)
+        for path in ("/providers", "/page/models", "/v1/providers"):
+            assert "One" not in await shown("two", path), path
+            assert "two-1" in await shown("two", path), path
+        assert "One/one-2" in await shown("second", "/page/models")
+        assert 'value="One/"' not in await shown("second", "/page/models")
+
+
+async def test_nobody_with_a_rule_signs_the_server_in(tmp_path: Path) -> None:
+    one = Signable("One", ready=False)
+    rules = {"held": Rules(providers=("One",)), "poor": Rules(daily_budget=1), "free": Rules()}
+    async with permitting(tmp_path, [one, *all_four()[1:]], **rules) as at:
+        for name in ("held", "poor"):
+            assert b'data-action="sign-in"' not in (await at.get(name, "/providers")).body
+            for path in ("/page/sign-in", "/page/sign-in/state"):
+                refused = await ask(at.address, "POST", path, at.keys[name], {"provider": "One"})
+                assert (refused.status, refused.json["error"]["code"]) == (403, "permission_denied")
+        assert one.begun == 0
+        assert b'data-action="sign-in"' in (await at.get("free", "/providers")).body
+        begun = await ask(at.address, "POST", "/page/sign-in", at.keys["free"], {"provider": "One"})
+        assert (begun.json["code"], one.begun) == ("AB-CD", 1)
