@@ -194,7 +194,7 @@ class Attempting:
             await asyncio.wait(tasks, timeout=after_s)
             if not leader.done() and others and not _is_stateful(asked) and not _is_stateful(others[0]):
                 follower = others.pop(0)
-                asking = self._with_retries(follower, begin, attempts, until)
+                asking = self._with_retries(follower, begin, attempts, until, is_next=True)
                 tasks[asyncio.create_task(asking)] = follower, time.time()
             waiting: set[asyncio.Task[Begun]] = set(tasks)
             while waiting:

@@ -135,6 +135,31 @@ def test_a_probe_that_fails_doubles_the_pause_up_to_a_minute() -> None:
     assert waits == [10, 20, 40, 60, 60, 60]
 
 
+def test_a_probe_that_breaks_off_doubles_the_pause_too() -> None:
+    clock = Clock()
+    breakers = broken(clock)
+    waits = []
+    for _ in range(4):
+        waits.append(wait_of(breakers))
+        clock.now += waits[-1]
+        assert breakers.admit(KEY)
+        breakers.answers(KEY)
+        breakers.failed(KEY, OUTAGE)
+    assert waits == [10, 20, 40, 60]
+
+
+def test_after_a_whole_answer_the_pause_is_short_again() -> None:
+    clock = Clock()
+    breakers = broken(clock)
+    clock.now += 10
+    assert breakers.admit(KEY)
+    breakers.answers(KEY)
+    breakers.succeeded(KEY)
+    for _ in range(5):
+        breakers.failed(KEY, OUTAGE)
+    assert wait_of(breakers) == 10
+
+
 def test_an_upstream_that_wants_a_longer_pause_gets_it() -> None:
     breakers = Breakers(1, 10, clock=Clock())
     breakers.failed(KEY, UpstreamFailed("503", retry_after=60))
@@ -349,6 +374,16 @@ async def test_a_hedge_is_not_needed_where_the_first_begins_in_time(tmp_path: Pa
     async with aclosing(gateway_of([one, two], tmp_path, settings)) as gateway:
         assert (await ask(gateway, asking("best"))).provider == "One"
     assert two.requests == []
+
+
+async def test_a_hedge_ends_with_the_deadline_of_the_first(tmp_path: Path) -> None:
+    one, two = Scripted("One", [asyncio.Event()]), Scripted("Two", [asyncio.Event()])
+    settings = route_of("One", "Two", hedge_after_s=0.2, deadline_s=0.4)
+    async with aclosing(gateway_of([one, two], tmp_path, settings)) as gateway:
+        with pytest.raises(UpstreamTimeout) as caught:
+            await ask(gateway, asking("best"))
+    assert "no answer within 0.4 s" in caught.value.message
+    assert (one.closed, two.closed) == (1, 1)
 
 
 async def test_a_hedge_that_fails_leaves_the_first_alone(tmp_path: Path) -> None:

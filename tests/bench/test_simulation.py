@@ -11,7 +11,7 @@ from modelway.bench.worlds import run
 from modelway.routing import Breakers
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [*range(8), 231])
 def test_every_promise_is_kept(seed: int, tmp_path: Path) -> None:
     assert simulate(seed, tmp_path)
 
