@@ -50,9 +50,9 @@ class Breakers:
     """One breaker for each candidate (provider and model) that has failed and not answered since.
 
     After `failures` requests in a row that came to nothing a candidate is not asked for `cool_down_s` (twice
-    as long each time it fails its probe). Then exactly one request may try it, and its outcome decides.
-    `failures` 0 turns all this off. `troubled` is empty as long as nobody fails: one look at it is all that
-    a request costs then.
+    as long each time it fails its probe, or an answer before one has come to its end). Then exactly one
+    request may try it, and its outcome decides. `failures` 0 turns all this off. `troubled` is empty as long
+    as nobody fails: one look at it is all that a request costs then.
     """
 
     def __init__(
@@ -107,7 +107,10 @@ class Breakers:
         self.troubled.pop(key, None)
 
     def answers(self, key: Key) -> None:
-        """Take note that a probe is being answered: all may ask again, but one failure opens again."""
+        """Take note that a probe is being answered: all may ask again, but one failure opens again.
+
+        The next pause is twice as long as the last one, until an answer has come to its end.
+        """
         breaker = self.troubled.get(key)
         if breaker is not None:
             breaker.opened = breaker.probing = False
@@ -155,7 +158,8 @@ class Breakers:
             breaker.probing = False
 
     def _open(self, breaker: _Breaker, error: GatewayError) -> None:
-        longer = breaker.cool_down_s * 2 if breaker.probing else self._cool_down_s
+        # It has a pause only from the last time, since when no answer has come to its end.
+        longer = breaker.cool_down_s * 2 or self._cool_down_s
         most = max(MAX_COOL_DOWN_S, self._cool_down_s)
         breaker.cool_down_s = min(max(longer, error.retry_after or 0.0), most)
         breaker.until = self.clock() + breaker.cool_down_s
