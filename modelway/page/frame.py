@@ -98,6 +98,7 @@ class Frame(Struct, kw_only=True):
             theme=theme if theme in THEMES else "auto",
             asset=self.assets.url,
             signs_in=COOKIE in cookies,
+            shows_figures=caller_of(request).rules is None,
         )
 
     def writer(self, words: Texts) -> Writer:

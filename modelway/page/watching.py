@@ -14,13 +14,14 @@ from modelway.accounts import only_without_rules
 from modelway.errors import GatewayError, InvalidRequest
 from modelway.page.codes import Codes
 from modelway.page.frame import Frame, caller_of, decoded, html_response
-from modelway.page.html import Content, tag
+from modelway.page.html import Content, Html, tag
 from modelway.page.views.chat import bare_top
 from modelway.page.views.figures import figures
 from modelway.page.views.providers import providers
 from modelway.page.views.shell import page
 from modelway.provider import SignsIn
 from modelway.server.catalogue import json_response, visible_infos
+from modelway.server.figures import FIGURES
 from modelway.types import ChatRequest, Message, TextDelta
 
 QUESTION = "Say hello in one word."
@@ -88,17 +89,19 @@ class Watching:
 
     async def figures(self, request: Request) -> Response:
         """Plots of the last hour."""
-        content = figures(self._frame.look(request).texts, self._frame.telemetry.figures.snapshot())
-        return await self._page(request, "sidebar.figures", "watching.js", [content])
+        return await self._page(request, "sidebar.figures", "watching.js", [self._plots(request)])
 
     async def plots(self, request: Request) -> Response:
         """The plots without the page around them."""
-        words = self._frame.look(request).texts
-        return html_response(figures(words, self._frame.telemetry.figures.snapshot()))
+        return html_response(self._plots(request))
 
     async def aclose(self) -> None:
         """Wait for nobody's code any longer."""
         await self._codes.aclose()
+
+    def _plots(self, request: Request) -> Html:
+        only_without_rules(caller_of(request), FIGURES)
+        return figures(self._frame.look(request).texts, self._frame.telemetry.figures.snapshot())
 
     def _able(self) -> frozenset[str]:
         """Who can be signed in to here."""

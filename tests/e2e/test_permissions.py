@@ -146,3 +146,16 @@ async def test_nobody_with_a_rule_signs_the_server_in(tmp_path: Path) -> None:
         assert b'data-action="sign-in"' in (await at.get("free", "/providers")).body
         begun = await ask(at.address, "POST", "/page/sign-in", at.keys["free"], {"provider": "One"})
         assert (begun.json["code"], one.begun) == ("AB-CD", 1)
+
+
+async def test_nobody_with_a_rule_reads_the_figures_of_all(tmp_path: Path) -> None:
+    rules = {"held": Rules(providers=("Two",)), "poor": Rules(daily_budget=1), "free": Rules()}
+    addresses = ("/metrics", "/v1/figures", "/figures", "/page/figures")
+    async with permitting(tmp_path, all_four(), **rules) as at:
+        for path in addresses:
+            for name in ("held", "poor"):
+                refused = await at.get(name, path)
+                assert (refused.status, refused.json["error"]["code"]) == (403, "permission_denied"), path
+            assert (await at.get("free", path)).status == 200
+        assert b'href="/figures"' not in (await at.get("held", "/providers")).body
+        assert b'href="/figures"' in (await at.get("free", "/providers")).body

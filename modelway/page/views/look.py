@@ -13,12 +13,16 @@ THEMES = ("auto", "light", "dark")
 
 
 class Look(Struct, frozen=True, kw_only=True):
-    """How a page is shown: in which words and colours, and where its files are."""
+    """How a page is shown: in which words and colours, and where its files are.
+
+    `shows_figures`: who looks at it may see what all callers have asked.
+    """
 
     texts: Texts
     theme: str
     asset: Callable[[str], str]
     signs_in: bool = False
+    shows_figures: bool = True
 
 
 def brand() -> Html:

@@ -64,7 +64,7 @@ def sidebar(look: Look, listed: Listed, current: str) -> Html:
         tag(
             "nav",
             _link(t("sidebar.providers"), "plug", "/providers", current),
-            _link(t("sidebar.figures"), "chart", "/figures", current),
+            _link(t("sidebar.figures"), "chart", "/figures", current) if look.shows_figures else None,
             tag("div", _import(t), _export(t), class_="pair"),
             tag(
                 "button",
