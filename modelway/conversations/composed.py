@@ -178,6 +178,10 @@ STATEMENTS = Statements(
         "(:caller, :key, :fingerprint, :turn, :owner, :created_at)"
     ),
     drop_key=('DELETE FROM request_keys WHERE request_keys.caller = :caller AND request_keys."key" = :key'),
+    drop_unopened_keys=(
+        "DELETE FROM request_keys WHERE request_keys.owner = :gone AND NOT (EXISTS (SELECT * FROM "
+        "turns WHERE turns.id = request_keys.turn))"
+    ),
     insert_reading="INSERT INTO readings (turn, until) VALUES (:turn, :until)",
     drop_reading="DELETE FROM readings WHERE readings.turn = :turn",
     find_reading=("SELECT readings.until FROM readings WHERE readings.turn = :turn"),

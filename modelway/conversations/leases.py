@@ -34,6 +34,12 @@ class Leases:
             lock.release()
         return lock is not None
 
+    def dead(self) -> set[str]:
+        """The holders that have certainly ended and of whom something may be left."""
+        files = self._directory.glob(f"{self._prefix}*.lock")
+        owners = [file.name.removeprefix(self._prefix).removesuffix(".lock") for file in files]
+        return {owner for owner in owners if self.is_dead(owner)}
+
     def alone(self) -> BaseFileLock:
         """A lock for what one process at a time may do: open the store."""
         return FileLock(self._directory / f"{self._prefix}opening", timeout=_PATIENCE_S)

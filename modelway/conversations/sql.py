@@ -33,6 +33,7 @@ class Statements(Struct, frozen=True, kw_only=True):
     find_key: str
     insert_key: str
     drop_key: str
+    drop_unopened_keys: str
     insert_reading: str
     drop_reading: str
     find_reading: str

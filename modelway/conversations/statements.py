@@ -126,6 +126,9 @@ def compose(dialect: Dialect) -> Statements:
             )
         ),
         insert_key=text(insert(k)),
+        drop_unopened_keys=text(
+            delete(k).where(k.c.owner == bindparam("gone"), ~exists().where(t.id == k.c.turn))
+        ),
         insert_reading=text(insert(r)),
         drop_reading=text(delete(r).where(r.c.turn == bindparam("turn"))),
         find_reading=text(select(r.c.until).where(r.c.turn == bindparam("turn"))),

@@ -374,13 +374,14 @@ def check_conversation_id(conversation_id: str, param: str = "conversation_id") 
 
 
 def _end_lost_turns(database: Database, leases: Leases) -> None:
-    """End the turns of holders that died, then remove what is left of these."""
+    """End the turns of holders that died, free the keys of those never opened, then remove their files."""
     with closing(database.ledger()) as ledger:
         ledger.begin()
-        held = ledger.all(ledger.sql.read_leases, {})
-        dead = {owner for owner in {owner for _, owner, _ in held} if leases.is_dead(owner)}
-        for conversation, owner, turn in held:
+        dead = leases.dead()
+        for conversation, owner, turn in ledger.all(ledger.sql.read_leases, {}):
             if owner in dead:
                 end_lost_turn(ledger, Paths(), conversation, turn, time.time())
+        # Once their files are gone nobody can tell that these turns never come.
+        ledger.run_many(ledger.sql.drop_unopened_keys, [{"gone": owner} for owner in dead])
         ledger.commit()
     leases.sweep()

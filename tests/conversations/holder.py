@@ -15,9 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from msgspec.structs import replace
+
 from modelway.errors import GatewayError
 from modelway.types import Finish, TextDelta
-from tests.conversations.talk import begin, open_store
+from tests.conversations.talk import ME, asking, begin, claim, open_store
 
 
 class Holder:
@@ -71,6 +73,12 @@ async def obey(folder: Path, lease_s: float, checkpoint_s: float) -> None:
             match line.strip().split(" ", 2):
                 case ["begin", name, text]:
                     turn = await begin(store, name, text)
+                case ["claim", key, turn_id]:
+                    await claim(store, key, turn_id)
+                case ["open", turn_id]:
+                    turn = await store.open_turn(
+                        ME, replace(asking("", "one"), store=True, turn_id=turn_id, when_left="grace")
+                    )
                 case ["say", *text]:
                     turn.record(TextDelta(text=" ".join(text)))
                 case ["finish"]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from modelway.config import ConversationSettings
-from modelway.conversations import Conversation, Conversations, Turn
+from modelway.conversations import Asking, Conversation, Conversations, Turn
+from modelway.conversations.claims import Claim
 from modelway.types import ChatRequest, Finish, Message, TextDelta
 
 ME = "me"
@@ -66,6 +67,11 @@ async def complete(turn: Turn, says: str) -> None:
         turn.record(TextDelta(text=says))
     turn.record(Finish())
     await turn.finish("Provider", "model-1")
+
+
+async def claim(store: Conversations, key: str, turn_id: str) -> Claim:
+    """Ask which turn answers a request with a key."""
+    return await store.streams.claim(Asking(ME, key, b"1", turn_id), lambda turn: False)
 
 
 async def history(store: Conversations, conversation_id: str, caller: str = ME) -> list[str]:

@@ -12,10 +12,22 @@ from pathlib import Path
 import pytest
 
 from modelway.conversations import Conversations, Turn
+from modelway.conversations.claims import Claim
 from modelway.errors import ConversationBusy, UpstreamFailed
 from modelway.types import TextDelta
 from tests.conversations.holder import Holder
-from tests.conversations.talk import ME, ask, begin, complete, history, open_store, statuses, texts, until
+from tests.conversations.talk import (
+    ME,
+    ask,
+    begin,
+    claim,
+    complete,
+    history,
+    open_store,
+    statuses,
+    texts,
+    until,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -235,6 +247,26 @@ async def test_what_a_killed_holder_left_is_mended_when_the_store_is_opened(tmp_
             assert await history(store, name) == ["one", "half"]
         locks = list((tmp_path / "kept" / "leases").glob("*.lock"))
         assert len(locks) == 1, "only that of the living holder is left"
+
+
+@pytest.mark.parametrize("opened", ["nothing", "a hidden turn", "one with text"])
+async def test_a_key_of_a_killed_holder_is_free_unless_its_turn_began(tmp_path: Path, opened: str) -> None:
+    with Holder(tmp_path, lease_s=1000) as holder:
+        holder.tell("claim k turn_1")
+        if opened != "nothing":
+            holder.tell("open turn_1")
+        if opened == "one with text":
+            holder.tell("say half")
+            async with aclosing(open_store(tmp_path)) as store:
+                await until(lambda: has_text(store, "turn_1"))
+        holder.kill()
+    async with aclosing(open_store(tmp_path)) as store:
+        began = opened == "one with text"
+        assert await claim(store, "k", "turn_2") == Claim("turn_1" if began else "turn_2", is_new=not began)
+
+
+async def has_text(store: Conversations, turn: str) -> bool:
+    return (await store.streams.stored(ME, turn)).last is not None
 
 
 async def test_a_holder_that_stood_still_loses_its_turn_when_the_lease_runs_out(
