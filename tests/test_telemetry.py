@@ -11,7 +11,7 @@ import pytest
 from modelway.auth import Auth
 from modelway.config import ServerSettings
 from modelway.server.app import Application
-from modelway.telemetry import Telemetry
+from modelway.telemetry import Attempt, Telemetry, trail
 from tests.scripted import Scripted, says
 from tests.serving import gateway_of
 
@@ -68,3 +68,17 @@ async def test_the_texts_are_logged_where_the_user_asks_for_it(
 ) -> None:
     line = await logged(tmp_path, caplog, Telemetry(prompts=True))
     assert (line["messages"], line["answer"]) == (["a secret question"], "a secret answer")
+
+
+def test_the_line_of_a_request_tells_of_no_more_attempts_than_its_header(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "modelway.request")
+    telemetry = Telemetry()
+    record = telemetry.start("req_1")
+    record.attempts += [Attempt("Local", "m", 1.0, f"code_{n}") for n in range(23)]
+    telemetry.end(record)
+    (line,) = map(json.loads, caplog.messages)
+    assert [one["code"] for one in line["attempts"]] == [f"code_{n}" for n in range(3, 23)]
+    assert line["earlier_attempts"] == 3
+    assert len(trail(record.attempts).split(", ")) == len(line["attempts"])

@@ -24,8 +24,8 @@ class RequestRecord(Struct, kw_only=True, omit_defaults=True):
 
     `traceparent` is the span of whoever asks, where spans are sent. `turn` is one that is read along with,
     and has a record of its own. `path` is the upstream's address of a request that is no chat. `cost` is in
-    dollars. The conversation's id is no part of it; `messages` and `answer` are only where the user asks for
-    it.
+    dollars. `earlier_attempts` is how many there were before those that the line in the log tells of. The
+    conversation's id is no part of it; `messages` and `answer` are only where the user asks for it.
     """
 
     time: float
@@ -49,6 +49,7 @@ class RequestRecord(Struct, kw_only=True, omit_defaults=True):
     cost: float = 0.0
     finish_reason: str = ""
     attempts: list[Attempt] = []
+    earlier_attempts: int = 0
     messages: tuple[str, ...] = ()
     answer: str = ""
 

@@ -6,9 +6,10 @@ import logging
 import time
 
 import msgspec
+from msgspec.structs import replace
 
 from modelway.telemetry.figures import Figures
-from modelway.telemetry.records import RequestRecord, milliseconds_since
+from modelway.telemetry.records import MOST_TOLD, RequestRecord, milliseconds_since
 from modelway.telemetry.traces import Traces
 from modelway.types import ChatRequest, Completion
 
@@ -67,4 +68,12 @@ class Telemetry:
         if self.traces is not None:
             self.traces.end(record)
         if self._log.isEnabledFor(logging.INFO):
-            self._log.info("%s", _encode(record).decode())
+            self._log.info("%s", _encode(_shortened(record)).decode())
+
+
+def _shortened(record: RequestRecord) -> RequestRecord:
+    """The record with no more attempts than the header of a reply has."""
+    excess = len(record.attempts) - MOST_TOLD
+    if excess <= 0:
+        return record
+    return replace(record, attempts=record.attempts[excess:], earlier_attempts=excess)
