@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from modelway.errors import _FURTHER_CODES, all_errors
+from modelway.server.anthropic import BETA_HEADER
+from modelway.server.formats import ANTHROPIC_VERSION
+from modelway.server.relay import TO_UPSTREAM
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
@@ -54,3 +57,9 @@ def test_the_tree_in_the_code_draws_every_error() -> None:
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
         assert (document.parent / target).exists(), target
+
+
+def test_every_header_that_reaches_an_upstream_is_named() -> None:
+    promised = (ROOT / "SECURITY.md").read_text()
+    for name in (*TO_UPSTREAM, ANTHROPIC_VERSION, BETA_HEADER):
+        assert f"`{name.decode()}`" in promised

@@ -15,7 +15,7 @@ from modelway.server.exchange import Exchange
 from modelway.server.formats import ANTHROPIC_VERSION
 from modelway.types import ChatRequest
 
-_BETA_HEADER = b"anthropic-beta"
+BETA_HEADER = b"anthropic-beta"
 _is_list = re.compile(r"[A-Za-z0-9._-]{1,128}(?:\s*,\s*[A-Za-z0-9._-]{1,128})*").fullmatch
 
 
@@ -38,7 +38,7 @@ class AnthropicEndpoints:
     async def _read(self, exchange: Exchange) -> ChatRequest:
         request = _with_version(await self._chat.read(exchange), exchange.header(ANTHROPIC_VERSION))
         written = [
-            value.decode("latin-1") for name, value in exchange.scope["headers"] if name == _BETA_HEADER
+            value.decode("latin-1") for name, value in exchange.scope["headers"] if name == BETA_HEADER
         ]
         if not written:
             return request

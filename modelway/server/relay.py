@@ -21,7 +21,7 @@ from modelway.types import Usage
 
 RELAYED_METHODS = ("GET", "POST", "DELETE")
 # All others stay here: the caller's key, cookies, and what belongs to one connection.
-_TO_UPSTREAM = (b"accept", b"content-type", b"idempotency-key", b"openai-beta")
+TO_UPSTREAM = (b"accept", b"content-type", b"idempotency-key", b"openai-beta")
 # These are of another format than the addresses that upstreams relay.
 _NEVER = "/v1/messages/"
 _BATCHES = "/v1/messages/batches"
@@ -169,7 +169,7 @@ def _query(exchange: Exchange) -> str:
 
 
 def _headers_to_upstream(exchange: Exchange) -> dict[str, str]:
-    found = {name.decode(): exchange.header(name) for name in _TO_UPSTREAM if name in exchange.headers}
+    found = {name.decode(): exchange.header(name) for name in TO_UPSTREAM if name in exchange.headers}
     for name, value in found.items():
         if not (value.isascii() and value.isprintable()):
             raise InvalidRequest(f"the header {name} has characters that HTTP does not permit")
