@@ -44,6 +44,7 @@ class Figures(Struct, frozen=True):
 class Snapshot(Struct, frozen=True, kw_only=True):
     """A draft at the moment `seq`: all that changes afterwards has a higher number."""
 
+    turn_id: str
     seq: int
     blocks: list[Html]
     reasoning: str
@@ -158,6 +159,7 @@ class Draft:
         """What pages have been shown so far; not while it is being rendered."""
         async with self._rendering:
             return Snapshot(
+                turn_id=self.turn_id,
                 seq=self.seq,
                 blocks=self.patcher.html(),
                 reasoning=self.reasoning.text,

@@ -141,6 +141,8 @@ class Pages:
         figures: Mapping[str, Figures],
         before: str,
     ) -> view.Chat:
+        if draft is not None and _has_ended(found, draft.turn_id):
+            draft = None
         writer = self._frame.writer(look.texts)
         thread = thread_of(found, before)
         articles = writer.thread(thread, found.conversation_id, figures)
@@ -179,6 +181,11 @@ class Pages:
         if draft.error is not None:
             return [*asked, writer.failure(draft.error.code, draft.error.explanation)]
         return [*asked, writer.draft(draft.blocks, draft.reasoning)]
+
+
+def _has_ended(found: Conversation, turn_id: str) -> bool:
+    """Whether the store has the end of a turn already, which its draft is told of a moment later."""
+    return any(turn.id == turn_id and turn.status != "open" for turn in found.turns)
 
 
 def _picture(url: str) -> Response:

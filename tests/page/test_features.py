@@ -460,3 +460,20 @@ async def test_a_question_that_got_an_empty_answer_can_be_asked_again(tmp_path: 
         [asked] = await browser.ids(id, "user")
         await browser.ask("", conversation=id, again=asked)
         assert await browser.thread(id) == [("user", "hello"), ("assistant", "now")]
+
+
+async def test_a_page_of_another_server_reads_along_and_can_stop_the_answer(tmp_path: Path) -> None:
+    gate, end = asyncio.Event(), asyncio.Event()
+    script = [TextDelta(text="one "), gate, TextDelta(text="two "), end, Finish()]
+    async with browsing([local(script)], tmp_path) as here, browsing([local()], tmp_path) as there:
+        key, seen = (await here.do("send", text="hello"))["key"], ""
+        async for name, told in there.events(key):
+            seen = told["blocks"][-1][1] if name == "patch" else seen
+            gate.set()
+            if "two" in seen:
+                break
+        await there.do("stop", conversation=key)
+        end.set()
+        await here.until_over(key)
+        for browser in (here, there):
+            assert (await browser.thread(key))[-1][1].startswith("one two The answer was stopped.")
