@@ -122,19 +122,30 @@ class Gateway:
             turn.interrupt()
             raise
 
-    def admit(self, caller: Caller, provider: Provider, model: str, asked: str) -> Permit | None:
-        """Let in a request that is no chat; what it takes is told to charge()."""
+    def admit(
+        self, caller: Caller, provider: Provider, model: str, asked: str, *, tokens: int = 0
+    ) -> Permit | None:
+        """Let in a request of about so many tokens that is no chat; what it takes is told to charge()."""
         if caller.rules is None:
             return None
         if not may_use(caller.rules, provider.info.name, model, asked):
             raise denied(caller, provider.info.name, model)
-        return self.accounts.admit(caller)
+        return self.accounts.admit(caller, tokens=tokens)
 
     def charge(
-        self, caller: Caller, permit: Permit | None, provider: Provider, model: str, usage: Usage
+        self,
+        caller: Caller,
+        permit: Permit | None,
+        provider: Provider,
+        model: str,
+        usage: Usage,
+        *,
+        estimated: bool = False,
     ) -> float:
         """End what admit() has let in, and charge for it; what it costs in dollars, 0 where nobody knows."""
-        return (self.accounts.charge(caller, permit, provider.info.name, model, usage) or 0) / NANOS
+        name = provider.info.name
+        nanos = self.accounts.charge(caller, permit, name, model, usage, estimated=estimated)
+        return (nanos or 0) / NANOS
 
     async def relay(
         self, provider: Provider, model: str, request: RelayRequest, attempts: list[Attempt]
@@ -147,7 +158,8 @@ class Gateway:
         name = provider.info.name
         if not isinstance(provider, Relays):
             raise self._no_relay(name, request.path)
-        return await self._attempting.once_it_works(name, model, partial(provider.relay, request), attempts)
+        key = name, model, request.path
+        return await self._attempting.once_it_works(key, partial(provider.relay, request), attempts)
 
     async def count_tokens(self, request: ChatRequest, caller: Caller, attempts: list[Attempt]) -> int:
         """How many tokens a request has, with what it follows, where it would be answered.
@@ -163,7 +175,7 @@ class Gateway:
             )
         asked = self._told(candidate, await self._recalled(request, caller))
         count = partial(candidate.provider.count_tokens, asked)
-        return await self._attempting.once_it_works(candidate.name, candidate.model, count, attempts)
+        return await self._attempting.once_it_works((*candidate.key, "count_tokens"), count, attempts)
 
     async def _recalled(self, request: ChatRequest, caller: Caller) -> ChatRequest:
         """The request with what it follows, of which nothing is opened or kept."""

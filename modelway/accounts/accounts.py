@@ -74,12 +74,17 @@ class Accounts:
         return self._day
 
     def admit(
-        self, caller: Caller, messages: tuple[Message, ...] = (), max_tokens: int | None = None
+        self,
+        caller: Caller,
+        messages: tuple[Message, ...] = (),
+        max_tokens: int | None = None,
+        *,
+        tokens: int = 0,
     ) -> Permit:
         """Let a request in, which must be ended; raises CallerRateLimited or BudgetExceeded."""
         account = self._account(caller)
         limit = account.rules.tokens_per_minute
-        tokens = tokens_of(messages) if limit else 0
+        tokens = tokens + tokens_of(messages) if limit else 0
         if tokens <= limit:
             # How long the answer will be nobody knows; a large allowance alone must not keep it out.
             tokens = min(tokens + (max_tokens or 0), limit)
@@ -102,7 +107,14 @@ class Accounts:
         return Bill(self, caller.name, permit, provider, model, request)
 
     def charge(
-        self, caller: Caller, permit: Permit | None, provider: str, model: str, usage: Usage
+        self,
+        caller: Caller,
+        permit: Permit | None,
+        provider: str,
+        model: str,
+        usage: Usage,
+        *,
+        estimated: bool = False,
     ) -> int | None:
         """Charge for what was no chat, and give what it costs in billionths of a dollar, if that is known."""
         price = self.prices.of(provider, model)
@@ -110,7 +122,7 @@ class Accounts:
         if permit is not None:
             self.end(permit, usage, nanos or 0)
         if usage.input_tokens or usage.output_tokens:
-            self.add_answer(caller.name, provider, model, usage, nanos, estimated=False)
+            self.add_answer(caller.name, provider, model, usage, nanos, estimated=estimated)
         return nanos
 
     def add(self, charge: Spending) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from modelway.types import Completion, FilePart, ImagePart, Message, OtherPart, TextPart, Usage
 
@@ -25,6 +26,26 @@ def usage_of(messages: Iterable[Message], completion: Completion) -> Usage:
         _tokens(choice.message) + -(-len(choice.refusal) // _CHARACTERS) for choice in completion.choices
     )
     return Usage(tokens_of(messages), written)
+
+
+def tokens_of_characters(characters: int) -> int:
+    """About how many tokens a text of this length has."""
+    return -(-characters // _CHARACTERS)
+
+
+def tokens_of_fields(fields: Any) -> int:
+    """About how many tokens are in the texts of a JSON value; numbers in lists are tokens themselves."""
+    tokens, left = 0, [fields]
+    while left:
+        match left.pop():
+            case str() as text:
+                tokens += _PICTURE if text.startswith("data:") else tokens_of_characters(len(text))
+            case dict() as found:
+                left += found.values()
+            case list() as found:
+                tokens += sum(type(one) is int for one in found)
+                left += (one for one in found if isinstance(one, (str, dict, list)))
+    return tokens
 
 
 def _tokens(message: Message) -> int:

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from modelway.dialects.ollama_chat import embeddings as codec
 from modelway.errors import UpstreamProtocolError
 from modelway.gateway import Gateway
+from modelway.prices.estimate import tokens_of_fields
 from modelway.provider import RelayReply, RelayRequest
 from modelway.server.exchange import Exchange, addressed, header_value, until_client_is_gone
 from modelway.types import Usage
@@ -52,16 +53,20 @@ class EmbeddingEndpoints:
             headers={"content-type": "application/json"},
             body=asked.for_openai(model),
         )
-        permit = self._gateway.admit(exchange.caller, provider, model, asked.model)
+        guess = tokens_of_fields(list(asked.texts))
+        permit = self._gateway.admit(exchange.caller, provider, model, asked.model, tokens=guess)
+        estimated = False
         try:
             reply = await self._gateway.relay(provider, model, request, record.attempts)
             async with aclosing(reply):
                 found = codec.decode_vectors(await _whole(reply))
-            record.input_tokens = found.tokens
+            record.input_tokens, estimated = found.tokens or guess, not found.tokens
             return found
         finally:
             used = Usage(record.input_tokens)
-            record.cost = self._gateway.charge(exchange.caller, permit, provider, model, used)
+            record.cost = self._gateway.charge(
+                exchange.caller, permit, provider, model, used, estimated=estimated
+            )
 
 
 async def _whole(reply: RelayReply) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from email.message import Message
 
 from modelway.errors import InvalidRequest
+from modelway.prices.estimate import tokens_of_characters
 
 _MAX_VALUE_BYTES = 1024
 
@@ -23,6 +24,12 @@ class Form:
             raise InvalidRequest("the form is cut off, or its boundary is another one")
         self.provider, self.model = self._value(b"provider"), self._value(b"model")
         self.stream = self._value(b"stream") == "true"
+
+    def tokens(self) -> int:
+        """About how many tokens its texts have; files have none that could be told by their length."""
+        parts = [part.partition(b"\r\n\r\n") for part in self._parts[1:-1]]
+        texts = [value for head, _, value in parts if b"filename" not in head.lower()]
+        return tokens_of_characters(sum(len(text) for text in texts))
 
     def addressed_to(self, model: str) -> bytes:
         """The body for the upstream, with its name of the model and without the provider's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -13,9 +14,18 @@ from starlette.routing import Route
 from modelway.dialects import openai_chat
 from modelway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
 from modelway.gateway import Gateway
+from modelway.prices.estimate import tokens_of_fields
 from modelway.provider import RelayReply, RelayRequest
-from modelway.server.exchange import Exchange, Headers, addressed, header_value, until_client_is_gone
+from modelway.server.exchange import (
+    ClientGone,
+    Exchange,
+    Headers,
+    addressed,
+    header_value,
+    until_client_is_gone,
+)
 from modelway.server.forms import Form
+from modelway.server.metering import Meter
 from modelway.telemetry import milliseconds_since
 from modelway.types import Usage
 
@@ -36,8 +46,6 @@ _TO_CALLER = (
 # A file that an upstream keeps may be a web page, which must not act as one of ours.
 _HARMLESS: Headers = [(b"x-content-type-options", b"nosniff"), (b"content-security-policy", b"sandbox")]
 _PATH = re.compile(r"/v1/[A-Za-z0-9._~:@!$&'()*+,;=-]+(?:/[A-Za-z0-9._~:@!$&'()*+,;=-]+)*").fullmatch
-_TAIL_BYTES = 4096
-_USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 
 
 class RelayEndpoint:
@@ -72,7 +80,11 @@ class RelayEndpoint:
             headers=_headers_to_upstream(exchange),
             body=body.addressed_to(model),
         )
-        permit = self._gateway.admit(exchange.caller, provider, model, body.model)
+        is_limited = exchange.caller.rules is not None and exchange.method == "POST"
+        permit = self._gateway.admit(
+            exchange.caller, provider, model, body.model, tokens=body.tokens() if is_limited else 0
+        )
+        meter: Meter | None = None
         try:
             with until_client_is_gone(exchange):
                 reply = await self._gateway.relay(provider, model, request, record.attempts)
@@ -81,10 +93,18 @@ class RelayEndpoint:
                     named: Headers = [(b"x-modelway-provider", header_value(provider.info.name))]
                     if model:
                         named.append((b"x-modelway-model", header_value(model)))
-                    await _pass_back(exchange, reply, named)
+                    meter = Meter(reply.headers.get("content-type", ""), reply.status)
+                    await _pass_back(exchange, reply, named, meter)
+        except (ClientGone, asyncio.CancelledError):
+            # Whoever does not wait for the reply has asked all the same.
+            meter = meter or Meter()
+            raise
         finally:
-            used = Usage(record.input_tokens, record.output_tokens)
-            record.cost = self._gateway.charge(exchange.caller, permit, provider, model, used)
+            used, estimated = _usage(exchange, body, meter)
+            record.input_tokens, record.output_tokens = used.input_tokens, used.output_tokens
+            record.cost = self._gateway.charge(
+                exchange.caller, permit, provider, model, used, estimated=estimated
+            )
 
     def _checked_path(self, exchange: Exchange) -> str:
         """What follows /v1/. Nothing is decoded or resolved in it, so that it cannot lead elsewhere."""
@@ -142,6 +162,11 @@ class _Json:
         self.provider, self.model = fields.provider or "", fields.model or ""
         self.stream = fields.stream is True
 
+    def tokens(self) -> int:
+        """About how many tokens it asks with."""
+        fields = msgspec.json.decode(self._body or b"{}")
+        return tokens_of_fields([fields[name] for name in fields if name not in ("model", "provider")])
+
     def addressed_to(self, model: str) -> bytes:
         """The body for the upstream, with its name of the model and without the provider's."""
         if model == self.model and not self.provider:
@@ -176,28 +201,25 @@ def _headers_to_upstream(exchange: Exchange) -> dict[str, str]:
     return found
 
 
-async def _pass_back(exchange: Exchange, reply: RelayReply, named: Headers) -> None:
+async def _pass_back(exchange: Exchange, reply: RelayReply, named: Headers, meter: Meter) -> None:
     headers = [
         (name.encode(), reply.headers[name].encode("latin-1")) for name in _TO_CALLER if name in reply.headers
     ]
     if reply.headers.get("content-encoding", "identity") != "identity":
         # What is read has been decoded, and its length is another one.
         headers = [header for header in headers if header[0] != b"content-length"]
-    is_events = reply.headers.get("content-type", "").startswith("text/event-stream")
-    if is_events:
+    if meter.is_events:
         exchange.encode_error_event = _error_event
     await exchange.start(reply.status, [*headers, *_HARMLESS, *named])
-    tail = b""
     try:
         while piece := await reply.read():
-            tail = (tail + piece)[-_TAIL_BYTES:]
+            meter.read(piece)
             await exchange.write(piece)
     except GatewayError:
         # Inside half an event, another one would only be a part of it.
-        if not is_events or (tail and not tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))):
+        if not (meter.is_events and meter.ends_event()):
             exchange.cut()
         raise
-    _count(exchange, tail)
     await exchange.write(b"", last=True)
 
 
@@ -205,19 +227,12 @@ def _error_event(error: GatewayError) -> bytes:
     return b"data: " + openai_chat.encode_error(error) + b"\n\n"
 
 
-class _Tokens(Struct):
-    prompt_tokens: int = 0
-    input_tokens: int = 0
-    completion_tokens: int = 0
-    output_tokens: int = 0
-
-
-def _count(exchange: Exchange, tail: bytes) -> None:
-    """Note the tokens that the reply tells of at its end, if it does."""
-    found = _USAGE.findall(tail)
-    try:
-        tokens = msgspec.json.decode(found[-1], type=_Tokens) if found else _Tokens()
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return
-    exchange.record.input_tokens = tokens.prompt_tokens or tokens.input_tokens
-    exchange.record.output_tokens = tokens.completion_tokens or tokens.output_tokens
+def _usage(exchange: Exchange, body: _Json | Form, meter: Meter | None) -> tuple[Usage, bool]:
+    """What was taken, as far as the reply came, and whether that is a guess; nothing where it failed."""
+    if meter is None:
+        return Usage(), False
+    if told := meter.told():
+        return told, False
+    if meter.is_error or exchange.method != "POST" or not body.model:
+        return Usage(), False
+    return Usage(body.tokens(), meter.written()), True
