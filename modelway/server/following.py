@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from modelway.conversations import Failed, Head, Readable
 from modelway.conversations.log import Item
 from modelway.dialects.envelope import Envelope
-from modelway.errors import InvalidRequest
+from modelway.errors import InvalidRequest, NotFound
 from modelway.gateway import Gateway
 from modelway.live import cut_off, events_of
 from modelway.server.dialect import Dialect, Encoder
@@ -54,6 +54,19 @@ class Following:
         turn_id = await self._begin(exchange, request)
         if exchange.caller.rules is not None:
             exchange.reply_headers += as_sent(self._accounts.headers(exchange.caller))
+        while True:
+            try:
+                await self._tell(exchange, turn_id, request, after)
+            except NotFound as error:
+                # The server that had begun to answer could not, and has left no trace of it.
+                is_untold = error.code == "stream_not_found" and not exchange.record.provider
+                if not (is_untold and exchange.header(KEY_HEADER)):
+                    raise
+            else:
+                return
+            turn_id = await self._begin(exchange, request)
+
+    async def _tell(self, exchange: Exchange, turn_id: str, request: ChatRequest, after: int) -> None:
         if request.stream:
             await self.stream(exchange, turn_id, after)
         elif request.when_left == "finish":

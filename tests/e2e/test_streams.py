@@ -396,6 +396,27 @@ async def test_a_key_is_told_why_there_is_no_answer_and_is_free_again(tmp_path: 
         assert (await client.get("/v1/conversations/nothing/stream?turn=turn_1")).status == 404
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_two_servers_that_cannot_answer_one_key_say_so_both(stream: bool, tmp_path: Path) -> None:
+    go_on = asyncio.Event()
+    no = UpstreamProtocolError("no")
+    local, other = Scripted("Local", [go_on, no]), Scripted("Local", [no], says("yes"))
+    async with asking(of(local, tmp_path)) as here, asking(of(other, tmp_path)) as there:
+        first = asyncio.create_task(here.post(CHAT, key="k", stream=stream))
+        await until(lambda: is_running(here))
+        second = asyncio.create_task(there.post(CHAT, key="k", stream=stream))
+        await until(lambda: is_read_elsewhere(here))
+        go_on.set()
+        for refused in (await first, await second):
+            assert (refused.status, b"upstream_malformed" in await refused.body()) == (502, True)
+        assert b"yes" in await body_of(there.post(CHAT, key="k", stream=stream))
+
+
+async def is_read_elsewhere(client: Asking) -> bool:
+    (turn,) = await client.gateway.live.running(LOCAL_CALLER)
+    return await client.gateway.conversations.streams.read_until(turn.turn_id) > 0
+
+
 async def test_a_slow_reader_costs_its_server_no_memory(tmp_path: Path) -> None:
     piece = "x" * 2_000
     local = Scripted("Local", [*(TextDelta(text=piece) for _ in range(1500)), asyncio.Event()])
