@@ -59,6 +59,8 @@ class Attempting:
     def __init__(self, policy: RetryPolicy, breakers: Breakers) -> None:
         self.policy = policy
         self.breakers = breakers
+        # One caller's requests for images, say, must not cut off the chats of all.
+        self._others = breakers.apart()
         self._clock = breakers.clock
 
     async def first_to_answer(
@@ -90,10 +92,13 @@ class Attempting:
         raise first
 
     async def once_it_works(
-        self, name: str, model: str, call: Callable[[], Awaitable[T]], attempts: list[Attempt]
+        self, key: tuple[str, str, str], call: Callable[[], Awaitable[T]], attempts: list[Attempt]
     ) -> T:
-        """What a call gives that only this upstream can answer; again where that may help."""
-        key, breakers, tried = (name, model), self.breakers, 0
+        """What a call gives that only this upstream can answer; again where that may help.
+
+        `key` is the provider, the model and the operation.
+        """
+        (name, model, _), breakers, tried = key, self._others, 0
         while True:
             probe = breakers.admit(key) if breakers.troubled else False
             started = time.time()

@@ -280,6 +280,20 @@ async def test_a_probe_whose_caller_leaves_makes_room_for_the_next(tmp_path: Pat
         assert (await ask(gateway, asking())).completion.text == "back"
 
 
+async def test_counts_that_fail_do_not_keep_chats_away(tmp_path: Path) -> None:
+    class Counts(Scripted):
+        async def count_tokens(self, request: ChatRequest) -> int:
+            raise failing()
+
+    async with aclosing(gateway_of([Counts("One")], tmp_path)) as gateway:
+        for _ in range(5):
+            with pytest.raises(UpstreamFailed):
+                await gateway.count_tokens(asking(), CALLER, [])
+        with pytest.raises(ProviderUnavailable):
+            await gateway.count_tokens(asking(), CALLER, [])
+        assert (await ask(gateway, asking())).completion.text == "hello"
+
+
 def route_of(*candidates: str, **fields: object) -> Settings:
     route = RouteSettings(candidates=candidates, **fields)  # type: ignore[arg-type]
     return Settings(provider=candidates[0], routes={"best": route})

@@ -21,7 +21,7 @@ MAX_COOL_DOWN_S = 60.0
 MAX_KNOWN = 1000
 PROBE_RETRY_S = 1.0
 
-Key = tuple[str, str]
+Key = tuple[str, ...]
 
 
 class BreakerState(Struct, frozen=True):
@@ -47,7 +47,7 @@ class _Breaker(Struct):
 
 
 class Breakers:
-    """One breaker for each candidate (provider and model) that has failed and not answered since.
+    """One breaker for each key, a candidate (provider and model), that has failed and not answered since.
 
     After `failures` requests in a row that came to nothing a candidate is not asked for `cool_down_s` (twice
     as long each time it fails its probe, or an answer before one has come to its end). Then exactly one
@@ -62,6 +62,10 @@ class Breakers:
         self._failures = failures
         self._cool_down_s = cool_down_s
         self.clock = clock
+
+    def apart(self) -> Breakers:
+        """Others that open and close in the same way, for what must not close this."""
+        return Breakers(self._failures, self._cool_down_s, clock=self.clock)
 
     def admit(self, key: Key) -> bool:
         """Whether a call is the probe; raises ProviderUnavailable where it may not be made now.
@@ -132,7 +136,7 @@ class Breakers:
         state: Literal["closed", "open", "half_open"] = "closed"
         if breaker.opened:
             state = "half_open" if half_open else "open"
-        return BreakerState(*key, state, breaker.failures, breaker.last_code, round(wait, 3))
+        return BreakerState(key[0], key[1], state, breaker.failures, breaker.last_code, round(wait, 3))
 
     def states(self, provider: str) -> list[BreakerState]:
         """How the models of a provider fare with which something is wrong."""

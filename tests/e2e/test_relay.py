@@ -343,6 +343,25 @@ async def test_a_failure_that_may_pass_is_tried_again(upstream: FakeUpstream, tm
     assert len(upstream.requests) == 2
 
 
+async def test_what_fails_at_a_relayed_address_does_not_keep_chats_away(
+    upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    for _ in range(6):
+        upstream.fail(500, retry_after="60")
+    upstream.reply("hi")
+    body = b'{"model": "Fake/chatty", "input": "x"}'
+    chat = b'{"model": "Fake/chatty", "messages": [{"role": "user", "content": "hi"}]}'
+    async with relaying(upstream, tmp_path) as caller:
+        for _ in range(5):
+            assert await caller.refused("POST", "/v1/embeddings", body) == (502, "upstream_error")
+        assert await caller.refused("POST", "/v1/embeddings", body) == (503, "provider_unavailable")
+        assert await caller.refused("POST", "/v1/moderations", body) == (502, "upstream_error")
+        response, _ = await caller.ask("POST", "/v1/chat/completions", chat)
+        _, told = await caller.ask("GET", "/v1/providers/Fake")
+    assert response.status == 200
+    assert json.loads(told)["health"] == "ok"
+
+
 async def test_a_provider_without_other_addresses_names_one_that_has_them(
     upstream: FakeUpstream, tmp_path: Path
 ) -> None:
