@@ -119,8 +119,6 @@ class Answer:
         self._candidate, self._stream = begun.candidate, begun.stream
         self.provider = f"{self.provider}+{begun.candidate.name}"
         self.model = f"{self.model}+{begun.candidate.model}"
-        if self._turn.log is not None:
-            self._turn.answered_by(self.provider, self.model, self.ignored)
         return await anext(self._stream)
 
     async def _take(self, event: Event) -> Event:

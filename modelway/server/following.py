@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 import msgspec
@@ -22,7 +22,7 @@ from modelway.server.keep_alive import KeepAlive
 from modelway.server.numbering import BEFORE_ALL, Numbered, can_be_numbered, number_of
 from modelway.server.responses import written
 from modelway.telemetry import milliseconds_since
-from modelway.types import ChatRequest, Event, Finish, Opaque, collect
+from modelway.types import ChatRequest, Continued, Event, Finish, Opaque, collect
 
 KEY_HEADER = b"idempotency-key"
 DETACH_HEADER = b"x-modelway-detach"
@@ -119,10 +119,12 @@ class Following:
         """The answer of a turn, once it has come to its end."""
         with until_client_is_gone(exchange), self._live.reading(turn_id):
             log = await self._begun(exchange, turn_id)
-            completion = collect([event async for _, event in events_of(log)])
-            head = log.head
+            events = [event async for _, event in events_of(log)]
+            completion = collect(events)
+            head = _with_all_names(log.head, events)
             model = completion.model if request.echo is None else ""
-            envelope = replace(envelope_of(self._dialect, log), model=model or head.model)
+            envelope = envelope_of(self._dialect, log)
+            envelope = replace(envelope, model=model or head.model, provider=head.provider)
             named = replace(completion, provider=head.provider, conversation_id=head.conversation_id)
             body = self._dialect.encode_completion(named, envelope)
             await exchange.reply(200, body, reply_headers(head))
@@ -241,6 +243,13 @@ def reply_headers(head: Head) -> Headers:
     if head.ignored:
         headers.append((b"x-modelway-ignored", header_value(", ".join(head.ignored))))
     return headers
+
+
+def _with_all_names(head: Head, events: Iterable[Event]) -> Head:
+    """The head of a whole answer: a log's own tells only who began it."""
+    others = [event for event in events if isinstance(event, Continued)]
+    provider = "+".join([head.provider, *(event.provider for event in others)])
+    return replace(head, provider=provider, model="+".join([head.model, *(event.model for event in others)]))
 
 
 def _written(encoder: Encoder, items: Sequence[Item], *, is_foreign: bool) -> bytes:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelway.auth import LOCAL_CALLER
-from modelway.config import ConversationSettings, Settings, UpstreamSettings
+from modelway.config import ConversationSettings, RouteSettings, Settings, UpstreamSettings
 from modelway.conversations import Failed
 from modelway.conversations.log import decode_piece, encode_piece
 from modelway.dialects import anthropic_messages, openai_chat, openai_responses
@@ -415,6 +415,33 @@ async def test_two_servers_that_cannot_answer_one_key_say_so_both(stream: bool, 
 async def is_read_elsewhere(client: Asking) -> bool:
     (turn,) = await client.gateway.live.running(LOCAL_CALLER)
     return await client.gateway.conversations.streams.read_until(turn.turn_id) > 0
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_an_answer_with_which_another_went_on_is_told_again_as_it_was(
+    path: str, tmp_path: Path
+) -> None:
+    reset = UpstreamProtocolError("cut", code="upstream_reset")
+    one = Scripted("One", [TextDelta(text="a"), TextDelta(text="b"), reset])
+    two = Scripted("Two", says("c", "d"))
+    route = RouteSettings(candidates=("One", "Two"), on_break="continue")
+    chosen = Settings(provider="One", routes={"best": route})
+    async with asking(gateway_of([one, two], tmp_path, chosen)) as client:
+        asked: dict[str, Any] = {"model": "best", "conversation_id": "c", "key": "k"}
+        told = await whole(await client.post(path, **asked))
+        for number, _ in enumerate(events_of(told)):
+            rest = await whole(await client.post(path, last=str(number), **asked))
+            assert told.endswith(rest)
+            assert len(rest) < len(told)
+        assert await body_of(client.get("/v1/conversations/c/stream")) == told
+        shown = await client.gateway.conversations.show("local", "c")
+        assert [(turn.provider, turn.model) for turn in shown.turns] == [("One+Two", "one-1+two-1")]
+        two.scripts, one.scripts = [says("c")], [[TextDelta(text="a"), reset]]
+        asked |= {"key": "l", "stream": False}
+        first = await client.post(path, **asked)
+        again = await client.post(path, **asked)
+        assert first.headers["x-modelway-provider"] == again.headers["x-modelway-provider"] == "One+Two"
+        assert await whole(first) == await whole(again)
 
 
 async def test_a_slow_reader_costs_its_server_no_memory(tmp_path: Path) -> None:
