@@ -127,8 +127,10 @@ async def test_what_models_write_is_shown_as_it_comes_and_says_who_wrote_it(
         await expect(article.get_by_text("I think.")).to_be_visible()
         await article.locator("pre").first.hover()
         await article.locator(".code button").first.click()
+        await expect(page.locator("#status")).to_have_text("Copied")
         assert await page.evaluate("navigator.clipboard.readText()") == "print(1)\n"
         await article.locator("[data-action=copy]").click()
+        await article.locator("[data-action=copy].done").wait_for()
         assert "[^1]: a note" in await page.evaluate("navigator.clipboard.readText()")
 
 
