@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+
+from msgspec import Struct
 
 from modelway.accounts.account import Account, Headers, Permit
 from modelway.accounts.bills import Bill
 from modelway.conversations.callers import Callers
-from modelway.conversations.spending import Spending, day_of
+from modelway.conversations.spending import Spending, day_of, report_lost
 from modelway.errors import StoreUnavailable
 from modelway.prices import Prices
-from modelway.prices.estimate import tokens_of
-from modelway.types import Caller, ChatRequest, Message, Rules, Usage
+from modelway.types import Caller, ChatRequest, Rules, Usage
 
 FLUSH_S = 0.5
+# How long an answer is thought to be where its caller sets no limit.
+UNSAID_TOKENS = 1024
 _DAY_S = 86_400
 _NO_RULES = Rules()
 
@@ -42,6 +44,22 @@ class Sum:
         return Spending(day=day, caller=caller, provider=provider, model=model, **counts)
 
 
+class Size(Struct, frozen=True):
+    """About how many tokens a request has, may ask for by its own word, and may have written for it."""
+
+    asked: int = 0
+    granted: int = 0
+    written: int = 0
+
+    @classmethod
+    def of(cls, asked: int, max_tokens: int | None, choices: int | None = None) -> Size:
+        """The size of a request for a text; of what length nobody may have said."""
+        times = max(1, choices or 1)
+        if max_tokens is None:
+            return cls(asked, 0, times * UNSAID_TOKENS)
+        return cls(asked, times * max(0, max_tokens), times * max(0, max_tokens))
+
+
 class Accounts:
     """Counts what callers ask and spend; limits are of this process, budgets of the database.
 
@@ -65,6 +83,7 @@ class Accounts:
         self._flush_timer: asyncio.TimerHandle | None = None
         self._day_number = -1
         self._day = ""
+        self._is_closed = False
 
     def today(self) -> str:
         """The day, in UTC."""
@@ -73,22 +92,30 @@ class Accounts:
             self._day_number, self._day = number, day_of(number * _DAY_S)
         return self._day
 
-    def admit(
-        self,
-        caller: Caller,
-        messages: tuple[Message, ...] = (),
-        max_tokens: int | None = None,
-        *,
-        tokens: int = 0,
-    ) -> Permit:
-        """Let a request in, which must be ended; raises CallerRateLimited or BudgetExceeded."""
+    def admit(self, caller: Caller, size: Size, models: Iterable[tuple[str, str]] = ()) -> Permit:
+        """Let a request of about this size in, for one of these providers and their models.
+
+        It must be ended. Raises CallerRateLimited or BudgetExceeded.
+        """
         account = self._account(caller)
         limit = account.rules.tokens_per_minute
-        tokens = tokens + tokens_of(messages) if limit else 0
-        if tokens <= limit:
-            # How long the answer will be nobody knows; a large allowance alone must not keep it out.
-            tokens = min(tokens + (max_tokens or 0), limit)
-        return account.admit(tokens, self._timer(), self.today())
+        asked = size.asked if limit else 0
+        # How long the answer will be nobody knows; a large allowance alone must not keep it out.
+        needed = min(asked + size.granted, limit) if asked <= limit else asked
+        kept = max(needed, min(asked + size.written, limit))
+        return account.admit(
+            needed,
+            self._timer(),
+            self.today(),
+            allowance=kept - needed,
+            nanos=self._most(size, models) if account.has_budget else 0,
+        )
+
+    def _most(self, size: Size, models: Iterable[tuple[str, str]]) -> int:
+        """What an answer of this size costs by the dearest of these, in billionths of a dollar."""
+        usage = Usage(size.asked, size.written)
+        prices = (self.prices.of(provider, model) for provider, model in models)
+        return max((price.cost(usage) for price in prices if price is not None), default=0)
 
     def end(self, permit: Permit, usage: Usage, nanos: int = 0) -> None:
         """End what was let in; what it took and cost counts from now on."""
@@ -162,7 +189,7 @@ class Accounts:
     def expect(self, callers: Iterable[Caller]) -> bool:
         """Know these callers and their rules; whether any of them has a budget."""
         known = [self._account(caller) for caller in callers if caller.rules is not None]
-        return any(one.rules.daily_budget or one.rules.monthly_budget for one in known)
+        return any([one.has_budget for one in known])
 
     async def refresh(self) -> None:
         """Learn what callers have spent by other processes, too."""
@@ -182,10 +209,12 @@ class Accounts:
 
     async def aclose(self) -> None:
         """Write down what has not been."""
-        if self._unwritten:
-            with suppress(StoreUnavailable):
-                await self._store.spend(self._take(), self.today())
-        self._stop_timer()
+        self._is_closed = True
+        if charges := self._take():
+            try:
+                await self._store.spend(charges, self.today())
+            except StoreUnavailable:
+                report_lost(charges)
 
     def _account(self, caller: Caller) -> Account:
         rules = caller.rules or _NO_RULES
@@ -222,5 +251,8 @@ class Accounts:
 
     def _put_back(self, charges: list[Spending]) -> None:
         """They could not be written: try again, so that nothing is free."""
+        if self._is_closed:
+            report_lost(charges)
+            return
         for charge in charges:
             self.add(charge)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from modelway.conversations.ledger import Ledger
-from modelway.errors import GatewayError
+from modelway.errors import GatewayError, StoreUnavailable
 
 T = TypeVar("T")
 Command = Callable[[Ledger], T]
@@ -37,6 +37,13 @@ class Job(Generic[T]):
     def is_wanted(self) -> bool:
         """Whether somebody waits for the result."""
         return self.future is not None and not self.future.cancelled()
+
+    @property
+    def is_written(self) -> bool:
+        """Whether it was committed, if its group has ended; what a command refuses to do is no failure."""
+        return self.error is None or (
+            isinstance(self.error, GatewayError) and not isinstance(self.error, StoreUnavailable)
+        )
 
     def run(self, ledger: Ledger) -> None:
         """Run it; what the command finds wrong with the request is its result."""

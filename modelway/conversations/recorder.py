@@ -17,6 +17,8 @@ from modelway.conversations.closing import (
     save_checkpoints,
 )
 from modelway.conversations.groups import Command, Job
+from modelway.conversations.ledger import Ledger
+from modelway.conversations.owing import Owing
 from modelway.conversations.paths import Paths
 from modelway.conversations.writer import Writer
 from modelway.errors import StoreUnavailable
@@ -45,6 +47,7 @@ class Recorder:
         self._checkpoint_s = checkpoint_s
         self._lease_s = lease_s
         self._released = released
+        self._owing = Owing(writer)
         self._turns: dict[str, Turn | None] = {}
         self._awaited: dict[str, asyncio.Future[None]] = {}
         self._unsaved: set[Turn] = set()
@@ -100,24 +103,35 @@ class Recorder:
 
     async def finish(self, turn: Turn, ending: Ending) -> None:
         """Store the end of a turn; durable on return."""
-        await self._end(turn, lambda ledger: finish_turn(ledger, self._paths, ending))
+        await self._end(turn, ending, lambda ledger: finish_turn(ledger, self._paths, ending))
 
     async def fail(self, turn: Turn, ending: Ending, *, drop_state: bool) -> None:
         """Store why a turn has no answer. The turn's own error matters more than that of the store."""
         with suppress(StoreUnavailable):
-            await self._end(turn, lambda ledger: fail_turn(ledger, ending, drop_state=drop_state))
+            await self._end(turn, ending, lambda ledger: fail_turn(ledger, ending, drop_state=drop_state))
 
     async def cut(self, turn: Turn, ending: Ending) -> None:
         """Store an answer that an error cut off, and the error."""
         with suppress(StoreUnavailable):
-            await self._end(turn, lambda ledger: end_turn(ledger, self._paths, ending))
+            await self._end(turn, ending, lambda ledger: end_turn(ledger, self._paths, ending))
 
     def interrupt(self, turn: Turn, ending: Ending, *, is_known: bool) -> None:
         """Store an answer that was cut off, without waiting; nothing of one that nobody can ask for."""
-        if is_known:
-            self._writer.send(lambda ledger: end_turn(ledger, self._paths, ending))
+
+        def command(ledger: Ledger) -> None:
+            if is_known:
+                end_turn(ledger, self._paths, ending)
+            else:
+                fail_turn(ledger, ending, drop_state=False)
+
+        def ended(job: Job[None]) -> None:
+            if not job.is_written:
+                self._owe(ending)
+
+        if self._writer.is_closed:
+            self._owe(ending)
         else:
-            self._writer.send(lambda ledger: fail_turn(ledger, ending, drop_state=False))
+            self._writer.send(command, ended)
         self._release(turn)
 
     def close(self) -> None:
@@ -128,31 +142,45 @@ class Recorder:
         for timer in (self._save_timer, self._lease_timer):
             if timer is not None:
                 timer.cancel()
+        self._owing.close()
 
-    async def _end(self, turn: Turn, command: Command[object]) -> None:
+    async def _end(self, turn: Turn, ending: Ending, command: Command[object]) -> None:
         """Write the end of a turn, again where that fails: nobody else has its last words."""
         self._unsaved.discard(turn)
         for pause_s in () if self._writer.is_closed else _PAUSES_S:
             with suppress(StoreUnavailable):
-                return await self._try_to_end(turn, command, is_last=False)
+                return await self._try_to_end(turn, ending, command, is_last=False)
             try:
                 await asyncio.sleep(pause_s)
             except asyncio.CancelledError:
-                self._release(turn)
+                self._give_up(turn, ending)
                 raise
-        return await self._try_to_end(turn, command, is_last=True)
+        return await self._try_to_end(turn, ending, command, is_last=True)
 
-    async def _try_to_end(self, turn: Turn, command: Command[object], *, is_last: bool) -> None:
+    async def _try_to_end(
+        self, turn: Turn, ending: Ending, command: Command[object], *, is_last: bool
+    ) -> None:
         def ended(job: Job[object]) -> None:
-            if is_last or not isinstance(job.error, StoreUnavailable):
+            if job.is_written:
                 self._release(turn)
+            elif is_last or not job.is_wanted or not isinstance(job.error, StoreUnavailable):
+                self._give_up(turn, ending)
 
         try:
             future = self._writer.submit(command, may_refuse=False, ended=ended)
         except StoreUnavailable:
-            self._release(turn)
+            self._give_up(turn, ending)
             raise
         await future
+
+    def _give_up(self, turn: Turn, ending: Ending) -> None:
+        """The end could not be written: nobody has been told of the answer, but it has cost what it costs."""
+        self._owe(ending)
+        self._release(turn)
+
+    def _owe(self, ending: Ending) -> None:
+        if ending.charge is not None:
+            self._owing.add(ending.turn, ending.charge)
 
     def _release(self, turn: Turn) -> None:
         self._unsaved.discard(turn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -38,6 +39,8 @@ _USAGE = """SELECT day, caller, provider, model, requests, estimated, unpriced, 
 _COSTS = """SELECT costs.turn, costs.nanos FROM costs JOIN turns ON turns.id = costs.turn
     WHERE costs.nanos IS NOT NULL AND turns.conversation IN (
         SELECT id FROM conversations WHERE id = :tree OR (tree = :tree AND tree <> id))"""
+
+_log = logging.getLogger(__name__)
 
 Sums = list[tuple[str, int, int]]
 
@@ -116,6 +119,19 @@ def spend_on_turn(ledger: Ledger, turn: str, charge: Charge, *, is_held: bool) -
     spend(ledger, [charge])
     nanos = None if charge.unpriced else charge.nanos + charge.earlier
     ledger.run(_NOTE, {"turn": turn, "body": msgspec.json.encode(charge), "nanos": nanos})
+
+
+def report_lost(charges: Iterable[Spending]) -> None:
+    """Say in the log what could not be written down: somebody may want to know whose money it was."""
+    for one in charges:
+        _log.error(
+            "not written down: %s spent %.6f dollars on %s of %s/%s",
+            one.caller,
+            one.nanos / NANOS,
+            one.day,
+            one.provider,
+            one.model,
+        )
 
 
 def open_tab(ledger: Ledger, turn: str, tab: Tab) -> None:

@@ -84,10 +84,10 @@ class Writer:
         self._add(Job(command, future, ended))
         return future
 
-    def send(self, command: Command[object]) -> None:
+    def send(self, command: Command[T], ended: Callable[[Job[T]], None] | None = None) -> None:
         """Queue a command whose end nobody waits for."""
         if not self._closed:
-            self._add(Job(command))
+            self._add(Job(command, None, ended))
 
     @property
     def is_busy(self) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from modelway.accounts import Accounts
+from modelway.accounts import Accounts, Size
 from modelway.config import PriceSettings, RouteSettings, Settings
 from modelway.conversations import Conversations, Turn
 from modelway.conversations.spending import Spending
@@ -24,7 +24,8 @@ from modelway.errors import (
 from modelway.gateway import Gateway
 from modelway.prices import Prices
 from modelway.types import Caller, ChatRequest, Completion, Finish, Rules, TextDelta, Usage
-from tests.conversations.talk import asking, open_store, until
+from tests.conversations.talk import asking, complete, open_store, until
+from tests.conversations.test_failures import full_disk
 from tests.scripted import Scripted
 from tests.serving import gateway_of, quick_settings
 
@@ -45,12 +46,18 @@ async def spent(store: Conversations) -> list[Spending]:
     return list(await store.callers.usage("", "2000-01-01", "9999-12-31"))
 
 
+async def costs_are_noted(folder: Path) -> bool:
+    """Whether a checkpoint has told who pays."""
+    with closing(sqlite3.connect(folder / "kept" / "conversations.sqlite3")) as database:
+        return bool(database.execute("SELECT 1 FROM costs").fetchone())
+
+
 async def billed(store: Conversations, accounts: Accounts, *, stream: bool = False) -> Turn:
     """An open turn of alice's, which somebody answers."""
     asked = asking("talk", "x" * 40)
     request = ChatRequest(messages=asked.messages, conversation_id="talk", stream=stream)
     turn = await store.open_turn(ALICE.name, request)
-    permit = accounts.admit(ALICE, turn.request.messages)
+    permit = accounts.admit(ALICE, Size())
     turn.bill = accounts.bill(ALICE, permit, "P", "m", turn.request)
     return turn
 
@@ -81,12 +88,7 @@ async def test_a_turn_that_was_taken_over_is_charged_once(tmp_path: Path, store:
     accounts = Accounts(store.callers, PRICES)
     turn = await billed(store, accounts, stream=True)
     turn.record(TextDelta(text="y" * 20))
-
-    async def checkpointed() -> bool:
-        with closing(sqlite3.connect(tmp_path / "kept" / "conversations.sqlite3")) as database:
-            return bool(database.execute("SELECT 1 FROM costs").fetchone())
-
-    await until(checkpointed)
+    await until(lambda: costs_are_noted(tmp_path))
     with closing(sqlite3.connect(tmp_path / "kept" / "conversations.sqlite3")) as database, database:
         database.execute("UPDATE conversations SET lease_until = 0")
     async with aclosing(open_store(tmp_path, wait_s=5.0)) as other:
@@ -239,3 +241,72 @@ async def test_whatever_becomes_of_a_request_it_counts_as_running_no_more(tmp_pa
         with pytest.raises(ModelNotFound):
             await asked(gateway, ChatRequest(messages=message, model="nope"))
         assert account.running == 0
+
+
+async def ended_in_vain(turn: Turn, end: str) -> None:
+    """End a turn whose end cannot be written."""
+    match end:
+        case "finish":
+            turn.record(Finish(usage=Usage(7, 3)))
+            with pytest.raises(StoreUnavailable):
+                await turn.finish("P", "m")
+        case "fail" | "cut":
+            await turn.fail(UpstreamProtocolError("cut"), "P", "m")
+        case "cancelled":
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await turn.fail(UpstreamProtocolError("cut"), "P", "m")
+        case _:
+            turn.interrupt("P", "m")
+
+
+@pytest.mark.parametrize(
+    ("end", "noted"),
+    [("finish", True), ("fail", False), ("cut", True), ("cancelled", False), ("interrupt", False)],
+)
+async def test_a_turn_whose_end_could_not_be_written_is_charged_once_when_that_can_be_done(
+    tmp_path: Path, end: str, noted: bool
+) -> None:
+    async with aclosing(open_store(tmp_path, lease_s=0.3, wait_s=5.0, checkpoint_s=0.01)) as store:
+        turn = await billed(store, Accounts(store.callers, PRICES))
+        if end != "fail":
+            turn.record(TextDelta(text="y" * 20))
+        if noted:
+            await until(lambda: costs_are_noted(tmp_path))
+        with full_disk():
+            await ended_in_vain(turn, end)
+            with pytest.raises(StoreUnavailable):
+                await store.ready()
+        await complete(await store.open_turn(ALICE.name, asking("talk", "and then?")), "that")
+
+        async def charged() -> bool:
+            return bool(await spent(store))
+
+        await until(charged)
+        (line,) = await spent(store)
+        assert (line.caller, line.requests, line.nanos > 0) == (ALICE.name, 1, True)
+    async with aclosing(open_store(tmp_path)) as again:
+        assert await spent(again) == [line]
+
+
+@pytest.mark.parametrize("end", ["finish", "interrupt", "at the end", "not kept"])
+async def test_what_can_never_be_written_down_is_told_of_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, end: str
+) -> None:
+    store = open_store(tmp_path)
+    accounts = Accounts(store.callers, PRICES)
+    turn = await billed(store, accounts)
+    turn.record(TextDelta(text="y" * 20))
+    with full_disk():
+        if end == "not kept":
+            bill = accounts.bill(ALICE, None, "P", "m", ChatRequest(messages=()))
+            bill.settle_apart(Completion(choices=(), usage=Usage(14, 5)))
+            turn.bill = None
+        elif end != "at the end":
+            await ended_in_vain(turn, end)
+        await accounts.aclose()
+        await store.aclose()
+    (told,) = [message for message in caplog.messages if message.startswith("not written down")]
+    sum = 10 if end == "finish" else 19
+    assert f"alice spent {sum * NANOS_A_TOKEN / 1e9:.6f} dollars" in told
+    assert told.endswith("of P/m")
