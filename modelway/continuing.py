@@ -77,7 +77,9 @@ class Continuing:
         if not broken.may_fail_over(error):
             raise error
         request, said = self._turn.request, self._turn.so_far()
-        others = able(self._candidates[self._candidates.index(broken) + 1 :], request, said)
+        # By identity: one that is named twice would be found where it stood first, again and again.
+        place = next(place for place, one in enumerate(self._candidates) if one is broken)
+        others = able(self._candidates[place + 1 :], request, said)
         why_not = obstacle(request, said) or ("" if others else "no other candidate can")
         if why_not:
             error.hint = f"nobody goes on with it: {why_not}"

@@ -13,13 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelway.answer import Answer
+from modelway.attempting import Attempting, Begun
 from modelway.config import RouteSettings, Settings, UpstreamSettings
-from modelway.continuing import INSTRUCTION, Rest
+from modelway.continuing import INSTRUCTION, Continuing, Rest
+from modelway.conversations import Ephemeral
 from modelway.errors import GatewayError, InvalidRequest, UpstreamFailed, UpstreamProtocolError
 from modelway.gateway import Gateway
 from modelway.provider import ProviderInfo
 from modelway.providers.http import HTTPClient
 from modelway.providers.openai_compatible import OpenAICompatible
+from modelway.routing import Breakers, Candidate, RetryPolicy
 from modelway.testing.fake_upstream import FakeUpstream
 from modelway.types import (
     Caller,
@@ -140,6 +143,24 @@ async def test_it_may_break_more_than_once(tmp_path: Path) -> None:
         answer, _ = await heard(gateway, asking())
     assert (answer.completion.text, answer.provider) == ("abc", "One+Two+Three")
     assert texts(providers[2].requests[0])[-1] == ("assistant", "ab")
+
+
+async def test_equal_candidates_end_too(tmp_path: Path) -> None:
+    cuts = Candidate(Scripted("Cuts", breaks_after("a")), "m")
+    equal = [cuts, Candidate(cuts.provider, "m"), Candidate(cuts.provider, "m")]
+    asked: list[Candidate] = []
+
+    async def begin(request: ChatRequest, candidate: Candidate) -> Begun:
+        asked.append(candidate)
+        return Begun(candidate, Stream([]), [])
+
+    attempting = Attempting(RetryPolicy(), Breakers())
+    continuing = Continuing(attempting, begin, equal, Ephemeral(asking()), [])
+    second = await continuing.after(cuts, RESET)
+    third = await continuing.after(second.candidate, RESET)
+    with pytest.raises(UpstreamProtocolError, match="no other candidate can"):
+        await continuing.after(third.candidate, RESET)
+    assert len(asked) == 2
 
 
 async def test_an_answer_that_just_ends_is_gone_on_with(tmp_path: Path) -> None:
