@@ -93,6 +93,36 @@ def test_the_fallback_comes_last_and_only_once() -> None:
     assert resolve("Local", settings=settings) == ["Local/smollm2", "Groq/llama"]
 
 
+def test_another_model_of_the_same_provider_is_a_fallback() -> None:
+    settings = Settings(fallback=("Groq/small", "Groq"))
+    assert resolve("Groq", "large", settings) == ["Groq/large", "Groq/small", "Groq/llama"]
+    assert resolve("Groq", settings=settings) == ["Groq/llama", "Groq/small"]
+
+
+def test_an_upstream_that_keeps_conversations_is_no_fallback_for_itself() -> None:
+    providers = [Scripted("Copilot", stateful=True), Scripted("Groq")]
+    router = Router(providers, Settings(provider="Groq", fallback=("Copilot/other", "Groq")))
+    request = ChatRequest(messages=(Message(role="user", content="hi"),), provider="Copilot")
+    assert [candidate.name for candidate in router.resolve(request)] == ["Copilot", "Groq"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        (
+            Settings(routes={"fast": RouteSettings(candidates=("Groq", "groq/llama"))}),
+            "routes.fast.candidates",
+        ),
+        (Settings(routes={"fast": RouteSettings(candidates=("Groq:x", "Groq/x"))}), "routes.fast.candidates"),
+        (Settings(fallback=("Local", "LOCAL/smollm2")), "fallback"),
+    ],
+)
+def test_one_candidate_under_two_names_is_told_at_once(settings: Settings, key: str) -> None:
+    with pytest.raises(BadSetting, match="is named twice") as caught:
+        Router(PROVIDERS, settings)
+    assert caught.value.key == key
+
+
 def test_a_fallback_that_does_not_exist_is_told_at_once() -> None:
     with pytest.raises(BadSetting, match="fallback: no provider"):
         Router(PROVIDERS, Settings(fallback=("Nobody",)))

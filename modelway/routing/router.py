@@ -40,7 +40,7 @@ class Router:
         self._random = rng or random.Random()  # noqa: S311 - nothing is kept secret by it
         # What the settings name is looked up now: a wrong name must not wait for a request.
         self._checked("provider", settings.provider)
-        self._fallback = [self._checked("fallback", name) for name in settings.fallback]
+        self._fallback = self._all_checked("fallback", settings.fallback)
         self._routes = {name: self._route(name, route) for name, route in settings.routes.items()}
 
     @property
@@ -61,9 +61,10 @@ class Router:
         return candidates + self.fallback_for(candidates) if self._fallback else candidates
 
     def fallback_for(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Who is tried after these."""
-        known = {candidate.name for candidate in candidates}
-        return [candidate for candidate in self._fallback if candidate.name not in known]
+        """Who is tried after these: no model twice, and nobody again who keeps conversations himself."""
+        keys = {candidate.key for candidate in candidates}
+        names = {candidate.name for candidate in candidates if candidate.provider.info.stateful}
+        return [one for one in self._fallback if one.key not in keys and one.name not in names]
 
     def in_order(self, model: str) -> list[Candidate]:
         """The candidates for a model's name, without the fallback, as the settings have them."""
@@ -151,8 +152,7 @@ class Router:
             shadow=shadow,
             shadow_share=settings.shadow_share,
         )
-        for candidate in settings.candidates:
-            self._checked(f"{key}.candidates", candidate)
+        self._all_checked(f"{key}.candidates", settings.candidates)
         limits = [
             limits_of(settings.limits.get(one), settings, deadline_s=settings.deadline_s)
             for one in settings.candidates
@@ -164,6 +164,17 @@ class Router:
             return self.configured(name)
         except GatewayError as error:
             raise BadSetting(key, error) from error
+
+    def _all_checked(self, key: str, names: Iterable[str]) -> list[Candidate]:
+        """The candidates of these names, which may say the same in two ways: a provider and its default."""
+        found: dict[tuple[str, str], Candidate] = {}
+        for name in names:
+            candidate = self._checked(key, name)
+            if candidate.key in found:
+                twice = "/".join(filter(None, candidate.key))
+                raise BadSetting(key, InvalidRequest(f"{twice} is named twice", hint=f"leave out {name}"))
+            found[candidate.key] = candidate
+        return list(found.values())
 
     def configured(self, name: str) -> Candidate:
         """A candidate as the settings name it: "Provider/model" or "Provider"."""
