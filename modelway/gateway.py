@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from msgspec.structs import replace
 
-from modelway.accounts import Accounts, Permit, denied, may_use, permitted
+from modelway.accounts import Accounts, Permit, Size, denied, may_use, permitted
 from modelway.answer import Answer, no_finish
 from modelway.attempting import Attempting, Begun, EventStream, Hurried
 from modelway.continuing import Continuing
@@ -23,6 +23,7 @@ from modelway.errors import (
 from modelway.live import Live
 from modelway.offering import Offering
 from modelway.prices import NANOS, Prices
+from modelway.prices.estimate import tokens_of
 from modelway.provider import CountsTokens, Provider, RelayReply, RelayRequest, Relays
 from modelway.routing import Breakers, Candidate, RetryPolicy, Route, Router
 from modelway.shadowing import Shadows
@@ -92,7 +93,9 @@ class Gateway:
         if caller.rules is None:
             return await self._answer(request, caller, candidates, attempts, None)
         candidates = permitted(caller, candidates, request)
-        permit = self.accounts.admit(caller, request.messages, request.params.max_tokens)
+        params = request.params
+        size = Size.of(tokens_of(request.messages), params.max_tokens, params.n)
+        permit = self.accounts.admit(caller, size, [one.key for one in candidates])
         try:
             return await self._answer(request, caller, candidates, attempts, permit)
         except BaseException:
@@ -122,15 +125,13 @@ class Gateway:
             turn.interrupt()
             raise
 
-    def admit(
-        self, caller: Caller, provider: Provider, model: str, asked: str, *, tokens: int = 0
-    ) -> Permit | None:
-        """Let in a request of about so many tokens that is no chat; what it takes is told to charge()."""
+    def admit(self, caller: Caller, provider: Provider, model: str, asked: str, size: Size) -> Permit | None:
+        """Let in a request of about this size that is no chat; what it takes is told to charge()."""
         if caller.rules is None:
             return None
         if not may_use(caller.rules, provider.info.name, model, asked):
             raise denied(caller, provider.info.name, model)
-        return self.accounts.admit(caller, tokens=tokens)
+        return self.accounts.admit(caller, size, [(provider.info.name, model)])
 
     def charge(
         self,

@@ -1,7 +1,7 @@
 """What callers may ask and spend, and what they have."""
 
 from modelway.accounts.account import Headers, Permit
-from modelway.accounts.accounts import Accounts
+from modelway.accounts.accounts import Accounts, Size
 from modelway.accounts.bills import Bill
 from modelway.accounts.rules import denied, may_see, may_use, only_without_rules, permitted
 
@@ -10,6 +10,7 @@ __all__ = [
     "Bill",
     "Headers",
     "Permit",
+    "Size",
     "denied",
     "may_see",
     "may_use",

@@ -54,20 +54,32 @@ class Spent:
 
 
 class Account:
-    """What a caller has asked within the last minute, asks now, and has spent."""
+    """What a caller has asked within the last minute, asks now, and has spent.
 
-    __slots__ = ("_requests", "_tokens", "name", "rules", "running", "spent")
+    `reserved` is what the answers under way may cost, in billionths of a dollar.
+    """
+
+    __slots__ = ("_requests", "_tokens", "name", "reserved", "rules", "running", "spent")
 
     def __init__(self, name: str, rules: Rules) -> None:
         self.name = name
         self.rules = rules
         self.running = 0
+        self.reserved = 0
         self.spent = Spent()
         self._requests = Window()
         self._tokens = Window()
 
-    def admit(self, tokens: int, now: float, day: str) -> Permit:
-        """Let a request of about so many tokens in, or raise CallerRateLimited or BudgetExceeded."""
+    @property
+    def has_budget(self) -> bool:
+        """Whether its spending is limited."""
+        return bool(self.rules.daily_budget or self.rules.monthly_budget)
+
+    def admit(self, tokens: int, now: float, day: str, *, allowance: int = 0, nanos: int = 0) -> Permit:
+        """Let a request of about so many tokens in, or raise CallerRateLimited or BudgetExceeded.
+
+        `allowance` tokens more, and `nanos` of the budgets, are kept for it until it ends.
+        """
         rules = self.rules
         self._check_budgets(now, day)
         if rules.streams and self.running >= rules.streams:
@@ -79,12 +91,15 @@ class Account:
         self.running += 1
         if rules.requests_per_minute:
             self._requests.add(1, now)
-        slot = self._tokens.add(tokens, now) if rules.tokens_per_minute else NOWHERE
-        return Permit(self, tokens, slot)
+        self.reserved += nanos
+        kept = tokens + allowance
+        slot = self._tokens.add(kept, now) if rules.tokens_per_minute else NOWHERE
+        return Permit(self, kept, slot, nanos)
 
     def end(self, permit: Permit, tokens: int, now: float) -> None:
         """A request is over, and took so many tokens."""
         self.running -= 1
+        self.reserved -= permit.nanos
         if permit.slot != NOWHERE:
             self._tokens.correct(permit.slot, tokens - permit.tokens, now)
 
@@ -111,8 +126,7 @@ class Account:
         return [one for one in both if one[1]]
 
     def _check_budgets(self, now: float, day: str) -> None:
-        rules = self.rules
-        if not (rules.daily_budget or rules.monthly_budget):
+        if not self.has_budget:
             return
         for kind, budget, spent in self._budgets(day):
             if spent >= budget:
@@ -122,6 +136,9 @@ class Account:
                 )
                 error.headers = (*self.headers(now, day), NO_RETRY)
                 raise error
+            if spent + self.reserved >= budget:
+                what = f"no more answers at the same time: they may take what is left of the {kind} budget"
+                raise self._refusal(what, _BUSY_S, now, day)
 
     def _check_window(self, window: Window, limit: int, amount: int, kind: str, now: float, day: str) -> None:
         window.forget(now)
@@ -143,14 +160,15 @@ class Account:
 
 
 class Permit:
-    """A request that was let in: about how many `tokens` it was thought to take, counted in a `slot`."""
+    """A request that was let in: how many `tokens`, counted in a `slot`, and `nanos` are kept for it."""
 
-    __slots__ = ("account", "slot", "tokens")
+    __slots__ = ("account", "nanos", "slot", "tokens")
 
-    def __init__(self, account: Account, tokens: int, slot: int) -> None:
+    def __init__(self, account: Account, tokens: int, slot: int, nanos: int) -> None:
         self.account = account
         self.tokens = tokens
         self.slot = slot
+        self.nanos = nanos
 
 
 def _span(seconds: float) -> str:

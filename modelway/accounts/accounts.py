@@ -189,7 +189,7 @@ class Accounts:
     def expect(self, callers: Iterable[Caller]) -> bool:
         """Know these callers and their rules; whether any of them has a budget."""
         known = [self._account(caller) for caller in callers if caller.rules is not None]
-        return any([one.has_budget for one in known])
+        return any(one.has_budget for one in known)
 
     async def refresh(self) -> None:
         """Learn what callers have spent by other processes, too."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
+from modelway.accounts import Size
 from modelway.dialects.ollama_chat import embeddings as codec
 from modelway.errors import UpstreamProtocolError
 from modelway.gateway import Gateway
@@ -54,7 +55,7 @@ class EmbeddingEndpoints:
             body=asked.for_openai(model),
         )
         guess = tokens_of_fields(list(asked.texts))
-        permit = self._gateway.admit(exchange.caller, provider, model, asked.model, tokens=guess)
+        permit = self._gateway.admit(exchange.caller, provider, model, asked.model, Size(guess))
         estimated = False
         try:
             reply = await self._gateway.relay(provider, model, request, record.attempts)

@@ -13,6 +13,9 @@ _MAX_VALUE_BYTES = 1024
 class Form:
     """A form as it came: files in it are neither decoded nor kept anywhere else."""
 
+    max_tokens: int | None = None
+    choices: int | None = None
+
     def __init__(self, body: bytes, content_type: str) -> None:
         boundary = _header("content-type", content_type).get_boundary()
         if not boundary:

@@ -6,11 +6,13 @@ import asyncio
 import re
 from collections.abc import Sequence
 from contextlib import aclosing
+from hashlib import blake2b
 
 import msgspec
 from msgspec import Struct
 from starlette.routing import Route
 
+from modelway.accounts import Size
 from modelway.dialects import openai_chat
 from modelway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
 from modelway.gateway import Gateway
@@ -30,8 +32,9 @@ from modelway.telemetry import milliseconds_since
 from modelway.types import Usage
 
 RELAYED_METHODS = ("GET", "POST", "DELETE")
+_KEY = b"idempotency-key"
 # All others stay here: the caller's key, cookies, and what belongs to one connection.
-TO_UPSTREAM = (b"accept", b"content-type", b"idempotency-key", b"openai-beta")
+TO_UPSTREAM = (b"accept", b"content-type", _KEY, b"openai-beta")
 # These are of another format than the addresses that upstreams relay.
 _NEVER = "/v1/messages/"
 _BATCHES = "/v1/messages/batches"
@@ -45,6 +48,8 @@ _TO_CALLER = (
 )
 # A file that an upstream keeps may be a web page, which must not act as one of ours.
 _HARMLESS: Headers = [(b"x-content-type-options", b"nosniff"), (b"content-security-policy", b"sandbox")]
+# Of the addresses that are passed on, this one's replies are texts whose length the request may not say.
+_WRITES = "completions"
 _PATH = re.compile(r"/v1/[A-Za-z0-9._~:@!$&'()*+,;=-]+(?:/[A-Za-z0-9._~:@!$&'()*+,;=-]+)*").fullmatch
 
 
@@ -80,10 +85,8 @@ class RelayEndpoint:
             headers=_headers_to_upstream(exchange),
             body=body.addressed_to(model),
         )
-        is_limited = exchange.caller.rules is not None and exchange.method == "POST"
-        permit = self._gateway.admit(
-            exchange.caller, provider, model, body.model, tokens=body.tokens() if is_limited else 0
-        )
+        size = Size() if exchange.caller.rules is None else _size(exchange.method, path, body)
+        permit = self._gateway.admit(exchange.caller, provider, model, body.model, size)
         meter: Meter | None = None
         try:
             with until_client_is_gone(exchange):
@@ -147,6 +150,8 @@ class _Fields(Struct):
     provider: str | None = None
     model: str | None = None
     stream: object = False
+    max_tokens: object = None
+    n: object = None
 
 
 class _Json:
@@ -161,6 +166,8 @@ class _Json:
             raise InvalidRequest(f"the body cannot be read: {error}", code=code) from None
         self.provider, self.model = fields.provider or "", fields.model or ""
         self.stream = fields.stream is True
+        self.max_tokens = fields.max_tokens if isinstance(fields.max_tokens, int) else None
+        self.choices = fields.n if isinstance(fields.n, int) else None
 
     def tokens(self) -> int:
         """About how many tokens it asks with."""
@@ -185,6 +192,15 @@ def _read(body: bytes, exchange: Exchange) -> _Json | Form:
     return _Json(body)
 
 
+def _size(method: str, path: str, body: _Json | Form) -> Size:
+    """About how large a request and its reply are."""
+    if method != "POST":
+        return Size()
+    if path == _WRITES or body.max_tokens is not None:
+        return Size.of(body.tokens(), body.max_tokens, body.choices)
+    return Size(body.tokens())
+
+
 def _query(exchange: Exchange) -> str:
     """The query without the provider's name."""
     text = exchange.scope["query_string"].decode("latin-1")
@@ -198,7 +214,14 @@ def _headers_to_upstream(exchange: Exchange) -> dict[str, str]:
     for name, value in found.items():
         if not (value.isascii() and value.isprintable()):
             raise InvalidRequest(f"the header {name} has characters that HTTP does not permit")
+    if key := exchange.header(_KEY):
+        found[_KEY.decode()] = _key_to_upstream(exchange.caller.name, key)
     return found
+
+
+def _key_to_upstream(caller: str, key: str) -> str:
+    """The upstream sees one account: equal keys of two callers must not meet there."""
+    return blake2b(msgspec.json.encode((caller, key)), digest_size=16).hexdigest()
 
 
 async def _pass_back(exchange: Exchange, reply: RelayReply, named: Headers, meter: Meter) -> None:

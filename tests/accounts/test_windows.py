@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,6 +50,52 @@ def test_no_minute_ever_holds_more_tokens_than_the_limit(
         account.end(permit, amount, now)
         taken.append((now, amount))
         assert sum(tokens for moment, tokens in taken if now - 60 < moment) <= limit
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50), st.booleans()), max_size=80),
+    st.integers(1, 200),
+)
+def test_a_budget_holds_no_more_than_its_limit_and_one_request_s_error(
+    steps: list[tuple[int, int, bool]], budget: int
+) -> None:
+    account = Account("a", Rules(daily_budget=budget))
+    running, costs = list[tuple[Permit, int]](), 0
+    for guess, less, ends in steps:
+        if ends and running:
+            permit, cost = running.pop(0)
+            account.end(permit, 0, 1.0)
+            account.spent.add(cost)
+            continue
+        try:
+            permit = account.admit(0, 1.0, DAY, nanos=guess)
+        except (BudgetExceeded, CallerRateLimited):
+            continue
+        costs += max(0, guess - less)
+        running.append((permit, max(0, guess - less)))
+        assert costs < budget + 50
+    for permit, cost in running:
+        account.end(permit, 0, 1.0)
+        account.spent.add(cost)
+    assert account.reserved == 0
+    assert account.spent.on(DAY)[0] == costs
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 60), st.booleans()), max_size=80))
+def test_answers_under_way_hold_no_more_tokens_than_the_limit_and_one_of_them(
+    steps: list[tuple[int, int, bool]],
+) -> None:
+    account = Account("a", Rules(tokens_per_minute=100))
+    running, taken = list[tuple[Permit, int]](), 0
+    for asked, allowance, ends in steps:
+        if ends and running:
+            permit, tokens = running.pop(0)
+            account.end(permit, tokens, 1000.0)
+            continue
+        with suppress(CallerRateLimited):
+            running.append((account.admit(asked, 1000.0, DAY, allowance=allowance), asked + allowance))
+            taken += asked + allowance
+            assert taken <= 100 + 60
 
 
 @given(PAUSES, st.integers(1, 5))

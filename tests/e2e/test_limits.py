@@ -266,3 +266,27 @@ async def test_each_caller_is_told_its_own_spending_only(tmp_path: Path) -> None
         assert (await at.get("a", "/v1/usage?from=2020-01-01&to=2020-02-01")).json["data"] == []
         wrong = await at.get("a", "/v1/usage?from=yesterday")
         assert (wrong.status, wrong.json["error"]["param"]) == (400, "from")
+
+
+@pytest.mark.parametrize("max_tokens", [None, 2])
+async def test_answers_at_the_same_time_do_not_overrun_a_budget(
+    tmp_path: Path, max_tokens: int | None
+) -> None:
+    go_on = asyncio.Event()
+    slow: Script = [TextDelta(text="x"), go_on, TextDelta(text="y"), Finish(usage=Usage(5, 2))]
+    fields: dict[str, Any] = {} if max_tokens is None else {"max_tokens": max_tokens}
+    async with stage(tmp_path, {"a": Rules(daily_budget=20 * TOKEN)}, *[slow] * 40) as at:
+        asked = [asyncio.create_task(at.say("a", **fields)) for _ in range(40)]
+        while sum(one.done() for one in asked) < 30:
+            await asyncio.sleep(0)
+        go_on.set()
+        replies = await asyncio.gather(*asked)
+        assert (await until_written(at, 1)).json["cost"] < (20 + 7) * TOKEN / NANOS
+        refused = next(one for one in replies if one.status != 200)
+        assert (refused.status, refused.json["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert refused.headers["retry-after"] == "1"
+        # What was kept for them and not needed is free again.
+        account = at.gateway.accounts._accounts["a"]
+        assert account.reserved == account.running == 0
+        if max_tokens is None:
+            assert (await at.say("a")).status == 200
