@@ -129,6 +129,25 @@ async def test_a_caller_s_key_and_cookies_stay_here(upstream: FakeUpstream, tmp_
     assert "caller-key" not in str(received.headers)
 
 
+async def test_equal_keys_of_two_callers_do_not_meet_at_the_upstream(
+    upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    upstream.reply_with(b"{}", kind="application/json")
+    auth = Auth({"anna": hash_key("of-anna"), "bo": hash_key("of-bo")})
+    async with relaying(upstream, tmp_path, auth=auth) as caller:
+        for path in ("/v1/images/generations", "/v1/completions"):
+            for key in ("of-anna", "of-anna", "of-bo", ""):
+                sent = {"authorization": f"Bearer {key or 'of-bo'}"} | (
+                    {"idempotency-key": "k"} if key else {}
+                )
+                await caller.ask("POST", path, b'{"prompt": "x"}', {**JSON, **sent})
+    for four in (upstream.requests[:4], upstream.requests[4:]):
+        first, again, other, without = [request.headers.get("idempotency-key") for request in four]
+        assert first == again
+        assert len({first, other, without, "k"}) == 4
+        assert without is None
+
+
 def form(*parts: tuple[str, bytes], boundary: str = "b0undary") -> tuple[bytes, dict[str, str]]:
     pieces = [
         b"--%b\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n" % (boundary.encode(), *part)
