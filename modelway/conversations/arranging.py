@@ -10,6 +10,7 @@ from modelway.conversations.lines import busy
 from modelway.conversations.reading import not_found
 from modelway.conversations.records import Summary
 from modelway.conversations.trees import Tree
+from modelway.conversations.upkeep import set_metadata
 from modelway.errors import ConversationNotFound
 
 _MOST_NOTED = 1000
@@ -20,6 +21,7 @@ _FIND = """SELECT id, tree, head, lease_turn FROM conversations
 # What an upstream keeps of the conversation stands where the head stood.
 _MOVE = "UPDATE conversations SET head = :head, state = NULL WHERE id = :conversation"
 _DROP = "UPDATE conversations SET instructions = NULL WHERE caller = :caller AND name = :name AND NOT hidden"
+_NOTES = "SELECT metadata FROM conversations WHERE caller = :caller AND name = :name AND NOT hidden"
 _STANDING = """SELECT head, updated_at, lease_turn, title FROM conversations
     WHERE caller = :caller AND name = :name AND NOT hidden"""
 _NEWEST = """SELECT count(*), max(updated_at) FROM conversations WHERE caller = :caller AND NOT hidden"""
@@ -70,6 +72,17 @@ def drop_instructions(ledger: Ledger, caller: str, name: str) -> None:
     """Let the next turns have no instructions; raises ConversationNotFound."""
     if not ledger.run(_DROP, {"caller": caller, "name": name}):
         raise not_found(name)
+
+
+def note(ledger: Ledger, caller: str, name: str, key: str, value: str) -> None:
+    """Note one thing about a conversation, "" for no longer; raises ConversationNotFound."""
+    row: Any = ledger.one(_NOTES, {"caller": caller, "name": name})
+    if row is None:
+        raise not_found(name)
+    noted = codec.decode_asked(row[0])
+    noted.pop(key, None)
+    kept = noted | {key: value} if value else noted
+    set_metadata(ledger, caller, name, codec.encode_asked(kept or None))
 
 
 def standing(ledger: Ledger, caller: str, name: str) -> tuple[object, ...]:

@@ -21,6 +21,7 @@ from modelway.conversations.arranging import (
     list_noted,
     measured,
     move,
+    note,
     rename,
     standing,
 )
@@ -140,6 +141,13 @@ class Conversations:
         """Replace what the caller has noted about a conversation; raises ConversationNotFound."""
         noted = codec.encode_asked(metadata or None)
         await self._writer.submit(lambda ledger: set_metadata(ledger, caller, conversation_id, noted))
+
+    async def note(self, caller: str, conversation_id: str, key: str, value: str) -> None:
+        """Note one thing about a conversation, "" for no longer, and leave what else is noted as it is.
+
+        Raises ConversationNotFound.
+        """
+        await self._writer.submit(lambda ledger: note(ledger, caller, conversation_id, key, value))
 
     async def rename(self, caller: str, conversation_id: str, title: str) -> None:
         """Give a conversation another title; raises ConversationNotFound."""

@@ -118,9 +118,7 @@ class Actions:
         if found is None:
             await self._frame.gateway.conversations.create(caller.name, id, {CHOICE: noted})
         elif found.metadata.get(CHOICE) != noted:
-            await self._frame.gateway.conversations.annotate(
-                caller.name, id, {**found.metadata, CHOICE: noted}
-            )
+            await self._frame.gateway.conversations.note(caller.name, id, CHOICE, noted)
 
     def _send_temporary(self, request: Request, caller: Caller, asked: Asked) -> Response:
         question = question_of(asked, self._frame.look(request).texts("thread.go_on"))

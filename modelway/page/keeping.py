@@ -54,14 +54,8 @@ class Keeping:
 
     async def pin(self, request: Request) -> Response:
         """Keep a conversation at the top of the list, or no longer."""
-        named, caller, store = (
-            await decoded(request, _Named),
-            caller_of(request),
-            self._frame.gateway.conversations,
-        )
-        noted = dict((await store.show(caller.name, named.conversation)).metadata)
-        noted.pop(PINNED, None)
-        await store.annotate(caller.name, named.conversation, noted | ({PINNED: "1"} if named.pinned else {}))
+        named, store = await decoded(request, _Named), self._frame.gateway.conversations
+        await store.note(caller_of(request).name, named.conversation, PINNED, "1" if named.pinned else "")
         return self._arranged()
 
     async def delete(self, request: Request) -> Response:

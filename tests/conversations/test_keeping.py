@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from modelway.conversations import Conversations, Turn, new_turn_id
 from modelway.conversations.claims import Asking
 from modelway.conversations.log import Head, Log, decode_piece, encode_piece
-from modelway.errors import NotFound, StoreUnavailable
+from modelway.errors import ConversationNotFound, NotFound, StoreUnavailable
 from modelway.types import Citation, Event, Finish, TextDelta, ToolCallDelta
 from tests.conversations.talk import (
     ME,
@@ -196,3 +196,17 @@ def test_a_piece_of_a_log_holds_what_json_cannot() -> None:
     assert len(read) == 5
     assert read[3] == log.items[3]
     assert user("x").text == "x"
+
+
+async def test_notes_that_are_made_at_the_same_time_are_all_kept(store: Conversations) -> None:
+    await ask(store, "c", "one")
+    await store.annotate(ME, "c", {"old": "1", "other": "2"})
+    noted = {f"key-{number}": str(number) for number in range(9)}
+    await asyncio.gather(
+        store.note(ME, "c", "old", ""), *(store.note(ME, "c", key, value) for key, value in noted.items())
+    )
+    assert (await store.show(ME, "c")).metadata == {"other": "2", **noted}
+    with pytest.raises(ConversationNotFound):
+        await store.note(ME, "d", "key", "value")
+    with pytest.raises(ConversationNotFound):
+        await store.note("somebody else", "c", "key", "value")

@@ -477,3 +477,18 @@ async def test_a_page_of_another_server_reads_along_and_can_stop_the_answer(tmp_
         await here.until_over(key)
         for browser in (here, there):
             assert (await browser.thread(key))[-1][1].startswith("one two The answer was stopped.")
+
+
+async def test_what_a_program_notes_survives_what_the_page_notes_at_the_same_time(tmp_path: Path) -> None:
+    async with browsing([local()], tmp_path) as browser:
+        id = await browser.ask("hello")
+        address, store = f"/v1/conversations/{id}", browser.gateway.conversations
+        for number in range(10):
+            choice = {"effort": ("low", "high")[number % 2]}
+            await asyncio.gather(
+                browser.do("pin", conversation=id, pinned=True),
+                browser.http.post(address, json={"metadata": {"number": str(number)}}),
+                browser.do("send", text="and?", conversation=id, choice=choice),
+            )
+            await browser.until_over(id)
+            assert (await store.show("local", id)).metadata["number"] == str(number)
