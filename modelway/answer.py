@@ -42,7 +42,7 @@ class Answer:
         self.ignored = begun.ignored
         self.log = turn.log
         if turn.log is not None:
-            turn.answered_by(self.provider, self.model, begun.ignored)
+            turn.answered_by(self.provider, self.model, begun.ignored, trail=trail(attempts))
         self._candidate = candidate
         self._breakers = breakers
         self._continuing = continuing

@@ -31,7 +31,7 @@ class Head(Struct, frozen=True, kw_only=True, tag="head", omit_defaults=True):
     """What surrounds an answer: with it a dialect writes the same bytes again.
 
     `dialect` is the one in which the caller asked and whose bytes the events may carry. `echo` and
-    `ignored`: see ChatRequest and Envelope.
+    `ignored`: see ChatRequest and Envelope. `trail` tells who was asked until it began.
     """
 
     turn: str
@@ -42,6 +42,7 @@ class Head(Struct, frozen=True, kw_only=True, tag="head", omit_defaults=True):
     conversation_id: str = ""
     include_usage: bool = False
     ignored: tuple[str, ...] = ()
+    trail: str = ""
     echo: dict[str, Any] | None = None
 
 

@@ -83,10 +83,14 @@ class Turn:
         self._state_was_used = True
         return state.value
 
-    def answered_by(self, provider: str, model: str, ignored: tuple[str, ...] = ()) -> None:
-        """Note who has begun to answer, and what of the request they could not be told."""
+    def answered_by(
+        self, provider: str, model: str, ignored: tuple[str, ...] = (), *, trail: str = ""
+    ) -> None:
+        """Note who has begun to answer, what of the request they could not be told, and who was asked."""
         if self.log is not None:
-            self.log.head = replace(self.log.head, provider=provider, model=model, ignored=ignored)
+            self.log.head = replace(
+                self.log.head, provider=provider, model=model, ignored=ignored, trail=trail
+            )
 
     def record(self, event: Event) -> None:
         """Take the next event of the answer; the store gets it within `checkpoint_s` or 2 KB.

@@ -60,7 +60,7 @@ class Following:
             except NotFound as error:
                 # The server that had begun to answer could not, and has left no trace of it.
                 is_untold = error.code == "stream_not_found" and not exchange.record.provider
-                if not (is_untold and exchange.header(KEY_HEADER)):
+                if not is_untold or KEY_HEADER not in exchange.headers:
                     raise
             else:
                 return
@@ -112,7 +112,7 @@ class Following:
             if not exchange.complete:
                 if not exchange.started:
                     # This is what ends the attempts of a browser's EventSource.
-                    await exchange.start(204, reply_headers(log.head))
+                    await exchange.start(204, _told_of(exchange, log.head))
                 await exchange.write(b"", last=True)
 
     async def whole(self, exchange: Exchange, turn_id: str, request: ChatRequest) -> None:
@@ -127,11 +127,11 @@ class Following:
             envelope = replace(envelope, model=model or head.model, provider=head.provider)
             named = replace(completion, provider=head.provider, conversation_id=head.conversation_id)
             body = self._dialect.encode_completion(named, envelope)
-            await exchange.reply(200, body, reply_headers(head))
+            await exchange.reply(200, body, _told_of(exchange, head))
 
     async def _start(self, exchange: Exchange, log: Readable) -> None:
         if not exchange.started:
-            await exchange.start(200, self._stream_headers + reply_headers(log.head))
+            await exchange.start(200, self._stream_headers + _told_of(exchange, log.head))
 
     async def _tell_early(self, exchange: Exchange, turn_id: str, after: int) -> bool:
         """Begin the stream of a response that waits in the background, so that its client knows its id."""
@@ -168,9 +168,9 @@ class Following:
         # In the background nobody waits for the whole; what comes in pieces is kept as it comes.
         is_background = request.when_left == "finish"
         lasting = replace(request, stream=True) if is_background else replace(request, when_left="grace")
-        key = exchange.header(KEY_HEADER)
-        if key:
-            if len(key) > _LONGEST_KEY or not key.isprintable():
+        if KEY_HEADER in exchange.headers:
+            key = exchange.header(KEY_HEADER)
+            if not 0 < len(key) <= _LONGEST_KEY or not key.isprintable():
                 raise InvalidRequest(
                     f"Idempotency-Key must be 1 to {_LONGEST_KEY} printable characters",
                     hint="a random UUID is a good one",
@@ -243,6 +243,13 @@ def reply_headers(head: Head) -> Headers:
     if head.ignored:
         headers.append((b"x-modelway-ignored", header_value(", ".join(head.ignored))))
     return headers
+
+
+def _told_of(exchange: Exchange, head: Head) -> Headers:
+    """The headers of a reply: whoever reads again or elsewhere has not asked anybody, but somebody was."""
+    if exchange.record.attempts or not head.trail:
+        return reply_headers(head)
+    return [*reply_headers(head), (b"x-modelway-attempts", head.trail.encode())]
 
 
 def _with_all_names(head: Head, events: Iterable[Event]) -> Head:

@@ -58,7 +58,13 @@ class Asking:
         self._http = http
 
     async def post(
-        self, path: str, *, key: str = "", last: str = "", detach: str = "", **fields: Any
+        self,
+        path: str,
+        *,
+        key: str | None = None,
+        last: str | None = None,
+        detach: str | None = None,
+        **fields: Any,
     ) -> Response:
         hello = {"messages": [{"role": "user", "content": "hello"}]}
         other: dict[str, Any] = {"/v1/responses": {"input": "hello"}, "/api/generate": {"prompt": "hello"}}
@@ -66,7 +72,7 @@ class Asking:
         more = {"max_tokens": 9} if path == "/v1/messages" else {}
         headers = {"content-type": "application/json"}
         said_so = {"idempotency-key": key, "last-event-id": last, "x-modelway-detach": detach}
-        headers |= {name: value for name, value in said_so.items() if value}
+        headers |= {name: value for name, value in said_so.items() if value is not None}
         body = msgspec.json.encode({**said, **more, "stream": True, **fields})
         return await self._http.request("POST", self.address + path, headers=headers, body=body)
 
@@ -337,6 +343,12 @@ async def test_equal_requests_with_a_key_get_the_same_bytes_in_every_format(tmp_
             assert b"once" in body
             assert await body_of(client.post(path, key=key, stream=stream)) == body
             assert await body_of(other.post(path, key=key, stream=stream)) == body
+            for one in (
+                await client.post(path, key=key, stream=stream),
+                await other.post(path, key=key, stream=stream),
+            ):
+                assert one.headers["x-modelway-attempts"].startswith("Local;ok;")
+                await one.aclose()
             reused = await other.post(path, key=key, stream=not stream)
             assert (reused.status, b"Idempotency-Key" in await reused.body()) == (422, True)
         assert list(await client.gateway.conversations.list("local")) == []
@@ -385,6 +397,8 @@ async def test_a_key_is_told_why_there_is_no_answer_and_is_free_again(tmp_path: 
         assert refused.headers["x-modelway-attempts"].startswith("Local")
         assert b"yes" in await body_of(client.post(CHAT, key="k"))
         assert (await client.post(CHAT, key="k" * 256)).status == 400
+        empty = await client.post(CHAT, key="")
+        assert (empty.status, b"Idempotency-Key must be" in await empty.body()) == (400, True)
         assert (await client.post(CHAT, last="3")).status == 400
         assert (await client.post(CHAT, key="l", last="x")).status == 400
         assert (await client.post("/api/chat", key="l", last="3")).status == 400
