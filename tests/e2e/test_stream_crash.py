@@ -61,9 +61,11 @@ class Client:
         asked = {"messages": [{"role": "user", "content": "hi"}], "conversation_id": "c", "stream": True}
         return await self.post(CHAT, asked, **KEYED, **({"last-event-id": last} if last else {}))
 
+    async def fetch(self, path: str) -> Response:
+        return await self._http.request("GET", self._server.address + path, headers={})
+
     async def get(self, path: str) -> Any:
-        response = await self._http.request("GET", self._server.address + path, headers={})
-        async with aclosing(response):
+        async with aclosing(await self.fetch(path)) as response:
             return json.loads(await response.body())
 
 
@@ -137,6 +139,13 @@ async def test_a_response_in_the_background_does_not_run_for_ever(
     left = await there.get(f"/v1/responses/{told['id']}")
     assert (told["status"], left["status"]) == ("queued", "incomplete")
     assert left["output"][0]["content"][0]["text"] == "half"
+    servers[0].start()
+    assert await here.get(f"/v1/responses/{told['id']}") == left
+    for server in (here, there):
+        stream = await body(server.fetch(f"/v1/responses/{told['id']}?stream=true"))
+        events = [json.loads(line[6:]) for line in stream.split(b"\n") if line.startswith(b"data: ")]
+        assert [event["type"] for event in events[-2:]] == ["response.incomplete", "error"]
+        assert events[-2]["response"] == left
 
 
 async def test_a_server_that_is_asked_to_end_finishes_what_is_in_the_background(

@@ -32,7 +32,7 @@ from modelway.dialects.openai_responses.wire import (
     status_of,
 )
 from modelway.dialects.writing import AnyDelta, EventWriter
-from modelway.errors import GatewayError
+from modelway.errors import GatewayError, TurnInterrupted
 from modelway.types import (
     Citation,
     Continued,
@@ -118,9 +118,13 @@ class EventEncoder(EventWriter):
         return b""
 
     def error(self, error: GatewayError) -> bytes:
-        """An error in the middle of the stream: the response as it failed, and what SDKs raise."""
+        """An error in the middle of the stream: the response as it was left, and what SDKs raise."""
         begun = self._begin() + self._close_all("incomplete")
-        failed = self._ended("failed", error=response_error(error.status, error.explanation))
+        if isinstance(error, TurnInterrupted):
+            # Nobody's error, and what asking for the response tells too.
+            failed = self._ended("incomplete")
+        else:
+            failed = self._ended("failed", error=response_error(error.status, error.explanation))
         told = self._event(
             "error",
             code=error.code,
