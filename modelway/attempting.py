@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol, TypeVar
 
 from msgspec import Struct
@@ -51,6 +52,8 @@ class Begun(Struct, frozen=True):
 
 
 Begin = Callable[[Candidate], Awaitable[Begun]]
+Failure = tuple[Candidate, GatewayError]
+Calls = dict[asyncio.Task[Begun], tuple[Candidate, float]]
 
 
 class Attempting:
@@ -67,29 +70,33 @@ class Attempting:
         self, candidates: Sequence[Candidate], begin: Begin, attempts: list[Attempt]
     ) -> Begun:
         """Who begins to answer first, in the order of the candidates; otherwise the first one's error."""
-        asked, *others = candidates
-        until = self._clock() + self._deadline_s(asked)
-        try:
-            if asked.route is not None and (after_s := asked.route.hedge_after_s) is not None:
-                return await self._hedged(asked, others, begin, attempts, until, after_s)
-            return await self._with_retries(asked, begin, attempts, until)
-        except GatewayError as error:
-            if not others or not asked.may_fail_over(error):
-                raise
-            first = error
-        for candidate in others:
-            if self._clock() >= until:
+        left = list(candidates)
+        first: GatewayError | None = None
+        until = self._clock() + self._deadline_s(left[0])
+        hedge_after_s = left[0].route.hedge_after_s if left[0].route is not None else None
+        while True:
+            if hedge_after_s is not None and first is None:
+                came = await self._hedged(left, begin, attempts, until, hedge_after_s)
+                if isinstance(came, Begun):
+                    return came
+                failed = came
+            else:
+                asked = left.pop(0)
+                try:
+                    return await self._ask(asked, begin, attempts, until)
+                except GatewayError as error:
+                    failed = [(asked, error)]
+            first = failed[0][1] if first is None else first
+            for candidate, failure in failed:
+                if failure is not first:
+                    _tell_also(first, candidate, failure)
+                if not candidate.may_fail_over(failure):
+                    raise first
+            if left and self._clock() < until:
+                continue
+            if left:
                 _add_hint(first, "there was no time left to ask another one")
-                break
-            try:
-                return await self._with_retries(candidate, begin, attempts, until, is_next=True)
-            except GatewayError as error:
-                # The caller asked for the first: its error says most, the others only what they lack.
-                _add_hint(first, f"{candidate.name} could not answer instead: {error.message}")
-                _wait_for_the_earliest(first, error)
-                if not candidate.may_fail_over(error):
-                    break
-        raise first
+            raise first
 
     async def once_it_works(
         self, key: tuple[str, str, str], call: Callable[[], Awaitable[T]], attempts: list[Attempt]
@@ -98,16 +105,42 @@ class Attempting:
 
         `key` is the provider, the model and the operation.
         """
-        (name, model, _), breakers, tried = key, self._others, 0
+        until = self._clock() + self.policy.deadline_s
+        pause = partial(self.policy.pause, stateful=False)
+        timed = partial(_within, key[0], None, call)
+        result = await self._with_retries(key, self._others, timed, pause, attempts, until)
+        if self._others.troubled:
+            self._others.succeeded(key)
+        return result
+
+    async def _ask(self, candidate: Candidate, begin: Begin, attempts: list[Attempt], until: float) -> Begun:
+        """Ask one candidate, as its route wants it."""
+        retries = candidate.route.retries if candidate.route is not None else None
+        pause = partial(self.policy.pause, stateful=_is_stateful(candidate), retries=retries)
+        timed = partial(_within, candidate.name, candidate.limits, partial(begin, candidate))
+        return await self._with_retries(candidate.key, self.breakers, timed, pause, attempts, until)
+
+    async def _with_retries(
+        self,
+        key: tuple[str, ...],
+        breakers: Breakers,
+        call: Callable[[float], Awaitable[T]],
+        pause_after: Callable[[GatewayError, int], float | None],
+        attempts: list[Attempt],
+        until: float,
+    ) -> T:
+        """Call, which is told the seconds that are left; again where error, policy and time permit it."""
+        name, model, tried = key[0], key[1], 0
         while True:
-            probe = breakers.admit(key) if breakers.troubled else False
+            # Again before each retry: others may have failed during the pause.
+            probe = _admit(breakers, key, attempts) if breakers.troubled else False
             started = time.time()
             try:
-                result = await call()
+                result = await call(until - self._clock())
             except GatewayError as error:
                 attempts.append(Attempt(name, model, milliseconds_since(started), error.code))
-                pause = None if probe else self.policy.pause(error, tried, stateful=False)
-                if pause is None:
+                pause = None if probe else pause_after(error, tried)
+                if pause is None or self._clock() + pause >= until:
                     breakers.failed(key, error, probe=probe)
                     raise
             except BaseException:
@@ -116,117 +149,79 @@ class Attempting:
                 raise
             else:
                 attempts.append(Attempt(name, model, milliseconds_since(started)))
-                if breakers.troubled:
-                    breakers.succeeded(key)
+                if probe:
+                    breakers.answers(key)
                 return result
             tried += 1
             await asyncio.sleep(pause)
 
-    async def _with_retries(
-        self,
-        candidate: Candidate,
-        begin: Begin,
-        attempts: list[Attempt],
-        until: float,
-        *,
-        is_next: bool = False,
-    ) -> Begun:
-        """Try one candidate, again where the error, the policy and the time permit it."""
-        breakers, tried = self.breakers, 0
-        while True:
-            # Again before each retry: others may have failed during the pause.
-            probe = self._admit(candidate, attempts) if breakers.troubled else False
-            started = time.time()
-            try:
-                if candidate.limits is None and not is_next and not tried:
-                    begun = await begin(candidate)
-                else:
-                    left = until - self._clock() if is_next or tried else None
-                    begun = await self._within(candidate, begin, left)
-            except GatewayError as error:
-                attempts.append(
-                    Attempt(candidate.name, candidate.model, milliseconds_since(started), error.code)
-                )
-                pause = None if probe else self._pause(candidate, error, tried)
-                if pause is None or self._clock() + pause >= until:
-                    breakers.failed(candidate.key, error, probe=probe)
-                    raise
-            except BaseException:
-                if probe:
-                    breakers.released(candidate.key)
-                raise
-            else:
-                attempts.append(Attempt(candidate.name, candidate.model, milliseconds_since(started)))
-                if probe:
-                    breakers.answers(candidate.key)
-                return begun
-            tried += 1
-            await asyncio.sleep(pause)
-
-    async def _within(self, candidate: Candidate, begin: Begin, limit_s: float | None) -> Begun:
-        """One call, within the time that is left and what the route grants."""
-        limits = candidate.limits
-        if limits is not None and limits.first_token_s is not None:
-            limit_s = limits.first_token_s if limit_s is None else min(limits.first_token_s, limit_s)
-        token = CONNECT_LIMIT_S.set(limits.connect_s if limits is not None else None)
-        try:
-            async with asyncio.timeout(limit_s) as limit:
-                return await begin(candidate)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise UpstreamTimeout(f"{candidate.name} began no answer within {limit_s:.3g} s") from None
-        finally:
-            CONNECT_LIMIT_S.reset(token)
-
     async def _hedged(
-        self,
-        asked: Candidate,
-        others: list[Candidate],
-        begin: Begin,
-        attempts: list[Attempt],
-        until: float,
-        after_s: float,
-    ) -> Begun:
+        self, left: list[Candidate], begin: Begin, attempts: list[Attempt], until: float, after_s: float
+    ) -> Begun | list[Failure]:
         """Ask the next one too when the first has not begun after a while; whoever begins first answers.
 
-        Who is asked here is taken out of `others`. Upstreams that keep conversations themselves are left
-        out: an answer that nobody takes would stay in theirs.
+        Who is asked here is taken out of `left`; where nobody answers, it is told how each has failed.
+        Upstreams that keep conversations themselves are left out: an answer that nobody takes would stay in
+        theirs.
         """
-        leader = asyncio.create_task(self._with_retries(asked, begin, attempts, until))
-        tasks = {leader: (asked, time.time())}
+        asked = left.pop(0)
+        calls = {asyncio.create_task(self._ask(asked, begin, attempts, until)): (asked, time.time())}
         try:
-            await asyncio.wait(tasks, timeout=after_s)
-            if not leader.done() and others and not _is_stateful(asked) and not _is_stateful(others[0]):
-                follower = others.pop(0)
-                asking = self._with_retries(follower, begin, attempts, until, is_next=True)
-                tasks[asyncio.create_task(asking)] = follower, time.time()
-            waiting: set[asyncio.Task[Begun]] = set(tasks)
-            while waiting:
-                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for task in sorted(done, key=list(tasks).index):
-                    if task.exception() is None:
-                        del tasks[task]
-                        return task.result()
-            return leader.result()
-        finally:
-            await _call_off(tasks, attempts)
-
-    def _admit(self, candidate: Candidate, attempts: list[Attempt]) -> bool:
-        try:
-            return self.breakers.admit(candidate.key)
-        except ProviderUnavailable as error:
-            attempts.append(Attempt(candidate.name, candidate.model, 0.0, error.code))
+            await asyncio.wait(calls, timeout=after_s)
+            waits = not any(task.done() for task in calls)
+            if waits and left and not _is_stateful(asked) and not _is_stateful(left[0]):
+                follower = left.pop(0)
+                calls[asyncio.create_task(self._ask(follower, begin, attempts, until))] = (
+                    follower,
+                    time.time(),
+                )
+            came = await _first_of(calls)
+            winner = came if isinstance(came, asyncio.Task) else None
+            await _call_off({task: call for task, call in calls.items() if task is not winner}, attempts)
+        except BaseException:
+            # The caller may leave while the loser is being ended: then nobody takes the winner either.
+            await _call_off(calls, attempts)
             raise
-
-    def _pause(self, candidate: Candidate, error: GatewayError, tried: int) -> float | None:
-        retries = candidate.route.retries if candidate.route is not None else None
-        return self.policy.pause(error, tried, stateful=_is_stateful(candidate), retries=retries)
+        return came.result() if isinstance(came, asyncio.Task) else came
 
     def _deadline_s(self, candidate: Candidate) -> float:
         route = candidate.route
         own = route.deadline_s if route is not None else None
         return self.policy.deadline_s if own is None else own
+
+
+async def _within(name: str, limits: Limits | None, call: Callable[[], Awaitable[T]], limit_s: float) -> T:
+    """One call, within the time that is left and what the route grants."""
+    if limits is not None and limits.first_token_s is not None:
+        limit_s = min(limits.first_token_s, limit_s)
+    token = CONNECT_LIMIT_S.set(limits.connect_s if limits is not None else None)
+    try:
+        async with asyncio.timeout(limit_s) as limit:
+            return await call()
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise UpstreamTimeout(f"{name} began no answer within {limit_s:.3g} s") from None
+    finally:
+        CONNECT_LIMIT_S.reset(token)
+
+
+async def _first_of(calls: Calls) -> asyncio.Task[Begun] | list[Failure]:
+    """Who begins first; where nobody does, or nobody may in the first one's place, how each has failed."""
+    failed: dict[asyncio.Task[Begun], Failure] = {}
+    waiting, leader = set(calls), next(iter(calls))
+    while waiting:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in (task for task in calls if task in done):
+            try:
+                task.result()
+            except GatewayError as error:
+                failed[task] = calls[task][0], error
+            else:
+                return task
+        if leader in failed and not calls[leader][0].may_fail_over(failed[leader][1]):
+            break
+    return [failed[task] for task in calls if task in failed]
 
 
 class Hurried:
@@ -265,18 +260,24 @@ class Hurried:
         await self._stream.aclose()
 
 
-async def _call_off(
-    losers: dict[asyncio.Task[Begun], tuple[Candidate, float]], attempts: list[Attempt]
-) -> None:
+async def _call_off(losers: Calls, attempts: list[Attempt]) -> None:
     """End the calls that nobody waits for any more; each with the time at which it began."""
     for task, (candidate, started) in losers.items():
-        if not task.done():
+        if not task.done() and not task.cancelling():
             task.cancel()
             attempts.append(Attempt(candidate.name, candidate.model, milliseconds_since(started), LOST))
     await asyncio.gather(*losers, return_exceptions=True)
     for task in losers:
         if not task.cancelled() and task.exception() is None:
             await task.result().stream.aclose()
+
+
+def _admit(breakers: Breakers, key: tuple[str, ...], attempts: list[Attempt]) -> bool:
+    try:
+        return breakers.admit(key)
+    except ProviderUnavailable as error:
+        attempts.append(Attempt(key[0], key[1], 0.0, error.code))
+        raise
 
 
 def _is_stateful(candidate: Candidate) -> bool:
@@ -287,7 +288,9 @@ def _add_hint(error: GatewayError, said: str) -> None:
     error.hint = f"{error.hint}; {said}" if error.hint else said
 
 
-def _wait_for_the_earliest(first: GatewayError, other: GatewayError) -> None:
-    """Where all are left alone, the caller may come back as soon as one is not."""
-    if isinstance(first, ProviderUnavailable) and isinstance(other, ProviderUnavailable):
-        first.retry_after = min(first.retry_after or 0.0, other.retry_after or 0.0)
+def _tell_also(first: GatewayError, candidate: Candidate, error: GatewayError) -> None:
+    """The caller asked for the first: its error says most, the others only what they lack."""
+    _add_hint(first, f"{candidate.name} could not answer instead: {error.message}")
+    if isinstance(first, ProviderUnavailable) and isinstance(error, ProviderUnavailable):
+        # Where all are left alone, the caller may come back as soon as one is not.
+        first.retry_after = min(first.retry_after or 0.0, error.retry_after or 0.0)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from modelway.answer import Answer
-from modelway.attempting import LOST
+from modelway.attempting import LOST, Attempting, Begun
 from modelway.config import CandidateLimits, RouteSettings, Settings, UpstreamSettings
+from modelway.conversations import Conversations
 from modelway.errors import (
     GatewayError,
     InvalidRequest,
@@ -26,7 +27,8 @@ from modelway.provider import ProviderInfo
 from modelway.providers._dial import AddressInfo
 from modelway.providers.http import HTTPClient
 from modelway.providers.openai_compatible import OpenAICompatible
-from modelway.routing import BadSetting, Breakers, RetryPolicy, Router
+from modelway.routing import BadSetting, Breakers, Candidate, RetryPolicy, Route, Router
+from modelway.telemetry import Attempt
 from modelway.types import Caller, ChatRequest, Message, TextDelta
 from tests.scripted import Scripted, Step, says
 from tests.serving import gateway_of
@@ -361,6 +363,29 @@ async def test_the_deadline_holds_for_the_first_attempt_too(tmp_path: Path) -> N
             await ask(gateway, asking("best"))
 
 
+async def test_the_deadline_of_all_upstreams_holds_for_the_first_call(tmp_path: Path) -> None:
+    one = Scripted("One", [asyncio.Event()])
+    settings = Settings(provider="One")
+    store = Conversations.open(tmp_path / "c.sqlite3", settings.conversations)
+    gateway = Gateway(Router([one], settings), store, RetryPolicy(retries=0, deadline_s=0.05))
+    async with aclosing(gateway), asyncio.timeout(5):
+        with pytest.raises(UpstreamTimeout, match=r"began no answer within 0\.05 s"):
+            await ask(gateway, asking())
+    assert one.closed == 1
+
+
+async def test_what_only_one_upstream_can_answer_has_the_deadline_and_is_noted() -> None:
+    attempting = Attempting(RetryPolicy(retries=0, deadline_s=0.05), Breakers(1, 10))
+    attempts: list[Attempt] = []
+    async with asyncio.timeout(5):
+        with pytest.raises(UpstreamTimeout):
+            await attempting.once_it_works((*KEY, "embeddings"), asyncio.Event().wait, attempts)
+    with pytest.raises(ProviderUnavailable):
+        await attempting.once_it_works((*KEY, "embeddings"), asyncio.Event().wait, attempts)
+    noted = [(attempt.provider, attempt.model, attempt.code) for attempt in attempts]
+    assert noted == [(*KEY, "upstream_timeout"), (*KEY, "provider_unavailable")]
+
+
 async def test_a_pause_that_outlasts_the_deadline_is_not_made(tmp_path: Path) -> None:
     one = Scripted("One", [UpstreamRateLimited("later", retry_after=0.9)])
     async with aclosing(gateway_of([one], tmp_path, route_of("One", deadline_s=0.5))) as gateway:
@@ -451,6 +476,68 @@ async def test_a_caller_who_leaves_ends_both_calls_of_a_hedge(tmp_path: Path) ->
         asked.cancel()
         await asyncio.wait([asked])
         assert (one.closed, two.closed) == (1, 1)
+
+
+@pytest.mark.parametrize("hedge_after_s", [None, 0.01])
+async def test_a_hedge_knows_the_same_errors_that_end_everything(
+    tmp_path: Path, hedge_after_s: float | None
+) -> None:
+    one, two = Scripted("One", [asyncio.Event()]), Scripted("Two", [InvalidRequest("too many tools")])
+    three = Scripted("Three")
+    limits = {"One": CandidateLimits(first_token_timeout_s=0.2)}
+    settings = route_of("One", "Two", "Three", hedge_after_s=hedge_after_s, limits=limits)
+    async with aclosing(gateway_of([one, two, three], tmp_path, settings)) as gateway:
+        with pytest.raises(UpstreamTimeout, match="Two could not answer instead: too many tools"):
+            await ask(gateway, asking("best"))
+    assert three.requests == []
+
+
+async def test_a_wrong_request_ends_a_hedge_at_once(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    one, two = Scripted("One", [gate, InvalidRequest("no such tool")]), Scripted("Two", [asyncio.Event()])
+    settings = route_of("One", "Two", hedge_after_s=0.01)
+    async with aclosing(gateway_of([one, two], tmp_path, settings)) as gateway, asyncio.timeout(5):
+        asked = asyncio.create_task(ask(gateway, asking("best")))
+        while not two.requests:
+            await asyncio.sleep(0)
+        gate.set()
+        with pytest.raises(InvalidRequest, match="no such tool"):
+            await asked
+    assert two.closed == 1
+
+
+async def test_a_caller_who_leaves_while_the_loser_ends_leaves_no_winner_behind() -> None:
+    ending, winners = asyncio.Event(), []
+    route = Route("best", hedge_after_s=0.0)
+    loser, winner = Candidate(Scripted("One"), "m", route=route), Candidate(Scripted("Two"), "m", route=route)
+
+    class Stream:
+        closed = False
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+    async def begin(candidate: Candidate) -> Begun:
+        if candidate is winner:
+            winners.append(Stream())
+            return Begun(candidate, winners[0], [])  # type: ignore[arg-type]
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await asyncio.Event().wait()
+        raise AssertionError
+
+    attempting = Attempting(RetryPolicy(), Breakers())
+    attempts: list[Attempt] = []
+    asked = asyncio.create_task(attempting.first_to_answer([loser, winner], begin, attempts))
+    async with asyncio.timeout(5):
+        await ending.wait()
+        asked.cancel()
+        await asyncio.wait([asked])
+    assert winners[0].closed
+    assert asked.cancelled()
+    assert [attempt.code for attempt in attempts if attempt.provider == "One"].count(LOST) == 1
 
 
 def test_weights_decide_who_is_asked_first() -> None:
