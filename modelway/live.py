@@ -19,7 +19,8 @@ from modelway.types import Caller, ChatRequest, Completion, Event, Finish
 log = logging.getLogger("modelway.live")
 
 _POLL_S = 0.1
-_CUT_OFF = 499
+# As of a client that has gone.
+CUT_OFF = 499
 
 
 class Answering(Protocol):
@@ -71,6 +72,7 @@ class LiveTurn:
             time=time.time(), request_id=self.id, dialect=request.dialect, caller=caller.name, stream=True
         )
         self.task: asyncio.Task[None] | None = None
+        self.was_stopped = False
         self.readers = 0
         self.timer: asyncio.TimerHandle | None = None
         self.leaving: asyncio.Task[None] | None = None
@@ -233,6 +235,7 @@ class Live:
         turn = self._turns.get(turn_id)
         if turn is None or turn.caller.name != caller.name or turn.task is None:
             return await self._conversations.streams.cancel(caller.name, turn_id)
+        turn.was_stopped = True
         self._conversations.streams.note_cancelled(turn_id)
         turn.task.cancel()
         await asyncio.wait((turn.task,))
@@ -267,7 +270,10 @@ class Live:
             record.status, record.code = error.status, error.code
             turn.fail(error)
         except asyncio.CancelledError:
-            record.status, record.code = _CUT_OFF, "turn_interrupted"
+            record.status, record.code = CUT_OFF, "" if turn.was_stopped else "turn_interrupted"
+            raise
+        except BaseException:
+            record.status, record.code = InternalError.status, InternalError.code
             raise
         finally:
             if self.on_end is not None:

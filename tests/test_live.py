@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,30 @@ async def test_a_turn_is_stopped_from_elsewhere(tmp_path: Path) -> None:
             await read(made, turn.id)
         await until(lambda: is_closed(local))
         assert (await other.conversations.show("me", "c")).messages[-1].text in ("hello", "x")
+
+
+async def test_a_turn_is_noted_as_it_ended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Scripted):
+        async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+            yield TextDelta(text="x")
+            if request.messages[-1].text == "break":
+                raise ZeroDivisionError("a bug")
+            await asyncio.Event().wait()
+
+    made = gateway_of([Broken("Local")], tmp_path, Settings(provider="Local"))
+    ended: list[tuple[int, str]] = []
+    made.live.on_end = lambda record, completion: ended.append((record.status, record.code))
+    async with aclosing(made):
+        broken = made.live.begin(asking("break"), ME)
+        assert broken.task is not None
+        await asyncio.wait((broken.task,))
+        stopped = made.live.begin(asking(), ME)
+        await stopped.begun()
+        await made.live.cancel(ME, stopped.id)
+        await made.live.begin(asking(conversation_id="d"), ME).begun()
+    assert ended == [(500, "internal_error"), (499, ""), (499, "turn_interrupted")]
+    assert f"turn {broken.id} failed" in caplog.text
+    assert "a bug" in caplog.text
 
 
 async def has_lost(gateway: Gateway, turn: str) -> bool:

@@ -11,6 +11,7 @@ from functools import partial
 
 from modelway.errors import ConversationBusy, GatewayError, InternalError, ShuttingDown
 from modelway.gateway import Gateway
+from modelway.live import CUT_OFF
 from modelway.page.draft import Draft
 from modelway.page.markdown import Markdown
 from modelway.telemetry import RequestRecord, Telemetry, milliseconds_since
@@ -130,11 +131,13 @@ class Drafts:
         except GatewayError as raised:
             error, record.status, record.code = raised, raised.status, raised.code
         except asyncio.CancelledError:
+            record.status = CUT_OFF
             if not draft.was_stopped:
                 error = ShuttingDown("the server is going down", hint="send the message again")
                 record.status, record.code = error.status, error.code
         except BaseException:
             error = InternalError("internal error", hint=f"the log has it under {record.request_id}")
+            record.status, record.code = error.status, error.code
             raise
         finally:
             draft.end(error)

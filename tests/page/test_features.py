@@ -23,7 +23,7 @@ from modelway.types import (
     ToolCallDelta,
     Usage,
 )
-from tests.page.browsing import browsing
+from tests.page.browsing import Browser, browsing
 from tests.page.hostile import problems
 from tests.scripted import Scripted, says
 
@@ -440,6 +440,7 @@ async def test_a_bug_is_told_by_its_id_and_logged(tmp_path: Path, caplog: pytest
         id = await browser.ask("hello")
         assert (await browser.thread(id))[0] == ("user", "hello")
         assert "ZeroDivisionError" not in (await browser.get(f"/c/{id}")).text
+        assert await answered(browser) == [{"5xx": 1}]
     assert "a bug" in caplog.text
 
 
@@ -451,6 +452,13 @@ async def test_whoever_stops_an_answer_or_closes_a_page_makes_no_error(tmp_path:
         await browser.until_over(key)
         told = (await browser.http.get("/v1/figures")).json()
         assert told["errors"] == []
+        assert await answered(browser) == [{"4xx": 1}]
+
+
+async def answered(browser: Browser) -> list[dict[str, int]]:
+    """How the requests ended for which a provider was asked."""
+    told = (await browser.http.get("/v1/figures")).json()
+    return [line["requests"] for line in told["lines"] if line["provider"]]
 
 
 async def test_a_question_that_got_an_empty_answer_can_be_asked_again(tmp_path: Path) -> None:
