@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from msgspec.structs import replace
 
-from modelway.accounts import Accounts, Permit, Size, denied, may_use, permitted
+from modelway.accounts import Accounts, Permit, Size, denied, may_go, may_use, permitted
 from modelway.answer import Answer, no_finish
 from modelway.attempting import Attempting, Begun, EventStream, Hurried
 from modelway.continuing import Continuing
@@ -92,7 +92,7 @@ class Gateway:
         attempts = [] if attempts is None else attempts
         if caller.rules is None:
             return await self._answer(request, caller, candidates, attempts, None)
-        candidates = permitted(caller, candidates, request)
+        candidates = permitted(caller, candidates)
         params = request.params
         size = Size.of(tokens_of(request.messages), params.max_tokens, params.n)
         permit = self.accounts.admit(caller, size, [one.key for one in candidates])
@@ -125,13 +125,18 @@ class Gateway:
             turn.interrupt()
             raise
 
-    def admit(self, caller: Caller, provider: Provider, model: str, asked: str, size: Size) -> Permit | None:
-        """Let in a request of about this size that is no chat; what it takes is told to charge()."""
+    def admit(self, caller: Caller, candidate: Candidate, size: Size) -> Permit | None:
+        """Let in a request of about this size that is no chat; what it takes is told to charge().
+
+        Where no model is named, as with batches and files, nobody knows which ones are asked: keys that are
+        limited to some are refused.
+        """
         if caller.rules is None:
             return None
-        if not may_use(caller.rules, provider.info.name, model, asked):
-            raise denied(caller, provider.info.name, model)
-        return self.accounts.admit(caller, size, [(provider.info.name, model)])
+        is_unknown = bool(caller.rules.models) and not candidate.model
+        if is_unknown or not may_go(caller.rules, candidate):
+            raise denied(caller, *candidate.key)
+        return self.accounts.admit(caller, size, [candidate.key])
 
     def charge(
         self,
@@ -167,7 +172,7 @@ class Gateway:
 
         NotFound where nobody counts them.
         """
-        candidate = permitted(caller, self.router.resolve(request), request)[0]
+        candidate = permitted(caller, self.router.resolve(request))[0]
         if not isinstance(candidate.provider, CountsTokens):
             raise NotFound(
                 f"{candidate.name} does not count tokens",

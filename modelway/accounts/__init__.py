@@ -3,7 +3,7 @@
 from modelway.accounts.account import Headers, Permit
 from modelway.accounts.accounts import Accounts, Size
 from modelway.accounts.bills import Bill
-from modelway.accounts.rules import denied, may_see, may_use, only_without_rules, permitted
+from modelway.accounts.rules import denied, may_go, may_see, may_use, only_without_rules, permitted
 
 __all__ = [
     "Accounts",
@@ -12,6 +12,7 @@ __all__ = [
     "Permit",
     "Size",
     "denied",
+    "may_go",
     "may_see",
     "may_use",
     "only_without_rules",

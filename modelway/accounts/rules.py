@@ -7,18 +7,20 @@ from fnmatch import fnmatchcase
 
 from modelway.errors import PermissionDenied
 from modelway.routing import Candidate
-from modelway.types import Caller, ChatRequest, Rules
+from modelway.types import Caller, Rules
 
 
-def may_use(rules: Rules, provider: str, model: str, asked: str = "") -> bool:
-    """Whether a provider's model may be used, which the caller asked for under a name (of a route, say)."""
+def may_use(rules: Rules, provider: str, model: str, route: str = "") -> bool:
+    """Whether a provider's model may be asked, to which a route of this name leads, if any does."""
     if not may_see(rules, provider):
         return False
-    if not rules.models:
-        return True
-    names = {model.casefold(), f"{provider}/{model}".casefold(), asked.casefold()} - {""}
-    patterns = [pattern.casefold() for pattern in rules.models]
-    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+    return not rules.models or any(_fits(pattern, provider, model, route) for pattern in rules.models)
+
+
+def may_go(rules: Rules, candidate: Candidate) -> bool:
+    """Whether a candidate may be asked."""
+    route = candidate.route.name if candidate.route is not None else ""
+    return may_use(rules, candidate.name, candidate.model, route)
 
 
 def may_see(rules: Rules, provider: str) -> bool:
@@ -26,14 +28,12 @@ def may_see(rules: Rules, provider: str) -> bool:
     return not rules.providers or provider.casefold() in {name.casefold() for name in rules.providers}
 
 
-def permitted(caller: Caller, candidates: Sequence[Candidate], request: ChatRequest) -> list[Candidate]:
+def permitted(caller: Caller, candidates: Sequence[Candidate]) -> list[Candidate]:
     """Those of the candidates that the caller may use; PermissionDenied where there are none."""
     rules = caller.rules
     if rules is None:
         return list(candidates)
-    # Where a provider is named, the model is the upstream's name and not one of ours.
-    asked = "" if request.provider else request.model
-    left = [one for one in candidates if may_use(rules, one.name, one.model, asked)]
+    left = [one for one in candidates if may_go(rules, one)]
     if not left:
         raise denied(caller, candidates[0].name, candidates[0].model)
     return left
@@ -60,3 +60,14 @@ def denied(caller: Caller, provider: str, model: str) -> PermissionDenied:
         hint=f"its rule permits the {rule}",
         param=param,
     )
+
+
+def _fits(pattern: str, provider: str, model: str, route: str) -> bool:
+    """Whether a pattern is for what is really asked: of a provider where it has a slash, else of any."""
+    folded = pattern.casefold()
+    if route and fnmatchcase(route.casefold(), folded):
+        return True
+    of, slash, name = folded.partition("/")
+    if not slash:
+        return fnmatchcase(model.casefold(), folded)
+    return fnmatchcase(provider.casefold(), of) and fnmatchcase(model.casefold(), name)

@@ -76,19 +76,19 @@ class Router:
         route = self._routes.get(model) if not self._prefixed(model) else None
         return route.weights if route is not None else ()
 
-    def choose(self, provider_name: str, model: str) -> tuple[Provider, str]:
+    def choose(self, provider_name: str, model: str) -> Candidate:
         """Who takes a request that is no chat, and how the model is called there, "" where none is named.
 
         The default provider takes what names no provider and no model that is known: which models it has
         for other things than chats, only its upstream knows.
         """
         if provider_name or not model:
-            return self.provider(provider_name or self._default[0]), model
+            return Candidate(self.provider(provider_name or self._default[0]), model)
         if model not in self._routes and (named := self._by_name.get(model.casefold())):
-            return named, ""
+            return Candidate(named, "")
         if found := self._led_to(model):
-            return found[0].provider, found[0].model
-        return self.provider(self._default[0]), model
+            return found[0]
+        return Candidate(self.provider(self._default[0]), model)
 
     def model_names(self) -> list[str]:
         """Every model name that somebody who is ready answers to without being named, routes first."""

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from modelway.accounts import denied, may_see, may_use
+from modelway.accounts import denied, may_go, may_see, may_use
 from modelway.dialects import anthropic_messages, openai_chat
 from modelway.errors import InvalidRequest, ModelNotFound
 from modelway.gateway import Gateway
@@ -93,7 +93,7 @@ class Catalogue:
         router, breakers, rules = self._gateway.router, self._gateway.breakers, caller.rules
         if rules is None:
             return explain(router, breakers, name)
-        return explain(router, breakers, name, lambda one: may_use(rules, one.name, one.model, name))
+        return explain(router, breakers, name, lambda one: may_go(rules, one))
 
     def _shown(self, info: ProviderInfo) -> dict[str, object]:
         breakers = self._gateway.breakers.states(info.name)
@@ -128,7 +128,7 @@ async def visible_models(gateway: Gateway, request: Request) -> list[Model]:
 
 def _is_permitted(gateway: Gateway, rules: Rules, name: str) -> bool:
     found = gateway.router.resolve(ChatRequest(messages=(), model=name))
-    return any(may_use(rules, one.name, one.model, name) for one in found)
+    return any(may_go(rules, one) for one in found)
 
 
 def _caller(request: Request) -> Caller:

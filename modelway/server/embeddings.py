@@ -44,7 +44,8 @@ class EmbeddingEndpoints:
         record = exchange.record
         record.dialect, record.path = "relay", "embeddings"
         wanted = addressed(exchange, "provider", b"x-modelway-provider", asked.provider)
-        provider, model = self._gateway.router.choose(wanted, asked.model)
+        candidate = self._gateway.router.choose(wanted, asked.model)
+        provider, model = candidate.provider, candidate.model
         record.provider, record.model = provider.info.name, model
         if not asked.texts:
             return codec.Vectors()
@@ -55,7 +56,7 @@ class EmbeddingEndpoints:
             body=asked.for_openai(model),
         )
         guess = tokens_of_fields(list(asked.texts))
-        permit = self._gateway.admit(exchange.caller, provider, model, asked.model, Size(guess))
+        permit = self._gateway.admit(exchange.caller, candidate, Size(guess))
         estimated = False
         try:
             reply = await self._gateway.relay(provider, model, request, record.attempts)

@@ -46,7 +46,7 @@ class OllamaEndpoints:
         if not isinstance(name, str) or not name:
             raise InvalidRequest("`model` must be the name of a model", param="model")
         asked = ChatRequest(messages=(), model=name)
-        first = permitted(exchange.caller, self._gateway.router.resolve(asked), asked)[0]
+        first = permitted(exchange.caller, self._gateway.router.resolve(asked))[0]
         return json_response(_shown(first.provider.info, first.model))
 
     async def ps(self, request: Request) -> Response:

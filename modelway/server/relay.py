@@ -76,7 +76,8 @@ class RelayEndpoint:
         record.dialect, record.path = "relay", path
         body = _read(content, exchange)
         asked = addressed(exchange, "provider", b"x-modelway-provider", body.provider)
-        provider, model = self._gateway.router.choose(asked, body.model)
+        candidate = self._gateway.router.choose(asked, body.model)
+        provider, model = candidate.provider, candidate.model
         record.provider, record.model, record.stream = provider.info.name, model, body.stream
         request = RelayRequest(
             method=exchange.method,
@@ -86,7 +87,7 @@ class RelayEndpoint:
             body=body.addressed_to(model),
         )
         size = Size() if exchange.caller.rules is None else _size(exchange.method, path, body)
-        permit = self._gateway.admit(exchange.caller, provider, model, body.model, size)
+        permit = self._gateway.admit(exchange.caller, candidate, size)
         meter: Meter | None = None
         try:
             with until_client_is_gone(exchange):

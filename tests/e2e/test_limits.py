@@ -100,6 +100,26 @@ async def test_a_key_reaches_only_what_its_rule_names(tmp_path: Path, routed: Se
         assert later.status == 403
 
 
+async def test_a_pattern_of_a_provider_is_not_fooled_by_a_model_s_name(tmp_path: Path) -> None:
+    routes = {"fast": RouteSettings(candidates=("Groq/groq-2",))}
+    settings = Settings(provider="Local", routes=routes, fallback=("Local",))
+    rules = {"a": Rules(models=("Groq/*",)), "b": Rules(models=("fast",))}
+    others: dict[str, dict[str, Any]] = {
+        "/v1/chat/completions": {},
+        "/v1/completions": {"prompt": "hi"},
+        "/v1/embeddings": {"input": "hi"},
+        "/api/embed": {"input": "hi"},
+    }
+    async with stage(tmp_path, rules, settings=settings) as at:
+        for path, body in others.items():
+            refused = await at.say("a", model="Groq/groq-1", provider="Local", path=path, **body)
+            assert refused.status == 403, path
+        assert (await at.say("a", model="fast")).status == 200
+        assert (await at.say("b", model="fast")).status == 200
+        candidates = (await at.get("b", "/v1/routes/fast")).json["candidates"]
+        assert [one["provider"] for one in candidates] == ["Groq"]
+
+
 async def test_lists_show_only_what_a_key_reaches(tmp_path: Path, routed: Settings) -> None:
     rules = {"one": Rules(providers=("groq",)), "two": Rules(models=("Groq/groq-1", "fast")), "all": Rules()}
     async with stage(tmp_path, rules, settings=routed) as at:

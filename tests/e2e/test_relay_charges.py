@@ -128,3 +128,13 @@ async def test_relayed_questions_count_among_the_tokens_of_the_minute(tmp_path: 
         assert (await at.post("/v1/embeddings", input=[1] * 26)).status == 429
         assert (await at.post("/api/embed", input="x" * 40)).status == 429
     assert len(at.upstream.requests) == 2
+
+
+async def test_keys_for_some_models_reach_no_address_without_a_model(tmp_path: Path) -> None:
+    async with stage(tmp_path, Rules(models=("Fake/m",))) as at:
+        at.upstream.reply_with(b"{}", kind="application/json")
+        assert (await at.post("/v1/images/generations", prompt="x")).status == 200
+        refused = await ask(at.address, "POST", "/v1/batches", at.key, {"input_file_id": "f"})
+        assert (refused.status, refused.json["error"]["code"]) == (403, "permission_denied")
+        assert (await ask(at.address, "GET", "/v1/files", at.key)).status == 403
+    assert len(at.upstream.requests) == 1
