@@ -194,7 +194,7 @@ async def _within(name: str, limits: Limits | None, call: Callable[[], Awaitable
     """One call, within the time that is left and what the route grants."""
     if limits is not None and limits.first_token_s is not None:
         limit_s = min(limits.first_token_s, limit_s)
-    token = CONNECT_LIMIT_S.set(limits.connect_s if limits is not None else None)
+    token = CONNECT_LIMIT_S.set(limits.connect_s) if limits is not None else None
     try:
         async with asyncio.timeout(limit_s) as limit:
             return await call()
@@ -203,7 +203,8 @@ async def _within(name: str, limits: Limits | None, call: Callable[[], Awaitable
             raise
         raise UpstreamTimeout(f"{name} began no answer within {limit_s:.3g} s") from None
     finally:
-        CONNECT_LIMIT_S.reset(token)
+        if token is not None:
+            CONNECT_LIMIT_S.reset(token)
 
 
 async def _first_of(calls: Calls) -> asyncio.Task[Begun] | list[Failure]:
