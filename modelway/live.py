@@ -146,6 +146,10 @@ class Live:
                 claim = await self._conversations.streams.claim(asking, self._is_expected)
                 if claim.is_new:
                     return self.begin(replace(request, turn_id=asking.turn), caller, asking).id
+            except asyncio.CancelledError:
+                # The key may be taken by now, for a turn that never comes.
+                self._conversations.streams.give_up(asking)
+                raise
             finally:
                 self._expected.discard(asking.turn)
             if claim.turn in self._turns:

@@ -210,6 +210,22 @@ async def test_a_key_is_free_again_where_nothing_came(tmp_path: Path) -> None:
     assert len(local.requests) == 2
 
 
+@pytest.mark.parametrize("steps", range(1, 5))
+async def test_a_key_is_free_where_its_client_left_before_its_turn_was_begun(
+    tmp_path: Path, steps: int
+) -> None:
+    made, _ = gateway(tmp_path)
+    other, _ = gateway(tmp_path)
+    async with aclosing(other), aclosing(made), asyncio.timeout(5):
+        asked = asyncio.create_task(made.live.begin_once(asking(conversation_id=""), ME, "k", b"1"))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.wait((asked,))
+        turn = await other.live.begin_once(asking(conversation_id=""), ME, "k", b"1")
+        assert text(await read(other, turn)) == "hello"
+
+
 async def test_a_turn_is_stopped_from_elsewhere(tmp_path: Path) -> None:
     go_on = asyncio.Event()
     more: list[Step] = [TextDelta(text="x"), go_on, TextDelta(text="never told")]

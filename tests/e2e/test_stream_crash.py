@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from modelway.config import UpstreamSettings
+from modelway.errors import UpstreamError
 from modelway.providers.http import HTTPClient, Response
 from modelway.testing.fake_upstream import FakeUpstream
 from tests.e2e.running import Running
@@ -122,6 +123,28 @@ async def test_what_was_acknowledged_and_then_the_end_of_its_server(
     servers[0].start()
     assert await body(Client(servers[0], here._http).chat()) == told
     assert len(upstream.requests) == 1
+
+
+async def test_a_key_is_free_where_its_server_was_killed_before_the_first_word(
+    servers: tuple[Running, Running], clients: tuple[Client, Client], upstream: FakeUpstream
+) -> None:
+    upstream.reply(asyncio.Event())
+    here, there = clients
+    asked = {"messages": [{"role": "user", "content": "hi"}]}
+    waiting = asyncio.create_task(body(here.post(CHAT, asked, **KEYED)))
+    async with asyncio.timeout(5):
+        while not upstream.requests:
+            await asyncio.sleep(0.02)
+    servers[0].kill()
+    with pytest.raises(UpstreamError):
+        await waiting
+    servers[0].start()
+    upstream.reply("at once")
+    async with asyncio.timeout(5):
+        told = await body(there.post(CHAT, asked, **KEYED))
+        assert await body(Client(servers[0], here._http).post(CHAT, asked, **KEYED)) == told
+    assert b"at once" in told
+    assert len(upstream.requests) == 2
 
 
 async def test_a_response_in_the_background_does_not_run_for_ever(
