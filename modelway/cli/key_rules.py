@@ -27,6 +27,7 @@ Expires = Annotated[
 ]
 
 NEVER = "never"
+_LEAST_NANOS, _MOST_NANOS = 0.5, 2.0**63
 _SPAN = re.compile(r"(\d{1,5})([hdw])")
 _HOURS = {"h": 1, "d": 24, "w": 168}
 
@@ -35,14 +36,12 @@ def ruled(setup: Setup, rules: Rules, given: dict[str, Any]) -> Rules:
     """The rules with what was given in the place of what they had; ProviderNotFound for an unknown name."""
     from msgspec.structs import replace
 
-    from modelway.prices import NANOS
-
     changed: dict[str, Any] = {}
     for name, value in given.items():
         if isinstance(value, str):
-            changed[name] = names_in(value)
+            changed[name] = _named(name, value, getattr(rules, name))
         elif value is not None:
-            changed[name] = round(value * NANOS) if name.endswith("_budget") else value
+            changed[name] = _nanos(name, value) if name.endswith("_budget") else value
     new = replace(rules, **changed)
     _check_providers(setup, new)
     return new
@@ -79,6 +78,36 @@ def written(rules: Rules) -> dict[str, Any]:
 def names_in(text: str) -> tuple[str, ...]:
     """The names that are written with commas between them."""
     return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
+def _named(rule: str, text: str, before: tuple[str, ...]) -> tuple[str, ...]:
+    """The names; CommandError where none is among them, because that would permit everything.
+
+    An empty text takes a rule away that there is.
+    """
+    names = names_in(text)
+    if not names and (text.strip() or not before):
+        raise CommandError(
+            f"--{rule} names nothing, and a key without {rule} may use all",
+            hint='name some with commas, or "*" for all of them',
+            code=ExitCode.USAGE,
+        )
+    return names
+
+
+def _nanos(rule: str, dollars: float) -> int:
+    """A budget in billionths of a dollar; CommandError where it would be none, or is no amount of money."""
+    from modelway.prices import NANOS
+
+    nanos = dollars * NANOS
+    # Not a number is between no two.
+    if dollars != 0 and not _LEAST_NANOS < nanos < _MOST_NANOS:
+        raise CommandError(
+            f"--{rule.replace('_', '-')} {dollars:g} is not an amount of money",
+            hint="write dollars, at least 0.000000001, or 0 for no limit",
+            code=ExitCode.USAGE,
+        )
+    return round(nanos)
 
 
 def _check_providers(setup: Setup, rules: Rules) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from modelway.cli.exits import CommandError
+from modelway.cli.exits import CommandError, ExitCode
 from modelway.cli.key_rules import expiry
 from modelway.config import ConversationSettings
 from modelway.conversations import Conversations
@@ -55,6 +55,25 @@ def test_rules_are_kept_as_they_were_given(home: Home) -> None:
     assert made["expires_at"] - made["created_at"] == pytest.approx(30 * 86_400, abs=60)
     (listed,) = home.run("keys", "list", "--json").json["keys"]
     assert listed == {name: value for name, value in made.items() if name != "key"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--models", ""),
+        ("--models", ","),
+        ("--providers", " , "),
+        ("--daily-budget", "1e-12"),
+        ("--daily-budget", "nan"),
+        ("--monthly-budget", "inf"),
+        ("--monthly-budget", "1e300"),
+    ],
+)
+def test_no_key_is_made_whose_limit_would_be_none(home: Home, given: tuple[str, str]) -> None:
+    done = home.run("keys", "create", "a", *given)
+    assert done.code == ExitCode.USAGE
+    assert given[0] in done.err
+    assert home.run("keys", "list", "--json").json["keys"] == []
 
 
 def test_a_key_is_changed_where_it_is_named_and_nowhere_else(home: Home) -> None:
