@@ -173,6 +173,16 @@ class Gateway:
         NotFound where nobody counts them.
         """
         candidate = permitted(caller, self.router.resolve(request))[0]
+        permit = None if caller.rules is None else self.accounts.admit(caller, Size())
+        try:
+            return await self._counted(candidate, request, caller, attempts)
+        finally:
+            if permit is not None:
+                self.accounts.end(permit, Usage())
+
+    async def _counted(
+        self, candidate: Candidate, request: ChatRequest, caller: Caller, attempts: list[Attempt]
+    ) -> int:
         if not isinstance(candidate.provider, CountsTokens):
             raise NotFound(
                 f"{candidate.name} does not count tokens",

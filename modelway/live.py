@@ -117,6 +117,11 @@ class Live:
         """Whether any turn is under way."""
         return bool(self._turns)
 
+    @property
+    def under_way(self) -> int:
+        """How many turns are."""
+        return len(self._turns)
+
     def begin(self, request: ChatRequest, caller: Caller, asking: Asking | None = None) -> LiveTurn:
         """Begin a turn, which goes on to its end or, where the request says so, for a grace time.
 

@@ -219,8 +219,8 @@ class Application:
             log.exception("request %s failed", exchange.request_id)
             await exchange.fail(_bug(exchange))
         finally:
-            if exchange.is_counted:
-                self._at_once -= 1
+            if exchange.release is not None:
+                exchange.release()
             self._telemetry.end(exchange.record)
 
     async def _dispatch(self, exchange: Exchange) -> None:
@@ -247,14 +247,17 @@ class Application:
         await self._router(exchange.scope, exchange.receive, exchange.send)
 
     def _count_in(self, exchange: Exchange) -> None:
-        if self._at_once >= self._most_at_once:
+        if self._at_once + self._gateway.live.under_way >= self._most_at_once:
             raise Overloaded(
                 f"{self._most_at_once} requests are being answered, which is the most",
                 hint="wait, or raise [server] max_concurrent_requests",
                 retry_after=1,
             )
         self._at_once += 1
-        exchange.is_counted = True
+        exchange.release = self._count_out
+
+    def _count_out(self) -> None:
+        self._at_once -= 1
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()

@@ -57,7 +57,8 @@ class Exchange:
             self.record.traceparent = self.header(b"traceparent")
         self.started = False
         self.complete = False
-        self.is_counted = False
+        # Gives back its place among the requests that are answered at the same time.
+        self.release: Callable[[], None] | None = None
         self.reply_headers: Headers = [(b"x-request-id", self.request_id.encode())]
         self.encode_error: Callable[[GatewayError], bytes] = openai_chat.encode_error
         self.encode_error_event: Callable[[GatewayError], bytes] | None = None

@@ -52,6 +52,10 @@ class Following:
         """Begin a turn that goes on without this client, or find the one of its key, and answer with it."""
         after = self._after(exchange, request)
         turn_id = await self._begin(exchange, request)
+        if exchange.release is not None:
+            # From now on its turn counts, and its readers do not.
+            exchange.release()
+            exchange.release = None
         if exchange.caller.rules is not None:
             exchange.reply_headers += as_sent(self._accounts.headers(exchange.caller))
         while True:

@@ -200,6 +200,32 @@ async def test_the_whole_server_is_limited(tmp_path: Path) -> None:
         assert (await ask(address, "POST", "/v1/chat/completions", "", body)).status == 200
 
 
+async def test_turns_that_go_on_without_their_clients_count_as_well(tmp_path: Path) -> None:
+    go_on = asyncio.Event()
+    local = Scripted("Local", [TextDelta(text="x"), go_on, *says("y")], says("z"))
+    settings = ServerSettings(port=0, max_concurrent_requests=1)
+    gateway = gateway_of([local], tmp_path)
+    async with serving(gateway, settings=settings) as address:
+        body = {"input": "hi", "model": "Local"}
+        later = await ask(address, "POST", "/v1/responses", "", {**body, "background": True})
+        assert later.status == 200
+        refused = await ask(address, "POST", "/v1/responses", "", body)
+        assert (refused.status, refused.json["error"]["code"]) == (503, "overloaded")
+        go_on.set()
+        while gateway.live.is_answering:
+            await asyncio.sleep(0)
+        assert (await ask(address, "POST", "/v1/responses", "", body)).status == 200
+
+
+async def test_counts_of_tokens_are_requests(tmp_path: Path) -> None:
+    async with stage(tmp_path, {"a": Rules(requests_per_minute=2)}) as at:
+        paths = ["/v1/messages/count_tokens", "/v1/responses/input_tokens", "/v1/messages/count_tokens"]
+        found = [(await at.say("a", path=path, input="hi")).status for path in paths]
+        assert found[2] == 429
+        assert 429 not in found[:2]
+        assert at.gateway.accounts._accounts["a"].running == 0
+
+
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "not-kept"])
 async def test_a_budget_is_spent_and_then_refused(tmp_path: Path, *, kept: bool) -> None:
     fields = {"conversation_id": "talk"} if kept else {}
