@@ -24,6 +24,7 @@ from modelway.server.exchange import (
 from modelway.server.following import STREAM_HEADERS, Following, envelope_of, must_follow, reply_headers
 from modelway.server.keep_alive import KeepAlive
 from modelway.server.numbering import Numbered, can_be_numbered
+from modelway.server.unambiguous import refuse_ambiguous
 from modelway.telemetry import milliseconds_since
 from modelway.types import ChatRequest, Finish
 
@@ -59,6 +60,7 @@ class ChatEndpoint:
     async def read(self, exchange: Exchange) -> ChatRequest:
         """The request, noted in the log."""
         body = await exchange.body(self._max_body_bytes)
+        refuse_ambiguous(exchange, body)
         if self._resolve is not None:
             body = await self._resolve(exchange, body)
         request = with_address(self._dialect.decode_request(body), exchange)

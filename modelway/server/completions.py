@@ -17,6 +17,7 @@ from modelway.server.chat import ChatEndpoint, answer_headers, with_address
 from modelway.server.exchange import Exchange, addressed, until_client_is_gone
 from modelway.server.following import STREAM_HEADERS, must_follow
 from modelway.server.relay import RelayEndpoint
+from modelway.server.unambiguous import refuse_ambiguous
 from modelway.types import ChatRequest, Completion, Finish, Usage
 
 SUPPORTED = "completions"
@@ -36,6 +37,7 @@ class CompletionsEndpoint:
     async def __call__(self, exchange: Exchange) -> None:
         """Relay the request, or answer each of its prompts in turn."""
         body = await exchange.body(self._max_body_bytes)
+        refuse_ambiguous(exchange, body)
         if self._has_it(exchange, body):
             await self._relay.pass_on(exchange, "completions", body)
             return

@@ -12,6 +12,7 @@ from modelway.gateway import Gateway
 from modelway.prices.estimate import tokens_of_fields
 from modelway.provider import RelayReply, RelayRequest
 from modelway.server.exchange import Exchange, addressed, header_value, until_client_is_gone
+from modelway.server.unambiguous import refuse_ambiguous
 from modelway.types import Usage
 
 MAX_REPLY_BYTES = 256 * 1024 * 1024
@@ -32,7 +33,9 @@ class EmbeddingEndpoints:
         encode: Callable[[codec.Asked, codec.Vectors], bytes],
     ) -> Callable[[Exchange], Awaitable[None]]:
         async def endpoint(exchange: Exchange) -> None:
-            asked = decode(await exchange.body(self._max_body_bytes))
+            body = await exchange.body(self._max_body_bytes)
+            refuse_ambiguous(exchange, body)
+            asked = decode(body)
             with until_client_is_gone(exchange):
                 found = await self._find(exchange, asked)
             named = [(b"x-modelway-provider", header_value(exchange.record.provider))]

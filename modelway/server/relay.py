@@ -28,6 +28,7 @@ from modelway.server.exchange import (
 )
 from modelway.server.forms import Form
 from modelway.server.metering import Meter
+from modelway.server.unambiguous import refuse_ambiguous
 from modelway.telemetry import milliseconds_since
 from modelway.types import Usage
 
@@ -75,6 +76,8 @@ class RelayEndpoint:
         record = exchange.record
         record.dialect, record.path = "relay", path
         body = _read(content, exchange)
+        if isinstance(body, _Json):
+            refuse_ambiguous(exchange, content)
         asked = addressed(exchange, "provider", b"x-modelway-provider", body.provider)
         candidate = self._gateway.router.choose(asked, body.model)
         provider, model = candidate.provider, candidate.model

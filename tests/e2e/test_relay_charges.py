@@ -130,6 +130,36 @@ async def test_relayed_questions_count_among_the_tokens_of_the_minute(tmp_path: 
     assert len(at.upstream.requests) == 2
 
 
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"model": "Fake/m", "model": "other"}', "model"),
+        (b'{"Model": "other", "model": "Fake/m"}', "model"),
+        (b'{"\\u004dodel": "other"}', "Model"),
+        (b'{"x": %b, "model": "Fake/m", "model": "other"}' % (b"1" * 5000), "model"),
+        (b'{"provider": "Fake", "model": "m", "provider": "Other"}', "provider"),
+    ],
+)
+async def test_a_body_that_can_be_read_in_two_ways_goes_nowhere(
+    tmp_path: Path, body: bytes, field: str
+) -> None:
+    paths = [
+        "/v1/images/generations",
+        "/v1/completions",
+        "/v1/chat/completions",
+        "/v1/messages",
+        "/api/embed",
+    ]
+    async with stage(tmp_path, Rules(models=("Fake/m",))) as at:
+        headers = {"content-type": "application/json", "authorization": f"Bearer {at.key}"}
+        for path in paths:
+            reply = await at.http.request("POST", at.address + path, headers=headers, body=body)
+            async with aclosing(reply):
+                told = (await reply.body()).decode()
+            assert (reply.status, f"`{field}`" in told) == (400, True), path
+    assert at.upstream.requests == []
+
+
 async def test_keys_for_some_models_reach_no_address_without_a_model(tmp_path: Path) -> None:
     async with stage(tmp_path, Rules(models=("Fake/m",))) as at:
         at.upstream.reply_with(b"{}", kind="application/json")
