@@ -24,7 +24,7 @@ def test_a_seed_is_played_again_exactly(seed: int, tmp_path: Path) -> None:
 class Careless(Breakers):
     """Leaves nobody alone."""
 
-    def admit(self, key: tuple[str, str]) -> bool:
+    def admit(self, key: tuple[str, ...]) -> bool:
         return False
 
 
