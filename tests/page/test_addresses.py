@@ -34,6 +34,7 @@ async def test_a_program_that_asks_for_the_root_is_told_where_the_api_is(tmp_pat
         assert reply.json()["api"] == "/v1"
 
 
+@pytest.mark.check(36)
 async def test_every_page_may_load_nothing_but_its_own_files(tmp_path: Path) -> None:
     async with browsing([local()], tmp_path) as browser:
         id = await browser.ask("hello")
@@ -160,6 +161,7 @@ async def test_another_caller_s_conversation_does_not_exist(tmp_path: Path) -> N
         assert "secret" not in (await browser.get("/page/search?q=secret")).text
 
 
+@pytest.mark.check(30, 36)
 @pytest.mark.parametrize(
     "headers",
     [

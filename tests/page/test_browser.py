@@ -378,6 +378,7 @@ async def test_the_model_and_the_instructions_of_a_conversation_are_remembered(
         await expect(page.get_by_label("Instructions for the model")).to_have_value("Be brief.")
 
 
+@pytest.mark.check(35, 36)
 async def test_hostile_texts_stay_texts(chrome: Browser, tmp_path: Path) -> None:
     hostile = "\n\n".join(VECTORS)
     script: list[Event] = [

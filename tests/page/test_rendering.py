@@ -59,6 +59,7 @@ def test_there_are_enough_hostile_texts() -> None:
     assert len(set(VECTORS)) >= 200
 
 
+@pytest.mark.check(35)
 @pytest.mark.parametrize("parser", [MARKDOWN, BREAKING])
 def test_no_hostile_text_becomes_anything_but_text(parser: Markdown) -> None:
     assert {vector: found for vector in VECTORS if (found := problems(parser.html(vector)))} == {}
@@ -71,12 +72,14 @@ def test_the_check_itself_finds_what_must_not_be() -> None:
     assert problems("<p onclick='x'>") != []
 
 
+@pytest.mark.check(35)
 @given(hostile)
 def test_no_mixture_of_hostile_texts_does_either(text: str) -> None:
     assert problems(MARKDOWN.html(text)) == []
     assert problems("".join(html for _, html in MARKDOWN.blocks(text))) == []
 
 
+@pytest.mark.check(35)
 @given(hostile)
 def test_hostile_text_is_only_text_in_every_place_of_a_conversation(text: str) -> None:
     parts = (
@@ -118,6 +121,7 @@ def test_hostile_text_is_only_text_in_every_place_of_a_conversation(text: str) -
     assert [problems(one) for one in shown] == [[]] * len(shown)
 
 
+@pytest.mark.check(35)
 @given(hostile)
 def test_hostile_titles_names_and_models_cannot_leave_their_element(text: str) -> None:
     one = Summary(conversation_id="c", title=text, created_at=0, updated_at=0)
@@ -154,6 +158,7 @@ def _outside_quotes(html: str) -> str:
     return "".join(found)
 
 
+@pytest.mark.check(36)
 def test_pictures_from_elsewhere_are_links() -> None:
     html = MARKDOWN.html("![a cat](http://example.org/cat.png)")
     assert "<img" not in html
