@@ -18,7 +18,8 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_openai_s_sdk_does_not_repeat_what_a_spent_budget_refuses(tmp_path: Path) -> None:
-    async with stage(tmp_path, {"a": Rules(daily_budget=3 * TOKEN)}, says("x", "y")) as at:
+    rules = {"a": Rules(daily_budget=3 * TOKEN), "ops": Rules()}
+    async with stage(tmp_path, rules, says("x", "y")) as at:
 
         def talk() -> None:
             with openai.OpenAI(base_url=f"{at.address}/v1", api_key=at.keys["a"], max_retries=3) as client:
@@ -32,7 +33,7 @@ async def test_openai_s_sdk_does_not_repeat_what_a_spent_budget_refuses(tmp_path
                 assert [model.id for model in client.models.list()]
 
         await anyio.to_thread.run_sync(talk)
-        figures = (await at.get("a", "/v1/figures")).json
+        figures = (await at.get("ops", "/v1/figures")).json
     (refused,) = (one for one in figures["errors"] if one["code"] == "insufficient_quota")
     assert refused["count"] == 1
 
