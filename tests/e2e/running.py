@@ -78,6 +78,10 @@ class Running:
         """Ask it to end; gives its exit code."""
         return self._end(signal.SIGTERM)
 
+    def ended(self) -> int:
+        """Wait for the end that it has been asked for; gives its exit code."""
+        return self._wait()
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -88,6 +92,10 @@ class Running:
     def _end(self, number: signal.Signals) -> int:
         assert self._process is not None
         self._process.send_signal(number)
+        return self._wait()
+
+    def _wait(self) -> int:
+        assert self._process is not None
         code = self._process.wait(30)
         if self._reader is not None:
             self._reader.join()

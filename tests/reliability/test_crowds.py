@@ -76,7 +76,8 @@ async def test_fifty_streams_end_well_when_the_server_is_asked_to_end(
         assert (reply.status_code, reply.json()["error"]["code"]) == (503, "shutting_down")
         assert reply.headers["retry-after"] == "1"
         ended = await asyncio.gather(*streams)
-    assert await asyncio.to_thread(server.stop) == 0
+    # A second signal could meet an interpreter that has taken its handlers down.
+    assert await asyncio.to_thread(server.ended) == 0
     assert all(stream.rstrip().endswith("data: [DONE]") for stream in ended)
     record_property("figure", "50 of 50 streams whole, exit code 0")
 
