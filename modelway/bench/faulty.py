@@ -14,16 +14,15 @@ import contextlib
 import json
 import signal
 import socket
-import struct
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
-import httptools
 from msgspec import Struct
 
 from modelway.bench.faults import FAULTS, MODEL, Act, Asked, Step, plain
+from modelway.bench.loopback import LoopbackConnection
 
 HEADER = "x-fault"
 CREDENTIALS = frozenset({"authorization", "x-api-key", "api-key", "cookie"})
@@ -59,7 +58,7 @@ class FaultyUpstream:
         self.port = port
         self._host = host
         self._played: Counter[str] = Counter()
-        self._open: set[_Connection] = set()
+        self._open: set[LoopbackConnection] = set()
         self._server: asyncio.Server | None = None
         self._refusing = socket.socket()
 
@@ -124,89 +123,39 @@ class FaultyUpstream:
         return fault.play(Asked(argument, _wants_stream(body), self.port, path))
 
 
-class _Connection(asyncio.Protocol):
-    """One client. Requests are answered one after another."""
-
+class _Connection(LoopbackConnection):
     def __init__(self, upstream: FaultyUpstream) -> None:
+        super().__init__(upstream._open)
         self._upstream = upstream
-        self._transport: asyncio.Transport
-        self._parser = httptools.HttpRequestParser(self)
-        self._task: asyncio.Task[None] | None = None
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self._lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        super().connection_made(transport)
         # Writing waits until all has left: a reset would throw away what has not.
-        self._transport.set_write_buffer_limits(0)
-        self._upstream._open.add(self)
+        self.transport.set_write_buffer_limits(0)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._upstream._open.discard(self)
-        self._lost.set()
-        self._writable.set()
-        if self._task is not None:
-            self._task.cancel()
+    def answer(
+        self, method: str, target: str, headers: dict[str, str], body: bytes
+    ) -> Coroutine[Any, Any, None]:
+        steps = self._upstream._steps_for(method, target, headers, body)
+        return self._play(steps, stays=self.parser.should_keep_alive())
 
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._transport.abort()
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    def on_message_begin(self) -> None:
-        self._url = self._body = b""
-        self._headers: dict[str, str] = {}
-
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
-
-    def on_body(self, body: bytes) -> None:
-        self._body += body
-
-    def on_message_complete(self) -> None:
-        method = self._parser.get_method().decode()
-        steps = self._upstream._steps_for(method, self._url.decode("latin-1"), self._headers, self._body)
-        self._task = asyncio.create_task(self._answer(steps, stays=self._parser.should_keep_alive()))
-
-    async def _answer(self, steps: Iterable[Step], *, stays: bool) -> None:
-        await self._play(steps)
-        if not stays:
-            self._transport.close()
-
-    async def end(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-        self._transport.abort()
-        await self._lost.wait()
-
-    async def _play(self, steps: Iterable[Step]) -> None:
+    async def _play(self, steps: Iterable[Step], *, stays: bool) -> None:
         for step in steps:
             match step:
                 case bytes():
-                    self._transport.write(step)
-                    await self._writable.wait()
+                    self.transport.write(step)
+                    await self.writable.wait()
                     await asyncio.sleep(0)
                 case float():
                     await asyncio.sleep(step)
                 case Act.HANG:
-                    await self._lost.wait()
+                    await self.lost.wait()
                 case Act.CLOSE:
-                    self._transport.close()
+                    self.transport.close()
                 case Act.RESET:
-                    sock = self._transport.get_extra_info("socket")
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    self._transport.abort()
+                    self.reset()
+        if not stays:
+            self.transport.close()
 
 
 async def serve(port: int, announce: Callable[[FaultyUpstream], None]) -> None:

@@ -15,16 +15,15 @@ import asyncio
 import json
 import socket
 import ssl
-import struct
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from enum import Enum
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
-import httptools
 from msgspec import Struct
 
+from modelway.bench.loopback import LoopbackConnection
 from modelway.dialects import openai_chat
 from modelway.dialects.envelope import Envelope
 from modelway.types import (
@@ -92,7 +91,7 @@ class FakeUpstream:
         self._tls = tls
         self._scripts: list[Script] = []
         self._last: Script | None = None
-        self._open: set[_Connection] = set()
+        self._open: set[LoopbackConnection] = set()
         self._server: asyncio.Server | None = None
 
     @property
@@ -272,85 +271,46 @@ _ENVELOPE = Envelope(
 )
 
 
-class _Connection(asyncio.Protocol):
-    """One client. Requests are answered one after another."""
-
+class _Connection(LoopbackConnection):
     def __init__(self, upstream: FakeUpstream) -> None:
+        super().__init__(upstream._open)
         self._upstream = upstream
-        self._transport: asyncio.Transport
-        self._parser = httptools.HttpRequestParser(self)
-        self._task: asyncio.Task[None] | None = None
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self._lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._upstream._open.add(self)
+        super().connection_made(transport)
         self._upstream.connected += 1
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._upstream._open.discard(self)
-        self._lost.set()
-        self._writable.set()
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
+        if self.task is not None and not self.task.done():
             self._upstream.hung_up.set()
-
-    def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
+        super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        self._writable.clear()
+        super().pause_writing()
         self._upstream.choked.set()
 
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    def on_message_begin(self) -> None:
-        self._url = b""
-        self._headers: dict[str, str] = {}
-        self._body = b""
-
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.decode().lower()] = value.decode()
-
-    def on_body(self, body: bytes) -> None:
-        self._body += body
-
-    def on_message_complete(self) -> None:
-        method = self._parser.get_method().decode()
-        request = Received(method, self._url.decode(), self._headers, self._body)
+    def answer(
+        self, method: str, target: str, headers: dict[str, str], body: bytes
+    ) -> Coroutine[Any, Any, None]:
+        request = Received(method, target, headers, body)
         self._upstream.requests.append(request)
-        self._task = asyncio.create_task(self._play(self._upstream._script_for(request)))
-
-    async def end(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        self._transport.abort()
-        await self._lost.wait()
+        return self._play(self._upstream._script_for(request))
 
     async def _play(self, steps: Iterable[Step]) -> None:
         for step in steps:
             match step:
                 case bytes():
-                    self._transport.write(step)
+                    self.transport.write(step)
                     # Two turns of the loop: a client in the same loop reads each step by itself.
                     await asyncio.sleep(0)
                     await asyncio.sleep(0)
-                    await self._writable.wait()
+                    await self.writable.wait()
                 case asyncio.Event():
                     await step.wait()
                 case End.CLOSE:
-                    self._transport.close()
+                    self.transport.close()
                 case End.RESET:
-                    sock = self._transport.get_extra_info("socket")
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    self._transport.abort()
+                    self.reset()
 
 
 def _streamed(events: Sequence[Event | asyncio.Event], *, include_usage: bool) -> list[Step]:
