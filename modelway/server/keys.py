@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 
 from modelway.accounts import Accounts
 from modelway.auth import Auth
@@ -45,7 +44,7 @@ class KeyWatch:
             try:
                 await self._look()
                 was_told = False
-            except (StoreUnavailable, sqlite3.Error) as error:
+            except StoreUnavailable as error:
                 # What the store last told stays in force until it can be read again.
                 if not was_told:
                     log.warning("changes of keys and budgets are not seen: %s", error)
