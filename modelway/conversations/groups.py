@@ -56,7 +56,9 @@ class Job(Generic[T]):
     def resolve(self) -> None:
         """Tell who waits."""
         if self.ended is not None:
-            self.ended(self)
+            ended, self.ended = self.ended, None
+            # Without it: who keeps the job would keep itself alive until the garbage is collected.
+            ended(self)
         if self.future is None or self.future.done():
             return
         if self.error is None:

@@ -64,7 +64,8 @@ class Exchange:
         self.encode_error_event: Callable[[GatewayError], bytes] | None = None
         self.receive = receive
         self._send = send
-        self._cycle: Cycle | None = scope.get(CYCLE)
+        # It has the scope too: together they would stay until the garbage is collected.
+        self._cycle: Cycle | None = scope.pop(CYCLE, None)
 
     def header(self, name: bytes) -> str:
         """A header's value, "" where it is absent. `name` in lower case."""
