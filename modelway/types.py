@@ -176,9 +176,10 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     `when_left` says what becomes of the answer when nobody reads it: it is cancelled, goes on for a grace
     time, or goes on to its end.
 
-    `after_turn` names the turn that the messages follow, instead of a conversation. `store`: whether to keep
-    the turn; None: where there is a `conversation_id`. One that is kept without is in a conversation of its
-    own that no list shows. `echo` is what the dialect's answer repeats of the request; it is kept with the
+    `after_turn` names the turn that the messages follow, instead of a conversation; `after_message` the
+    message of the conversation: "" is before the first, None where it stands. `store`: whether to keep the
+    turn; None: where there is a `conversation_id`. One that is kept without is in a conversation of its own
+    that no list shows. `echo` is what the dialect's answer repeats of the request; it is kept with the
     turn and makes it one that can be asked for by its id.
     """
 
@@ -195,6 +196,7 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     turn_id: str = ""
     upstream_state: dict[str, Any] | None = None
     after_turn: str = ""
+    after_message: str | None = None
     store: bool | None = None
     echo: dict[str, Any] | None = None
     when_left: Literal["cancel", "grace", "finish"] = "cancel"

@@ -62,10 +62,16 @@ def move(ledger: Ledger, caller: str, name: str, message: str) -> None:
     id, tree, head, lease_turn = row
     if lease_turn is not None:
         raise busy()
+    move_head(ledger, id, tree, head, message)
+
+
+def move_head(ledger: Ledger, conversation: int, tree: int, head: int | None, message: str) -> int | None:
+    """Let a conversation stand at one of its messages, and give its row; raises ConversationNotFound."""
     wanted = _number(message) if message else None
-    if wanted is not None and wanted not in Tree(ledger, tree).messages_of(id, head):
+    if wanted is not None and wanted not in Tree(ledger, tree).messages_of(conversation, head):
         raise ConversationNotFound("the conversation has no message of this id", param="message")
-    ledger.run(_MOVE, {"conversation": id, "head": wanted})
+    ledger.run(_MOVE, {"conversation": conversation, "head": wanted})
+    return wanted
 
 
 def drop_instructions(ledger: Ledger, caller: str, name: str) -> None:

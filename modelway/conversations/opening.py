@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from modelway.conversations import codec
+from modelway.conversations.arranging import move_head
 from modelway.conversations.calls import with_stored_ids
 from modelway.conversations.closing import end_lost_turn
 from modelway.conversations.codec import Row, SavedState
@@ -29,6 +30,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     """A request as the store takes it.
 
     It goes on after the turn `after`, or else in the conversation `name`, or else in one of its own.
+    `at` is the message of the conversation that it follows, see ChatRequest.after_message.
     `instructions` is empty where the request had none; `asked`: see ChatRequest.echo. `head`: the beginning
     of the log of one that its caller is told of before it is answered. `is_new`: the rows are not compared
     with what is stored, and the conversation is there.
@@ -42,6 +44,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     now: float
     lease_s: float
     after: str = ""
+    at: str | None = None
     asked: bytes | None = None
     head: bytes | None = None
     is_new: bool = False
@@ -103,7 +106,7 @@ class Opener:
             after = self._stand_after(ledger, asked)
             return self._record(ledger, asked, after, self._place(ledger, asked, after))
         standing = self._find(ledger, asked.caller, asked.name) if asked.name else None
-        if standing is None and asked.is_new:
+        if standing is None and (asked.is_new or asked.at):
             raise not_found(asked.name)
         if standing is None:
             placed: _Placed = ((), with_stored_ids((), (), asked.rows))
@@ -113,6 +116,9 @@ class Opener:
                 raise busy()
             end_lost_turn(ledger, self._paths, standing.id, standing.lease_turn, asked.now)
             standing = self._find(ledger, asked.caller, asked.name) or standing
+        if asked.at is not None:
+            head = move_head(ledger, standing.id, standing.tree, standing.head, asked.at)
+            standing = replace(standing, head=head, state=None)
         placed = self._place(ledger, asked, standing)
         self._take_lease(ledger, asked, standing)
         if not standing.title:

@@ -133,7 +133,8 @@ class Conversations:
         return await self._open(caller, request, is_new=False)
 
     async def create(self, caller: str, name: str, metadata: dict[str, str]) -> None:
-        """Begin an empty conversation under a name that is not taken."""
+        """Begin an empty conversation; raises InvalidRequest where the name is taken or cannot be one."""
+        check_conversation_id(name)
         noted = codec.encode_asked(metadata or None)
         await self._writer.submit(lambda ledger: create(ledger, caller, name, noted, time.time()))
 
@@ -224,6 +225,7 @@ class Conversations:
             now=now,
             lease_s=self._settings.lease_s,
             after=request.after_turn,
+            at=request.after_message,
             # What was not to be stored is kept for its stream's time only, and cannot be asked for.
             asked=None if (request.echo or {}).get("store") is False else codec.encode_asked(request.echo),
             head=encode_piece([Head(turn=turn_id, created_at=now)])

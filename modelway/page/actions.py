@@ -8,13 +8,13 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from modelway.conversations import Conversation
+from modelway.accounts import permitted
+from modelway.conversations import Conversation, StoredMessage
 from modelway.errors import ConversationNotFound, InvalidRequest
 from modelway.page.choices import (
     CHOICE,
     Asked,
     history_of,
-    params_of,
     question_of,
     read,
     remembered,
@@ -26,7 +26,7 @@ from modelway.page.frame import Frame, caller_of, decoded, exchange_of
 from modelway.page.thread import newest_end, thread_of
 from modelway.page.views.composer import Choice
 from modelway.server.catalogue import json_response
-from modelway.types import Caller, Message
+from modelway.types import Caller, ChatRequest, Message
 
 
 class _Moved(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,28 +46,23 @@ class Actions:
         self._max_body_bytes = max_body_bytes
 
     async def send(self, request: Request) -> Response:
-        """Begin a turn; the reply names the conversation."""
+        """Begin a turn; the reply names the conversation. What is refused changes nothing."""
         asked = read(await exchange_of(request).body(self._max_body_bytes))
-        caller = caller_of(request)
+        caller, go_on = caller_of(request), self._frame.look(request).texts("thread.go_on")
         if asked.temporary:
-            return self._send_temporary(request, caller, asked)
-        if not (asked.text.strip() or asked.attachments or asked.continues or asked.again or asked.retries):
-            raise InvalidRequest("there is nothing to send", param="text")
-        params_of(asked.choice)
-        words = self._frame.look(request).texts
-        question: Message | None = question_of(asked, words("thread.go_on"))
-        id = asked.conversation or "conv_" + secrets.token_hex(12)
-        found = await self._placed(caller, id, asked)
-        await self._remember(caller, id, found, asked.choice)
-        if asked.retries:
-            question = self._unanswered(caller, id, found)
-        elif asked.again:
-            question = None
-        elif asked.edits:
-            question = with_files_of(question_of(asked, ""), _message(found, asked.edits))
-        chat = request_of(asked, (question or _message(found, asked.again),), id)
-        self._frame.drafts.begin(caller, chat, id, exchange_of(request).request_id, question)
-        return json_response({"conversation": id, "key": id})
+            key, said = TEMPORARY + asked.temporary[:64], question_of(asked, go_on)
+            question: Message | None = said
+            chat = request_of(asked, (*history_of(asked), said), "")
+            self._check(caller, key, chat)
+        else:
+            key = asked.conversation or "conv_" + secrets.token_hex(12)
+            found = await self._found(caller, key)
+            question, after = self._placed(caller, key, asked, found, go_on)
+            chat = request_of(asked, (question or _message(found, asked.again).message,), key, after)
+            self._check(caller, key, chat)
+            await self._remember(caller, key, found, asked.choice)
+        self._frame.drafts.begin(caller, chat, key, exchange_of(request).request_id, question)
+        return json_response({"conversation": chat.conversation_id, "key": key})
 
     async def stop(self, request: Request) -> Response:
         """End an answer; what has come of it stays."""
@@ -84,52 +79,58 @@ class Actions:
         self._frame.drafts.forget(caller, wanted.conversation)
         return json_response({})
 
-    async def _placed(self, caller: Caller, id: str, asked: Asked) -> Conversation | None:
-        """Let the conversation stand where the turn goes on."""
-        store = self._frame.gateway.conversations
+    async def _found(self, caller: Caller, id: str) -> Conversation | None:
         try:
-            found = await store.show(caller.name, id)
+            return await self._frame.gateway.conversations.show(caller.name, id)
         except ConversationNotFound:
-            if asked.edits or asked.again:
-                raise
             return None
-        if asked.edits:
-            parents = {node.id: node.parent for node in found.tree}
-            await store.move(caller.name, id, parents.get(asked.edits, found.head))
-        elif asked.again and asked.again != found.head:
-            await store.move(caller.name, id, asked.again)
-        if found.instructions and not asked.choice.instructions.strip():
-            await store.drop_instructions(caller.name, id)
-        return found
 
-    def _unanswered(self, caller: Caller, id: str, found: Conversation | None) -> Message:
-        """The message whose turn failed last."""
+    def _check(self, caller: Caller, key: str, chat: ChatRequest) -> None:
+        """Raises what would be raised as soon as the turn is begun."""
+        self._frame.drafts.check_free(caller, key)
+        permitted(caller, self._frame.gateway.router.resolve(chat))
+
+    def _placed(
+        self, caller: Caller, id: str, asked: Asked, found: Conversation | None, go_on: str
+    ) -> tuple[Message | None, str | None]:
+        """What is asked, None where it is an earlier question once more, and the message that it follows."""
+        if asked.retries:
+            return self._unanswered(caller, id, found)
+        if asked.again:
+            return None, _message(found, asked.again).id
+        question = question_of(asked, go_on)
+        if asked.edits:
+            edited = _message(found, asked.edits)
+            return with_files_of(question, edited.message), edited.parent
+        if not (asked.text.strip() or asked.attachments or asked.continues):
+            raise InvalidRequest("there is nothing to send", param="text")
+        return question, None
+
+    def _unanswered(self, caller: Caller, id: str, found: Conversation | None) -> tuple[Message, str | None]:
+        """The message whose turn failed last, and what it follows."""
         draft = self._frame.drafts.find(caller, id)
         if draft is not None and draft.question is not None:
-            return draft.question
+            return draft.question, draft.after
         last = thread_of(found).last if found else None
         if last is None or not last.messages:
             raise ConversationNotFound("there is no message that was not answered", param="retries")
-        return last.messages[-1]
+        return last.messages[-1], None
 
     async def _remember(self, caller: Caller, id: str, found: Conversation | None, choice: Choice) -> None:
-        """Note the choice where it is another one; with the first one the conversation begins."""
-        noted = remembered(choice)
+        """Keep the choice where it is another one; with the first one the conversation begins."""
+        noted, store = remembered(choice), self._frame.gateway.conversations
         if found is None:
-            await self._frame.gateway.conversations.create(caller.name, id, {CHOICE: noted})
-        elif found.metadata.get(CHOICE) != noted:
-            await self._frame.gateway.conversations.note(caller.name, id, CHOICE, noted)
-
-    def _send_temporary(self, request: Request, caller: Caller, asked: Asked) -> Response:
-        question = question_of(asked, self._frame.look(request).texts("thread.go_on"))
-        chat = request_of(asked, (*history_of(asked), question), "")
-        key = TEMPORARY + asked.temporary[:64]
-        self._frame.drafts.begin(caller, chat, key, exchange_of(request).request_id, question)
-        return json_response({"conversation": "", "key": key})
+            await store.create(caller.name, id, {CHOICE: noted})
+            return
+        if found.metadata.get(CHOICE) != noted:
+            await store.note(caller.name, id, CHOICE, noted)
+        if found.instructions and not choice.instructions.strip():
+            await store.drop_instructions(caller.name, id)
 
 
-def _message(found: Conversation | None, id: str) -> Message:
+def _message(found: Conversation | None, id: str) -> StoredMessage:
+    """A message that was asked."""
     for node in found.tree if found else ():
         if node.id == id and node.message.role == "user":
-            return node.message
+            return node
     raise ConversationNotFound("there is no such message", param="message")

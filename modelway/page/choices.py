@@ -82,8 +82,10 @@ def question_of(asked: Asked, go_on: str) -> Message:
     return Message(role="user", content=(*parts, *written))
 
 
-def request_of(asked: Asked, messages: tuple[Message, ...], conversation_id: str) -> ChatRequest:
-    """The request that the gateway answers."""
+def request_of(
+    asked: Asked, messages: tuple[Message, ...], conversation_id: str, after: str | None = None
+) -> ChatRequest:
+    """The request that the gateway answers; `after`: see ChatRequest.after_message."""
     choice = asked.choice
     instructions: tuple[Message, ...] = ()
     if choice.instructions.strip():
@@ -94,6 +96,7 @@ def request_of(asked: Asked, messages: tuple[Message, ...], conversation_id: str
         provider=provider,
         model=model,
         conversation_id=conversation_id,
+        after_message=after,
         stream=True,
         params=params_of(choice),
         dialect=DIALECT,

@@ -49,6 +49,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     blocks: list[Html]
     reasoning: str
     question: Message | None
+    after: str | None
     is_over: bool
     error: GatewayError | None
 
@@ -57,16 +58,25 @@ class Draft:
     """One answer under way, or one that could not be given. `seq` counts what pages have been shown."""
 
     def __init__(
-        self, caller: Caller, key: str, markdown: Markdown, question: Message | None, *, is_ours: bool = True
+        self,
+        caller: Caller,
+        key: str,
+        markdown: Markdown,
+        question: Message | None,
+        *,
+        after: str | None = None,
+        is_ours: bool = True,
     ) -> None:
         """`question` is what is asked anew, None where an earlier question is answered once more.
 
-        `is_ours` is False where another program waits for the answer.
+        `after` is the message that it follows, see ChatRequest.after_message. `is_ours` is False where
+        another program waits for the answer.
         """
         self.caller = caller
         self.is_ours = is_ours
         self.key = key
         self.question = question
+        self.after = after
         self.began_at = time.time()
         self.first_s = 0.0
         self.total_s = 0.0
@@ -164,6 +174,7 @@ class Draft:
                 blocks=self.patcher.html(),
                 reasoning=self.reasoning.text,
                 question=self.question,
+                after=self.after,
                 is_over=self.is_over,
                 error=self.error,
             )

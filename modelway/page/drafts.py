@@ -44,10 +44,8 @@ class Drafts:
     ) -> Draft:
         """Begin to answer, whether or not anybody looks; raises ConversationBusy while it is answered."""
         self._forget_old()
-        before = self.find(caller, key)
-        if before is not None and not before.is_over:
-            raise ConversationBusy("an answer is still under way here", hint="stop it, or wait for its end")
-        draft = Draft(caller, key, self._markdown(), question)
+        self.check_free(caller, key)
+        draft = Draft(caller, key, self._markdown(), question, after=request.after_message)
         self._drafts[caller.name, key] = draft
         record = self._telemetry.start(request_id)
         record.caller = caller.name
@@ -64,6 +62,12 @@ class Drafts:
         draft.task = asyncio.create_task(self._read_along(draft))
         draft.task.add_done_callback(partial(_log_bug, turn_id))
         return draft
+
+    def check_free(self, caller: Caller, key: str) -> None:
+        """Raises ConversationBusy while an answer is under way."""
+        draft = self.find(caller, key)
+        if draft is not None and not draft.is_over:
+            raise ConversationBusy("an answer is still under way here", hint="stop it, or wait for its end")
 
     def find(self, caller: Caller, key: str) -> Draft | None:
         """The answer under way, or the last one that failed."""

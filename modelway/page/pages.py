@@ -143,6 +143,9 @@ class Pages:
     ) -> view.Chat:
         if draft is not None and _has_ended(found, draft.turn_id):
             draft = None
+        if draft is not None and draft.after is not None:
+            # What goes on elsewhere is shown there at once, and also where it could not even be begun.
+            found = replace(found, head=draft.after)
         writer = self._frame.writer(look.texts)
         thread = thread_of(found, before)
         articles = writer.thread(thread, found.conversation_id, figures)

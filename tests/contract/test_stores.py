@@ -11,6 +11,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from modelway.conversations import Conversations
 from modelway.errors import (
@@ -405,6 +406,32 @@ async def test_an_interrupted_turn_drops_the_state(place: Place) -> None:
         turn.record(UpstreamState({"id": "upstream-2"}))
         turn.interrupt()
         assert (await begin(store, "c", "three")).state_for("Provider") is None
+
+
+async def test_a_turn_can_go_on_after_any_message_of_its_conversation(place: Place) -> None:
+    async with aclosing(place()) as store:
+        await ask(store, "c", "one", says="two")
+        await ask(store, "c", "three", says="four")
+        first, second = [node.id for node in (await store.show(ME, "c")).tree][:2]
+        for after, expected in ((second, ["one", "two", "new"]), (first, ["one", "new"]), ("", ["new"])):
+            turn = await store.open_turn(ME, replace(asking("c", "new"), after_message=after))
+            assert texts(turn.request.messages) == expected
+            await complete(turn, "said")
+            assert await history(store, "c") == [*expected, "said"]
+        again = await store.open_turn(ME, replace(asking("c", "one"), after_message=first))
+        assert texts(again.request.messages) == ["one"]
+
+
+async def test_a_turn_after_a_message_that_is_not_there_leaves_all_as_it_was(place: Place) -> None:
+    async with aclosing(place()) as store:
+        await ask(store, "c", "mine", says="yes")
+        await ask(store, "other", "mine too", says="no")
+        elsewhere = (await store.show(ME, "other")).head
+        for name, after in (("c", elsewhere), ("c", "msg_99"), ("c", "x"), ("new", elsewhere)):
+            with pytest.raises(ConversationNotFound):
+                await store.open_turn(ME, replace(asking(name, "guess"), after_message=after))
+        assert await history(store, "c") == ["mine", "yes"]
+        assert {found.conversation_id for found in await store.list(ME)} == {"c", "other"}
 
 
 async def test_a_fork_and_its_origin_go_separate_ways(place: Place) -> None:

@@ -14,6 +14,7 @@ import httpx
 from modelway.auth import Auth
 from modelway.gateway import Gateway
 from modelway.provider import Provider
+from modelway.types import Rules
 from tests.serving import gateway_of, serving
 
 HTML = {"accept": "text/html,application/xhtml+xml"}
@@ -83,9 +84,15 @@ def _text(html: str) -> str:
 
 @asynccontextmanager
 async def browsing(
-    providers: Sequence[Provider], folder: Path, auth: Auth | None = None
+    providers: Sequence[Provider], folder: Path, auth: Auth | None = None, *, rules: Rules | None = None
 ) -> AsyncIterator[Browser]:
-    """A browser before a server of these providers."""
-    gateway = gateway_of(providers, folder)
-    async with serving(gateway, auth) as url, httpx.AsyncClient(base_url=url, timeout=20) as http:
+    """A browser before a server of these providers; with a key of the caller "ann" where it has rules."""
+    gateway, headers = gateway_of(providers, folder), {}
+    if rules is not None:
+        key, _ = await gateway.conversations.callers.create("ann", rules)
+        headers["authorization"] = f"Bearer {key}"
+    async with (
+        serving(gateway, auth) as url,
+        httpx.AsyncClient(base_url=url, timeout=20, headers=headers) as http,
+    ):
         yield Browser(http, gateway)

@@ -149,12 +149,6 @@ async def test_an_error_is_shown_with_its_code_and_a_way_to_try_again(tmp_path: 
         assert await browser.thread(id) == [("user", "hello"), ("assistant", "now")]
 
 
-async def test_a_model_that_does_not_exist_is_told_of_too(tmp_path: Path) -> None:
-    async with browsing([local()], tmp_path) as browser:
-        id = await browser.ask("hello", choice={"model": "Nobody/x"})
-        assert "provider_not_found" in (await browser.thread(id))[-1][1]
-
-
 async def test_reasoning_tool_calls_and_sources_are_shown(tmp_path: Path) -> None:
     script = [
         ReasoningDelta(text="Let me think."),
