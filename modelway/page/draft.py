@@ -30,8 +30,8 @@ SLOW_CHARACTERS = 20_000
 SHORTEST_PAUSE_S = 0.05
 # Of the time, a page's answer may be rendered for this part.
 RENDERING_SHARE = 0.04
-# What the keys of chats begin with that are not kept.
-TEMPORARY = "temporary."
+# What the keys of chats begin with that are not kept; no id of a conversation can.
+TEMPORARY = "temporary/"
 
 
 class Figures(Struct, frozen=True):

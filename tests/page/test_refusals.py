@@ -111,3 +111,16 @@ async def test_what_cannot_name_a_conversation_begins_none(tmp_path: Path) -> No
         for name in ("a b", "../etc", "temporary/abc", "x" * 129):
             assert await refused(browser, text="hello", conversation=name) == (400, "invalid_request")
         assert await browser.gateway.conversations.list("local") == []
+
+
+async def test_a_conversation_may_be_called_like_a_temporary_chat(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    provider = local([TextDelta(text="of the chat"), gate, Finish()], says("of the conversation"))
+    async with browsing([provider], tmp_path) as browser:
+        chat = await browser.do("send", text="hello", temporary="abc")
+        for name in ("temporary.abc", "temporary:abc"):
+            assert await browser.ask("hello", conversation=name) == name
+            assert await browser.thread(name) == [("user", "hello"), ("assistant", "of the conversation")]
+        gate.set()
+        told = await browser.until_over(chat["key"])
+        assert told["text"] == "of the chat"

@@ -23,7 +23,7 @@ let offline = null;
 
 const conversation = () => thread.dataset.conversation ?? '';
 const live = () => document.getElementById('live');
-const key = () => (isTemporary ? `temporary.${temporary}` : conversation());
+const key = () => (isTemporary ? `temporary/${temporary}` : conversation());
 
 // Where the reader is: at the end, the page follows the answer.
 
