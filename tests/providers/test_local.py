@@ -81,6 +81,8 @@ class Embedded:
 
     async def at_work(self) -> bool:
         """Whether the child is answering anything, by its own metrics."""
+        if not self.children:
+            return False
         base_url, key = self.children[-1]
         url = f"{base_url.removesuffix('/v1')}/metrics"
         response = await self.http.request("GET", url, headers={"authorization": f"Bearer {key}"})
