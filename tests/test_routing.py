@@ -14,6 +14,7 @@ from modelway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from modelway.provider import ProviderInfo
 from modelway.routing import BadSetting, RetryPolicy, Router
 from modelway.types import ChatRequest, Message
 from tests.scripted import Scripted
@@ -146,6 +147,28 @@ def test_a_provider_without_address_lists_no_model() -> None:
     lost = Scripted("Lost", ready=False, models=("gpt-4",))
     with pytest.raises(ModelNotFound):
         Router([*PROVIDERS, lost], SETTINGS).resolve(ChatRequest(messages=(), model="gpt-4"))
+
+
+def test_who_lists_a_model_is_asked_once_a_second() -> None:
+    asked: list[str] = []
+
+    class Counting(Scripted):
+        @property
+        def info(self) -> ProviderInfo:
+            asked.append("info")
+            return super().info
+
+    now = 0.0
+    provider = Counting("Groq", models=("llama",))
+    router = Router([provider], Settings(provider="Groq"), clock=lambda: now)
+    wanted = ChatRequest(messages=(Message(role="user", content="hi"),), model="llama")
+    assert router.resolve(wanted)[0].provider is provider
+    asked.clear()
+    router.resolve(wanted)
+    assert not asked
+    now = 1.0
+    router.resolve(wanted)
+    assert asked
 
 
 def test_a_route_may_fail_over_when_the_context_is_too_long() -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 import math
 import random
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 
 from modelway.config import RouteSettings, Settings
 from modelway.errors import GatewayError, InvalidRequest, ModelNotFound, ProviderNotFound
 from modelway.provider import Provider
 from modelway.routing.candidates import Candidate, Limits, Route, limits_of
 from modelway.types import ChatRequest
+
+_FOUND_S = 1.0
 
 
 class BadSetting(Exception):
@@ -32,12 +35,20 @@ class Router:
     """
 
     def __init__(
-        self, providers: Iterable[Provider], settings: Settings, *, rng: random.Random | None = None
+        self,
+        providers: Iterable[Provider],
+        settings: Settings,
+        *,
+        rng: random.Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.providers: dict[str, Provider] = {provider.info.name: provider for provider in providers}
         self._by_name = {name.casefold(): provider for name, provider in self.providers.items()}
         self._default = (settings.provider, settings.model)
         self._random = rng or random.Random()  # noqa: S311 - nothing is kept secret by it
+        self._clock = clock
+        self._found: dict[str, list[Provider]] = {}
+        self._found_until = -math.inf
         # What the settings name is looked up now: a wrong name must not wait for a request.
         self._checked("provider", settings.provider)
         self._fallback = self._all_checked("fallback", settings.fallback)
@@ -107,7 +118,7 @@ class Router:
             return found
         raise ModelNotFound(
             f"no route leads to the model {_quoted(model)}",
-            hint=_nearest(model, self._names(self.providers.values()))
+            hint=nearest(model, self._names(self.providers.values()))
             + "name a provider too, or add [routes] to the configuration",
             param="model",
         )
@@ -181,11 +192,28 @@ class Router:
         return self._prefixed(name) or _candidate(self.provider(name), "")
 
     def _listed(self, model: str) -> Candidate | None:
-        offering = [provider for provider in self.providers.values() if model in _models(provider)]
+        offering = self._offering(model)
         if not offering:
             return None
+        if len(offering) == 1:
+            return Candidate(offering[0], model)
         # Several may list the same model: one that can be reached goes before one without a key.
         return Candidate(min(offering, key=lambda provider: not provider.info.ready), model)
+
+    def _offering(self, model: str) -> list[Provider]:
+        """Who lists a model.
+
+        What was found counts for a second: to describe themselves, providers look for keys and files.
+        """
+        now = self._clock()
+        if now >= self._found_until:
+            self._found.clear()
+            self._found_until = now + _FOUND_S
+        if (offering := self._found.get(model)) is None:
+            offering = [provider for provider in self.providers.values() if model in _models(provider)]
+            if offering:
+                self._found[model] = offering
+        return offering
 
 
 class _Way:
@@ -221,9 +249,16 @@ def unknown_provider(name: str, known: Iterable[str]) -> ProviderNotFound:
     """The error for a name that no provider bears; it tells the nearest ones."""
     return ProviderNotFound(
         f"no provider is called {_quoted(name)}",
-        hint=_nearest(name, known) + "`modelway providers` lists them",
+        hint=nearest(name, known) + "`modelway providers` lists them",
         param="provider",
     )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The beginning of a hint: which of the known names are much like this one; "" where none is."""
+    folded = {entry.casefold(): entry for entry in known if entry}
+    near = difflib.get_close_matches(name.casefold()[:100], folded, n=3, cutoff=0.5)
+    return f"nearest: {', '.join(folded[entry] for entry in near)}; " if near else ""
 
 
 def _models(provider: Provider) -> tuple[str, ...]:
@@ -245,12 +280,6 @@ def _candidate(provider: Provider, model: str) -> Candidate:
             param="model",
         )
     return Candidate(provider, chosen)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    folded = {entry.casefold(): entry for entry in known if entry}
-    near = difflib.get_close_matches(name.casefold()[:100], folded, n=3, cutoff=0.5)
-    return f"nearest: {', '.join(folded[entry] for entry in near)}; " if near else ""
 
 
 def _quoted(name: str) -> str:
