@@ -14,7 +14,6 @@ from modelway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from modelway.provider import ProviderInfo
 from modelway.routing import BadSetting, RetryPolicy, Router
 from modelway.types import ChatRequest, Message
 from tests.scripted import Scripted
@@ -153,10 +152,9 @@ def test_who_lists_a_model_is_asked_once_a_second() -> None:
     asked: list[str] = []
 
     class Counting(Scripted):
-        @property
-        def info(self) -> ProviderInfo:
-            asked.append("info")
-            return super().info
+        def __getattribute__(self, name: str) -> object:
+            asked.append(name)
+            return super().__getattribute__(name)
 
     now = 0.0
     provider = Counting("Groq", models=("llama",))
@@ -165,10 +163,10 @@ def test_who_lists_a_model_is_asked_once_a_second() -> None:
     assert router.resolve(wanted)[0].provider is provider
     asked.clear()
     router.resolve(wanted)
-    assert not asked
+    assert "info" not in asked
     now = 1.0
     router.resolve(wanted)
-    assert asked
+    assert "info" in asked
 
 
 def test_a_route_may_fail_over_when_the_context_is_too_long() -> None:
