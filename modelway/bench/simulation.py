@@ -251,10 +251,12 @@ async def _make_store(path: Path) -> None:
 
 async def _run(world: World, path: Path, breakers: type[Breakers]) -> None:
     loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)  # noqa: S101 - tells the type checker
     chosen = settings()
     world.breakers = breakers(3, 10.0, clock=loop.time)
     # By the simulated clock no disk is slow: whether a thread writes must not depend on the machine's load.
     store = Conversations.open(path, ConversationSettings(wait_s=600), clock=loop.time)
+    loop.is_awaited = lambda: store.is_writing
     gateway = Gateway(
         Router([Upstream(name, world) for name in PROVIDERS], chosen, rng=world.random),
         store,

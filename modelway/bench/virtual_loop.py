@@ -21,12 +21,14 @@ class NothingLeft(Exception):
 class VirtualLoop(asyncio.SelectorEventLoop):
     """Time passes only by timers, so that hours take milliseconds and every run is the same.
 
-    What would go to a thread runs at once: the order in which threads end is nobody's to repeat. Ends with
-    NothingLeft where all wait for each other, or after a day.
+    What would go to a thread runs at once: the order in which threads end is nobody's to repeat. While one
+    works nevertheless, of which `is_awaited` knows, the clock stands still: otherwise a loaded machine would
+    make hours of its moments. Ends with NothingLeft where all wait for each other, or after a day.
     """
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.is_awaited: Callable[[], bool] = lambda: False
         super().__init__(_Idle(self))
 
     def time(self) -> float:
@@ -56,6 +58,8 @@ class _Idle(BaseSelector):
         ready = self._real.select(0)
         if ready or timeout == 0:
             return ready
+        if self._loop.is_awaited():
+            return self._real.select(None)
         if timeout is None or self._loop.now + timeout > DAY_S:
             raise NothingLeft
         self._loop.now += timeout

@@ -310,6 +310,11 @@ class Conversations:
         """Raises StoreUnavailable where nothing can be written now."""
         await self._writer.submit(try_to_write)
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether something is not written yet."""
+        return self._writer.is_busy
+
     async def aclose(self) -> None:
         """Interrupt the turns that are open, write what waits, and give everything back."""
         self._is_closed = True

@@ -1,6 +1,7 @@
 """Simulated worlds: every promise is kept in each, and each can be played again."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,33 @@ def test_hours_take_no_time_and_a_deadlock_is_told() -> None:
         assert runner.run(wait()) == 3600
     with pytest.raises(NothingLeft), asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(wait_for_ever())
+
+
+def test_the_clock_stands_still_while_a_thread_is_awaited() -> None:
+    async def wait() -> float:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        is_idle = threading.Event()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def is_awaited() -> bool:
+            is_idle.set()
+            return not done.done()
+
+        def work() -> None:
+            assert is_idle.wait(10)
+            loop.call_soon_threadsafe(done.set_result, None)
+
+        loop.is_awaited = is_awaited
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            async with asyncio.timeout(3600):
+                await done
+        finally:
+            is_idle.set()
+            thread.join()
+        return loop.time()
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        assert runner.run(wait()) == 0
