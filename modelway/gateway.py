@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from msgspec.structs import replace
 
-from modelway.accounts import Accounts, Permit, Size, denied, may_go, may_use, permitted
+from modelway.accounts import Accounts, Permit, Size, denied, discreet, may_go, may_use, resolved
 from modelway.answer import Answer, no_finish
 from modelway.attempting import Attempting, Begun, EventStream, Hurried
 from modelway.continuing import Continuing
@@ -88,11 +88,10 @@ class Gateway:
         The answer must be closed (`aclosing`): that ends the upstream call and the turn. `attempts` is
         the caller's own list, so that it knows what was tried when nothing answered, too.
         """
-        candidates = self.router.resolve(request)
+        candidates = resolved(self.router, request, caller)
         attempts = [] if attempts is None else attempts
         if caller.rules is None:
             return await self._answer(request, caller, candidates, attempts, None)
-        candidates = permitted(caller, candidates)
         params = request.params
         size = Size.of(tokens_of(request.messages), params.max_tokens, params.n)
         permit = self.accounts.admit(caller, size, [one.key for one in candidates])
@@ -124,6 +123,11 @@ class Gateway:
         except BaseException:
             turn.interrupt()
             raise
+
+    def choose(self, caller: Caller, provider: str, model: str) -> Candidate:
+        """Who takes a request that is no chat; whether that is permitted is asked by admit()."""
+        with discreet(self.router, caller, provider, model):
+            return self.router.choose(provider, model)
 
     def admit(self, caller: Caller, candidate: Candidate, size: Size) -> Permit | None:
         """Let in a request of about this size that is no chat; what it takes is told to charge().
@@ -163,7 +167,11 @@ class Gateway:
         """
         name = provider.info.name
         if not isinstance(provider, Relays):
-            raise self._no_relay(name, request.path)
+            raise NotFound(
+                f"{name} has no /v1/{request.path}, it answers chats only",
+                hint="name another one in `provider`; GET /v1/providers lists them",
+                param="provider",
+            )
         key = name, model, request.path
         return await self._attempting.once_it_works(key, partial(provider.relay, request), attempts)
 
@@ -172,7 +180,7 @@ class Gateway:
 
         NotFound where nobody counts them.
         """
-        candidate = permitted(caller, self.router.resolve(request))[0]
+        candidate = resolved(self.router, request, caller)[0]
         permit = None if caller.rules is None else self.accounts.admit(caller, Size())
         try:
             return await self._counted(candidate, request, caller, attempts)
@@ -224,19 +232,6 @@ class Gateway:
             first: tuple[Closeable, ...] = (self.conversations, self.accounts, *self._resources)
             for resource in (*first, *self.providers.values(), self.offering, self._shadows, self.live):
                 stack.push_async_callback(resource.aclose)
-
-    def _no_relay(self, name: str, path: str) -> NotFound:
-        able = [
-            other.info.name
-            for other in self.providers.values()
-            if isinstance(other, Relays) and other.info.ready
-        ]
-        hint = (
-            f"name another one in `provider`: {', '.join(able)}"
-            if able
-            else "`modelway providers` lists others"
-        )
-        return NotFound(f"{name} has no /v1/{path}, it answers chats only", hint=hint, param="provider")
 
     async def _open_turn(self, request: ChatRequest, caller: Caller) -> Turn | Ephemeral:
         _refuse_contradictions(request)

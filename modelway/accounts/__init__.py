@@ -3,7 +3,15 @@
 from modelway.accounts.account import Headers, Permit
 from modelway.accounts.accounts import Accounts, Size
 from modelway.accounts.bills import Bill
-from modelway.accounts.rules import denied, may_go, may_see, may_use, only_without_rules, permitted
+from modelway.accounts.rules import (
+    check_may_watch,
+    denied,
+    may_go,
+    may_see,
+    may_use,
+    only_without_rules,
+)
+from modelway.accounts.seeing import discreet, leads, resolved, visible_infos
 
 __all__ = [
     "Accounts",
@@ -11,10 +19,14 @@ __all__ = [
     "Headers",
     "Permit",
     "Size",
+    "check_may_watch",
     "denied",
+    "discreet",
+    "leads",
     "may_go",
     "may_see",
     "may_use",
     "only_without_rules",
-    "permitted",
+    "resolved",
+    "visible_infos",
 ]

@@ -47,6 +47,11 @@ def only_without_rules(caller: Caller, what: str) -> None:
         )
 
 
+def check_may_watch(caller: Caller) -> None:
+    """PermissionDenied where the caller may not see what everybody asks and spends."""
+    only_without_rules(caller, "the figures of all callers")
+
+
 def denied(caller: Caller, provider: str, model: str) -> PermissionDenied:
     """The error for what a caller may not use; it names the rule."""
     rules = caller.rules or Rules()

@@ -8,7 +8,7 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from modelway.accounts import permitted
+from modelway.accounts import resolved
 from modelway.conversations import Conversation, StoredMessage
 from modelway.errors import ConversationNotFound, InvalidRequest
 from modelway.page.choices import (
@@ -22,10 +22,9 @@ from modelway.page.choices import (
     with_files_of,
 )
 from modelway.page.draft import TEMPORARY
-from modelway.page.frame import Frame, caller_of, decoded, exchange_of
+from modelway.page.frame import Frame, caller_of, decoded, exchange_of, json_response
 from modelway.page.thread import newest_end, thread_of
 from modelway.page.views.composer import Choice
-from modelway.server.catalogue import json_response
 from modelway.types import Caller, ChatRequest, Message
 
 
@@ -88,7 +87,7 @@ class Actions:
     def _check(self, caller: Caller, key: str, chat: ChatRequest) -> None:
         """Raises what would be raised as soon as the turn is begun."""
         self._frame.drafts.check_free(caller, key)
-        permitted(caller, self._frame.gateway.router.resolve(chat))
+        resolved(self._frame.gateway.router, chat, caller)
 
     def _placed(
         self, caller: Caller, id: str, asked: Asked, found: Conversation | None, go_on: str

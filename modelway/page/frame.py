@@ -12,6 +12,7 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
+from modelway.accounts import visible_infos
 from modelway.conversations import Summary
 from modelway.errors import InvalidRequest
 from modelway.gateway import Gateway
@@ -26,7 +27,6 @@ from modelway.page.trash import Trash
 from modelway.page.views.look import THEMES, Look
 from modelway.page.views.messages import Writer
 from modelway.page.views.sidebar import Listed
-from modelway.server.catalogue import visible_infos
 from modelway.server.exchange import Exchange
 from modelway.telemetry import Telemetry
 from modelway.types import Caller
@@ -127,7 +127,7 @@ class Frame(Struct, kw_only=True):
     async def models(self, caller: Caller) -> Mapping[str, Sequence[str]]:
         """The models of the providers that are ready, as far as they are known by now and may be used."""
         found: dict[str, list[str]] = {}
-        for info in await visible_infos(self.gateway, caller):
+        for info in await visible_infos(self.gateway.offering, caller):
             names = [info.default_model, *info.models]
             if not info.finds_model:
                 names = [name for name in names if name]
@@ -170,6 +170,11 @@ async def decoded(request: Request, type: type[T]) -> T:
         return msgspec.json.decode(body, type=type)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"the body cannot be read: {error}") from None
+
+
+def json_response(value: object) -> Response:
+    """What the page's scripts read."""
+    return Response(msgspec.json.encode(value), media_type="application/json")
 
 
 def html_response(html: Html, status: int = 200) -> Response:

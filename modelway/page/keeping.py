@@ -13,11 +13,18 @@ from starlette.responses import Response
 from modelway.conversations import Conversation, export_markdown
 from modelway.errors import InvalidRequest
 from modelway.page.exporting import export_html, export_lines
-from modelway.page.frame import PINNED, Frame, caller_of, decoded, exchange_of, html_response
+from modelway.page.frame import (
+    PINNED,
+    Frame,
+    caller_of,
+    decoded,
+    exchange_of,
+    html_response,
+    json_response,
+)
 from modelway.page.importing import read_exported
 from modelway.page.views.found import found as found_view
 from modelway.page.views.sidebar import conversations as list_view
-from modelway.server.catalogue import json_response
 
 MOST_TITLE = 200
 MOST_FOUND = 30

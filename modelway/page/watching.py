@@ -10,18 +10,16 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from modelway.accounts import only_without_rules
+from modelway.accounts import check_may_watch, only_without_rules, visible_infos
 from modelway.errors import GatewayError, InvalidRequest
 from modelway.page.codes import Codes
-from modelway.page.frame import Frame, caller_of, decoded, html_response
+from modelway.page.frame import Frame, caller_of, decoded, html_response, json_response
 from modelway.page.html import Content, Html, tag
 from modelway.page.views.chat import bare_top
 from modelway.page.views.figures import figures
 from modelway.page.views.providers import providers
 from modelway.page.views.shell import page
 from modelway.provider import SignsIn
-from modelway.server.catalogue import json_response, visible_infos
-from modelway.server.figures import FIGURES
 from modelway.types import ChatRequest, Message, TextDelta
 
 QUESTION = "Say hello in one word."
@@ -43,7 +41,7 @@ class Watching:
     async def providers(self, request: Request) -> Response:
         """Every provider."""
         caller, words = caller_of(request), self._frame.look(request).texts
-        infos = await visible_infos(self._frame.gateway, caller)
+        infos = await visible_infos(self._frame.gateway.offering, caller)
         able = frozenset() if caller.rules is not None else self._able()
         return await self._page(request, "sidebar.providers", "watching.js", providers(words, infos, able))
 
@@ -100,7 +98,7 @@ class Watching:
         await self._codes.aclose()
 
     def _plots(self, request: Request) -> Html:
-        only_without_rules(caller_of(request), FIGURES)
+        check_may_watch(caller_of(request))
         return figures(self._frame.look(request).texts, self._frame.telemetry.figures.snapshot())
 
     def _able(self) -> frozenset[str]:

@@ -4,7 +4,7 @@ from modelway.routing.breakers import Breakers, BreakerState
 from modelway.routing.candidates import Candidate, Limits, Route
 from modelway.routing.explaining import Explanation, Prospect, explain, health
 from modelway.routing.retrying import RetryPolicy
-from modelway.routing.router import BadSetting, Router, unknown_provider
+from modelway.routing.router import BadSetting, Router, nearest, unknown_provider
 
 __all__ = [
     "BadSetting",
@@ -19,5 +19,6 @@ __all__ = [
     "Router",
     "explain",
     "health",
+    "nearest",
     "unknown_provider",
 ]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import msgspec
-from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from modelway.accounts import denied, may_go, may_see, may_use
+from modelway.accounts import denied, discreet, leads, may_go, may_see, visible_infos
 from modelway.dialects import anthropic_messages, openai_chat
 from modelway.errors import InvalidRequest, ModelNotFound
 from modelway.gateway import Gateway
@@ -17,7 +14,7 @@ from modelway.provider import ProviderInfo, describe
 from modelway.routing import Explanation, explain, health
 from modelway.server.exchange import Exchange
 from modelway.server.formats import ANTHROPIC_VERSION
-from modelway.types import Caller, ChatRequest, Model, Rules
+from modelway.types import Caller, Model
 
 
 def json_response(value: object, status: int = 200) -> Response:
@@ -54,16 +51,17 @@ class Catalogue:
 
     async def providers(self, request: Request) -> Response:
         """Every provider, as data."""
-        seen = await visible_infos(self._gateway, _caller(request), refresh=_refresh(request))
+        seen = await visible_infos(self._gateway.offering, _caller(request), refresh=_refresh(request))
         return json_response({"object": "list", "data": [self._shown(info) for info in seen]})
 
     async def provider(self, request: Request) -> Response:
         """One provider, as data."""
-        name = self._gateway.router.provider(request.path_params["name"]).info.name
-        caller = _caller(request)
+        wanted, caller, router = request.path_params["name"], _caller(request), self._gateway.router
+        with discreet(router, caller, wanted):
+            name = router.provider(wanted).info.name
         if caller.rules is not None and not may_see(caller.rules, name):
             raise denied(caller, name, "")
-        [info] = await visible_infos(self._gateway, caller, [name], refresh=_refresh(request))
+        [info] = await visible_infos(self._gateway.offering, caller, [name], refresh=_refresh(request))
         return json_response(self._shown(info))
 
     async def routes(self, request: Request) -> Response:
@@ -93,28 +91,13 @@ class Catalogue:
         router, breakers, rules = self._gateway.router, self._gateway.breakers, caller.rules
         if rules is None:
             return explain(router, breakers, name)
-        return explain(router, breakers, name, lambda one: may_go(rules, one))
+        with discreet(router, caller, "", name):
+            return explain(router, breakers, name, lambda one: may_go(rules, one))
 
     def _shown(self, info: ProviderInfo) -> dict[str, object]:
         breakers = self._gateway.breakers.states(info.name)
         told: dict[str, object] = {"object": "provider", **describe(info), "health": health(breakers)}
         return {**told, "breakers": breakers} if breakers else told
-
-
-async def visible_infos(
-    gateway: Gateway, caller: Caller, names: Iterable[str] = (), *, refresh: bool = False
-) -> list[ProviderInfo]:
-    """The providers of these names, or all, as far as the caller may know of them and of their models."""
-    infos, rules = await gateway.offering.infos(names, refresh=refresh), caller.rules
-    if rules is None:
-        return infos
-    return [_as_permitted(rules, info) for info in infos if may_see(rules, info.name)]
-
-
-def _as_permitted(rules: Rules, info: ProviderInfo) -> ProviderInfo:
-    known = (info.default_model, *info.models)
-    default, *models = [model if may_use(rules, info.name, model) else "" for model in known]
-    return replace(info, default_model=default, models=tuple(model for model in models if model))
 
 
 async def visible_models(gateway: Gateway, request: Request) -> list[Model]:
@@ -123,12 +106,7 @@ async def visible_models(gateway: Gateway, request: Request) -> list[Model]:
     caller = _caller(request)
     if caller.rules is None:
         return models
-    return [model for model in models if _is_permitted(gateway, caller.rules, model.id)]
-
-
-def _is_permitted(gateway: Gateway, rules: Rules, name: str) -> bool:
-    found = gateway.router.resolve(ChatRequest(messages=(), model=name))
-    return any(may_go(rules, one) for one in found)
+    return [model for model in models if leads(gateway.router, caller.rules, model.id)]
 
 
 def _caller(request: Request) -> Caller:

@@ -63,7 +63,7 @@ class CompletionsEndpoint:
         if not (isinstance(said, str) and isinstance(model, str)):
             return False
         asked = addressed(exchange, "provider", b"x-modelway-provider", said)
-        provider = self._gateway.router.choose(asked, model).provider
+        provider = self._gateway.choose(exchange.caller, asked, model).provider
         return isinstance(provider, Relays) and SUPPORTED in provider.info.supports
 
     async def _whole(self, exchange: Exchange, requests: Sequence[ChatRequest]) -> None:

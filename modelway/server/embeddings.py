@@ -47,7 +47,7 @@ class EmbeddingEndpoints:
         record = exchange.record
         record.dialect, record.path = "relay", "embeddings"
         wanted = addressed(exchange, "provider", b"x-modelway-provider", asked.provider)
-        candidate = self._gateway.router.choose(wanted, asked.model)
+        candidate = self._gateway.choose(exchange.caller, wanted, asked.model)
         provider, model = candidate.provider, candidate.model
         record.provider, record.model = provider.info.name, model
         if not asked.texts:

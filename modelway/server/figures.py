@@ -5,16 +5,13 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from modelway.accounts import only_without_rules
+from modelway.accounts import check_may_watch
 from modelway.routing import Breakers
 from modelway.server.catalogue import json_response
 from modelway.server.exchange import Exchange
 from modelway.telemetry import Telemetry, expose
 from modelway.telemetry.exposition import CONTENT_TYPE
 from modelway.types import Caller
-
-# What a key with rules is refused.
-FIGURES = "the figures of all callers"
 
 
 class FigureEndpoints:
@@ -26,14 +23,14 @@ class FigureEndpoints:
 
     async def metrics(self, request: Request) -> Response:
         """The text format of Prometheus."""
-        only_without_rules(_caller(request), FIGURES)
+        check_may_watch(_caller(request))
         return Response(
             expose(self._figures, self._breakers.left_alone()), headers={"content-type": CONTENT_TYPE}
         )
 
     async def figures(self, request: Request) -> Response:
         """Totals since the start, and the last hour in steps of ten seconds."""
-        only_without_rules(_caller(request), FIGURES)
+        check_may_watch(_caller(request))
         return json_response(self._figures.snapshot())
 
 

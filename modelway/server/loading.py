@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from modelway.accounts import resolved
 from modelway.gateway import Gateway
 from modelway.server.chat import ChatEndpoint
 from modelway.server.exchange import Exchange
@@ -29,6 +30,6 @@ class LoadingEndpoint:
         if request.messages:
             await self._chat.answer(exchange, request)
             return
-        candidate = self._gateway.router.resolve(request)[0]
+        candidate = resolved(self._gateway.router, request, exchange.caller)[0]
         exchange.record.provider, exchange.record.model = candidate.name, candidate.model
         await exchange.reply(200, self._encode_loaded(request))

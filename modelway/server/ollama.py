@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from modelway._version import __version__
-from modelway.accounts import may_use, permitted
+from modelway.accounts import may_use, resolved
 from modelway.dialects import ollama_chat
 from modelway.dialects.reading import read_object
 from modelway.errors import InvalidRequest
@@ -46,7 +46,7 @@ class OllamaEndpoints:
         if not isinstance(name, str) or not name:
             raise InvalidRequest("`model` must be the name of a model", param="model")
         asked = ChatRequest(messages=(), model=name)
-        first = permitted(exchange.caller, self._gateway.router.resolve(asked))[0]
+        first = resolved(self._gateway.router, asked, exchange.caller)[0]
         return json_response(_shown(first.provider.info, first.model))
 
     async def ps(self, request: Request) -> Response:

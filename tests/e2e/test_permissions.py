@@ -88,6 +88,51 @@ async def test_a_route_is_explained_as_it_is_for_the_key(tmp_path: Path) -> None
     assert shadows == {"two": "", "x": "", "four": "", "three": "Three/three-1", "free": "Three/three-1"}
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/v1/chat/completions", {"model": "ome-1"}),
+        ("POST", "/v1/chat/completions", {"model": "besst"}),
+        ("POST", "/v1/chat/completions", {"provider": "Ome"}),
+        ("POST", "/v1/messages", {"model": "ome-1", "max_tokens": 1}),
+        ("POST", "/v1/messages/count_tokens", {"model": "ome-1"}),
+        ("POST", "/v1/responses", {"model": "ome-1", "input": "hi"}),
+        ("POST", "/api/chat", {"model": "ome-1"}),
+        ("POST", "/api/chat", {"model": "ome-1", "messages": []}),
+        ("POST", "/api/show", {"model": "ome-1"}),
+        ("POST", "/v1/embeddings", {"provider": "Ome", "input": "hi"}),
+        ("POST", "/v1/embeddings", {"provider": "Two", "model": "none", "input": "hi"}),
+        ("POST", "/api/embed", {"model": "Ome/x", "provider": "Ome", "input": "hi"}),
+        ("POST", "/v1/completions", {"provider": "Ome", "prompt": "hi"}),
+        ("POST", "/page/send", {"text": "hi", "choice": {"model": "Ome/x"}}),
+        ("GET", "/v1/models/ome-1", None),
+        ("GET", "/v1/providers/Ome", None),
+        ("GET", "/v1/routes/ome-1", None),
+        ("GET", "/v1/routes/besst", None),
+    ],
+)
+async def test_an_error_names_nothing_near_that_the_key_does_not_permit(
+    tmp_path: Path, method: str, path: str, body: dict[str, object] | None
+) -> None:
+    if body is not None and path != "/page/send":
+        body = {"messages": [{"role": "user", "content": "hi"}], **body}
+    held = Rules(providers=("Two",), models=("none",))
+    async with permitting(tmp_path, all_four(), held=held) as at:
+        told = await ask(at.address, method, path, at.keys["held"], body)
+        assert told.status == 404, told.body
+        for name in (b"one-1", b"One", b"best", b"Three", b"Four"):
+            assert name not in told.body, told.body
+
+
+async def test_an_error_names_what_is_near_and_permitted(tmp_path: Path) -> None:
+    async with permitting(tmp_path, all_four(), held=Rules(providers=("Two",)), free=Rules()) as at:
+        told = (await at.say("held", model="two-11")).json["error"]["message"]
+        assert "nearest: two-1; GET /v1/models" in told
+        told = (await at.say("held", provider="Twoo")).json["error"]["message"]
+        assert "nearest: Two; GET /v1/providers" in told
+        assert "nearest: one-1, " in (await at.say("free", model="ome-1")).json["error"]["message"]
+
+
 class Signable(Scripted):
     """Somebody can sign in to it, and it holds a model in memory."""
 
