@@ -10,8 +10,7 @@ from msgspec import Struct
 
 from modelway.accounts.account import Account, Headers, Permit
 from modelway.accounts.bills import Bill
-from modelway.conversations.callers import Callers
-from modelway.conversations.spending import Spending, day_of, report_lost
+from modelway.conversations import Callers, Spending, day_of, report_lost
 from modelway.errors import StoreUnavailable
 from modelway.prices import Prices
 from modelway.types import Caller, ChatRequest, Rules, Usage

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from modelway.accounts.account import Permit
-from modelway.conversations.spending import Charge, Tab
+from modelway.conversations import Charge, Tab
 from modelway.prices.estimate import tokens_of, usage_of
 from modelway.types import ChatRequest, Completion, Usage
 

@@ -29,7 +29,7 @@ from modelway.cli.setup import Setup, set_up
 from modelway.cli.store import in_store
 
 if TYPE_CHECKING:
-    from modelway.conversations.spending import Spending
+    from modelway.conversations import Spending
     from modelway.keys import ApiKey
 
 app = typer.Typer(

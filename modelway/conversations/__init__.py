@@ -1,11 +1,13 @@
 """Durable memory: turns, history, forks, and the lease that lets one turn at a time in."""
 
+from modelway.conversations.callers import Callers
 from modelway.conversations.calls import refuse_nameless_results
 from modelway.conversations.claims import Asking
 from modelway.conversations.closing import CANCELLED
 from modelway.conversations.ephemeral import Ephemeral, new_turn_id
 from modelway.conversations.export import export_json, export_markdown
-from modelway.conversations.log import Failed, Head
+from modelway.conversations.instructing import is_passing
+from modelway.conversations.log import Failed, Head, Item
 from modelway.conversations.records import (
     Branch,
     Conversation,
@@ -16,6 +18,7 @@ from modelway.conversations.records import (
     Summary,
     TurnRecord,
 )
+from modelway.conversations.spending import Charge, Spending, Tab, day_of, report_lost
 from modelway.conversations.store import Conversations
 from modelway.conversations.streams import Readable
 from modelway.conversations.turn import Turn
@@ -24,21 +27,29 @@ __all__ = [
     "CANCELLED",
     "Asking",
     "Branch",
+    "Callers",
+    "Charge",
     "Conversation",
     "Conversations",
     "Ephemeral",
     "Failed",
     "Head",
+    "Item",
     "Kept",
     "Match",
     "Readable",
     "Running",
+    "Spending",
     "StoredMessage",
     "Summary",
+    "Tab",
     "Turn",
     "TurnRecord",
+    "day_of",
     "export_json",
     "export_markdown",
+    "is_passing",
     "new_turn_id",
     "refuse_nameless_results",
+    "report_lost",
 ]

@@ -7,7 +7,7 @@ import logging
 
 from modelway.accounts import Accounts
 from modelway.auth import Auth
-from modelway.conversations.callers import Callers
+from modelway.conversations import Callers
 from modelway.errors import StoreUnavailable
 
 log = logging.getLogger("modelway.server")

@@ -7,8 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from modelway.conversations import CANCELLED, Conversations, Kept
-from modelway.conversations.instructing import is_passing
+from modelway.conversations import CANCELLED, Conversations, Kept, is_passing
 from modelway.dialects import openai_responses
 from modelway.dialects.envelope import Envelope
 from modelway.dialects.openai_responses import Status

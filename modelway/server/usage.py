@@ -10,8 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from modelway.auth import Auth
-from modelway.conversations.callers import Callers
-from modelway.conversations.spending import Spending, day_of
+from modelway.conversations import Callers, Spending, day_of
 from modelway.errors import InvalidRequest
 from modelway.prices import NANOS
 from modelway.server.catalogue import json_response
