@@ -51,7 +51,8 @@ class ConversationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fie
     `path` "" is `conversations.sqlite3` in the data directory. `wait_s` is how long a turn waits for
     another one of the same conversation. `synchronous` "full" also survives a power cut. An answer whose
     reader is to come back goes on for `reconnect_grace_s`; streams and `Idempotency-Key`s are known for
-    `stream_log_s`; responses outside of any conversation are kept for `response_days`, 0: for ever.
+    `stream_log_s`, and relayed replies of up to `max_reply_bytes` with them; responses outside of any
+    conversation are kept for `response_days`, 0: for ever.
     """
 
     path: str = ""
@@ -60,6 +61,7 @@ class ConversationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fie
     checkpoint_s: float = 0.25
     reconnect_grace_s: float = 60.0
     stream_log_s: float = 86400.0
+    max_reply_bytes: int = 16 * 1024 * 1024
     response_days: float = 30.0
     synchronous: Literal["normal", "full"] = "normal"
 

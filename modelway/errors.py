@@ -354,6 +354,7 @@ _FURTHER_CODES: dict[str, type[GatewayError]] = {
     "item_not_found": InvalidRequest,
     "origin_not_allowed": PermissionDenied,
     "previous_response_not_found": InvalidRequest,
+    "reply_not_kept": TurnInterrupted,
     "stream_not_found": NotFound,
     "response_not_found": NotFound,
     "unsupported_content": InvalidRequest,

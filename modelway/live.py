@@ -62,11 +62,17 @@ class LiveTurn:
     """A turn that goes on without its reader. `record` tells what has become of it."""
 
     def __init__(
-        self, request: ChatRequest, caller: Caller, asking: Asking | None, opened: asyncio.Future[None]
+        self,
+        request: ChatRequest,
+        caller: Caller,
+        answer: Answer,
+        asking: Asking | None,
+        opened: asyncio.Future[None],
     ) -> None:
         self.id = request.turn_id
         self.caller = caller
         self.request = request
+        self.answer = answer
         self.asking = asking
         self.record = RequestRecord(
             time=time.time(), request_id=self.id, dialect=request.dialect, caller=caller.name, stream=True
@@ -109,7 +115,8 @@ class Live:
         self._grace_s = grace_s
         self._turns: dict[str, LiveTurn] = {}
         self._expected: set[str] = set()
-        # Told of each turn that has ended.
+        # Told of each turn that begins, and of each that has ended.
+        self.on_begin: Callable[[RequestRecord], None] | None = None
         self.on_end: Callable[[RequestRecord, Completion | None], None] | None = None
 
     @property
@@ -122,10 +129,17 @@ class Live:
         """How many turns are."""
         return len(self._turns)
 
-    def begin(self, request: ChatRequest, caller: Caller, asking: Asking | None = None) -> LiveTurn:
+    def begin(
+        self,
+        request: ChatRequest,
+        caller: Caller,
+        asking: Asking | None = None,
+        answer: Answer | None = None,
+    ) -> LiveTurn:
         """Begin a turn, which goes on to its end or, where the request says so, for a grace time.
 
-        It is stored: in its conversation, or else in one that no list shows.
+        It is stored: in its conversation, or else in one that no list shows. `answer` answers it, instead of
+        who answers chats.
         """
         lasting = replace(
             request,
@@ -133,13 +147,21 @@ class Live:
             store=request.store if request.conversation_id else True,
             when_left="finish" if request.when_left == "cancel" else request.when_left,
         )
-        turn = LiveTurn(lasting, caller, asking, self._conversations.streams.opening(lasting.turn_id))
+        opened = self._conversations.streams.opening(lasting.turn_id)
+        turn = LiveTurn(lasting, caller, answer or self._answer, asking, opened)
         self._turns[turn.id] = turn
         turn.task = asyncio.create_task(self._run(turn))
         turn.task.add_done_callback(lambda task: self._ended(turn, task))
         return turn
 
-    async def begin_once(self, request: ChatRequest, caller: Caller, key: str, fingerprint: bytes) -> str:
+    async def begin_once(
+        self,
+        request: ChatRequest,
+        caller: Caller,
+        key: str,
+        fingerprint: bytes,
+        answer: Answer | None = None,
+    ) -> str:
         """The turn that answers a request with this key: it is begun where there is none yet.
 
         Raises IdempotencyKeyReused where another request had the key, and what log() raises.
@@ -150,7 +172,7 @@ class Live:
             try:
                 claim = await self._conversations.streams.claim(asking, self._is_expected)
                 if claim.is_new:
-                    return self.begin(replace(request, turn_id=asking.turn), caller, asking).id
+                    return self.begin(replace(request, turn_id=asking.turn), caller, asking, answer).id
             except asyncio.CancelledError:
                 # The key may be taken by now, for a turn that never comes.
                 self._conversations.streams.give_up(asking)
@@ -263,8 +285,10 @@ class Live:
     async def _run(self, turn: LiveTurn) -> None:
         record = turn.record
         completion = None
+        if self.on_begin is not None:
+            self.on_begin(record)
         try:
-            async with aclosing(await self._answer(turn.request, turn.caller, record.attempts)) as answer:
+            async with aclosing(await turn.answer(turn.request, turn.caller, record.attempts)) as answer:
                 record.first_ms = milliseconds_since(record.time)
                 record.provider, record.model = answer.provider, answer.model
                 here = self._conversations.streams.here(turn.caller.name, turn.id)

@@ -25,6 +25,8 @@ from modelway.types import (
 )
 
 _MUCH = 1024
+# What is longer is no text that was written word by word, and to compress it would keep everybody waiting.
+_TOO_MUCH = 64 * 1024
 
 
 class Head(Struct, frozen=True, kw_only=True, tag="head", omit_defaults=True):
@@ -146,7 +148,7 @@ def encode_piece(items: Sequence[Head | Item], *, compact: bool = True) -> bytes
         piece = _encoder.encode(items)
     except UnicodeEncodeError:
         piece = _encoder.encode([_well_formed(item) for item in items])
-    return zlib.compress(piece, 1) if compact and len(piece) > _MUCH else piece
+    return zlib.compress(piece, 1) if compact and _MUCH < len(piece) < _TOO_MUCH else piece
 
 
 def decode_piece(piece: bytes) -> list[Head | Item]:

@@ -14,7 +14,7 @@ from modelway.conversations.codec import Recorded
 from modelway.conversations.log import Failed, Head, Item, Log
 from modelway.conversations.opening import Opened
 from modelway.conversations.records import TurnStatus
-from modelway.errors import GatewayError, StoreUnavailable, TurnInterrupted
+from modelway.errors import GatewayError, InternalError, StoreUnavailable, TurnInterrupted
 from modelway.types import (
     ChatRequest,
     Citation,
@@ -23,6 +23,7 @@ from modelway.types import (
     Delta,
     Event,
     Finish,
+    Opaque,
     ToolCallDelta,
     UpstreamState,
 )
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from modelway.conversations.recorder import Recorder
 
 _MUCH = 2048
+_MUCH_AS_IT_CAME = 256 * 1024
 
 
 class Turn:
@@ -98,7 +100,7 @@ class Turn:
         Raises TurnInterrupted where somebody has stopped the turn from elsewhere.
         """
         if self.is_lost and not isinstance(event, Finish):
-            raise TurnInterrupted("somebody has stopped this turn, or the conversation went on without it")
+            raise _stopped()
         self._collector.add(event)
         if self.log is not None and not isinstance(event, Finish | UpstreamState):
             self.log.add(event)
@@ -113,6 +115,23 @@ class Turn:
                 self._recorder.save_soon()
         elif isinstance(event, UpstreamState):
             self._state = event.value
+
+    def keep(self, piece: bytes) -> None:
+        """Take the next piece of an answer that is kept as it came, and that nobody takes apart.
+
+        Raises TurnInterrupted as record() does.
+        """
+        if self.is_lost:
+            raise _stopped()
+        if self.log is None:
+            raise InternalError("what is kept as it came needs a log")
+        self.log.add(Opaque(piece))
+        self._has_begun = True
+        self._recorder.save_later(self)
+        self._unsaved_size += len(piece)
+        if self._unsaved_size >= _MUCH_AS_IT_CAME:
+            self._unsaved_size = 0
+            self._recorder.save_soon()
 
     def so_far(self) -> Completion:
         """What has come of the answer."""
@@ -222,6 +241,10 @@ class Turn:
     def _end_log(self, ending: Ending, last: Item | None) -> None:
         if self.log is not None:
             self.log.end(last, ending.now)
+
+
+def _stopped() -> TurnInterrupted:
+    return TurnInterrupted("somebody has stopped this turn, or the conversation went on without it")
 
 
 def _size(delta: Recorded) -> int:

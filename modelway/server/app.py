@@ -139,7 +139,7 @@ class Application:
         self._telemetry = telemetry
         self._preload = preload
         self._is_draining = False
-        gateway.live.on_end = telemetry.turn_ended
+        gateway.live.on_begin, gateway.live.on_end = telemetry.turn_begun, telemetry.turn_ended
         self._most_at_once = settings.max_concurrent_requests
         self._at_once = 0
         self._keys = KeyWatch(auth, gateway.conversations.callers, gateway.accounts)
@@ -170,7 +170,12 @@ class Application:
         own = routes(
             self._chat, others, catalogue, endpoints, items, responses, ollama, figures, usage, streams
         )
-        relay = RelayEndpoint(gateway, own, max_body_bytes=settings.max_body_bytes)
+        relay = RelayEndpoint(
+            gateway,
+            own,
+            max_body_bytes=settings.max_body_bytes,
+            max_reply_bytes=gateway.conversations.max_reply_bytes,
+        )
         completing = CompletionsEndpoint(
             gateway, chat(openai_completions), relay, max_body_bytes=settings.max_body_bytes
         )

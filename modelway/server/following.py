@@ -5,33 +5,32 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from hashlib import blake2b
 
 import msgspec
 from msgspec.structs import replace
 
-from modelway.conversations import Failed, Head, Readable
-from modelway.conversations.log import Item
+from modelway.conversations import Failed, Head, Item, Readable
 from modelway.dialects.envelope import Envelope
-from modelway.errors import InvalidRequest, NotFound
+from modelway.errors import InvalidRequest
 from modelway.gateway import Gateway
 from modelway.live import cut_off, events_of
 from modelway.server.dialect import Dialect, Encoder
-from modelway.server.exchange import Exchange, Headers, as_sent, header_value, until_client_is_gone
+from modelway.server.exchange import Exchange, Headers, header_value, until_client_is_gone
 from modelway.server.keep_alive import KeepAlive
+from modelway.server.keyed import KEY_HEADER, key_of, tell_of_turn
 from modelway.server.numbering import BEFORE_ALL, Numbered, can_be_numbered, number_of
 from modelway.server.responses import written
 from modelway.telemetry import milliseconds_since
 from modelway.types import ChatRequest, Continued, Event, Finish, Opaque, collect
 
-KEY_HEADER = b"idempotency-key"
 DETACH_HEADER = b"x-modelway-detach"
 LAST_HEADER = b"last-event-id"
 STREAM_HEADERS: Headers = [
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
-_LONGEST_KEY = 255
 # So many events are written at once to a client that comes late.
 _AT_ONCE = 32
 _encode = msgspec.json.Encoder().encode
@@ -51,26 +50,14 @@ class Following:
     async def answer(self, exchange: Exchange, request: ChatRequest) -> None:
         """Begin a turn that goes on without this client, or find the one of its key, and answer with it."""
         after = self._after(exchange, request)
-        turn_id = await self._begin(exchange, request)
-        if exchange.release is not None:
-            # From now on its turn counts, and its readers do not.
-            exchange.release()
-            exchange.release = None
-        if exchange.caller.rules is not None:
-            exchange.reply_headers += as_sent(self._accounts.headers(exchange.caller))
-        while True:
-            try:
-                await self._tell(exchange, turn_id, request, after)
-            except NotFound as error:
-                # The server that had begun to answer could not, and has left no trace of it.
-                is_untold = error.code == "stream_not_found" and not exchange.record.provider
-                if not is_untold or KEY_HEADER not in exchange.headers:
-                    raise
-            else:
-                return
-            turn_id = await self._begin(exchange, request)
+        await tell_of_turn(
+            exchange,
+            self._accounts,
+            partial(self._begin, exchange, request),
+            partial(self._tell, exchange, request, after),
+        )
 
-    async def _tell(self, exchange: Exchange, turn_id: str, request: ChatRequest, after: int) -> None:
+    async def _tell(self, exchange: Exchange, request: ChatRequest, after: int, turn_id: str) -> None:
         if request.stream:
             await self.stream(exchange, turn_id, after)
         elif request.when_left == "finish":
@@ -161,6 +148,7 @@ class Following:
         """The log with at least one event in it."""
         record = exchange.record
         record.turn, record.attempts = turn_id, self._live.attempts(turn_id)
+        exchange.telemetry.stands_aside(record)
         log = await self._live.log(exchange.caller, turn_id)
         if not await log.after(0):
             raise cut_off()
@@ -173,14 +161,8 @@ class Following:
         is_background = request.when_left == "finish"
         lasting = replace(request, stream=True) if is_background else replace(request, when_left="grace")
         if KEY_HEADER in exchange.headers:
-            key = exchange.header(KEY_HEADER)
-            if not 0 < len(key) <= _LONGEST_KEY or not key.isprintable():
-                raise InvalidRequest(
-                    f"Idempotency-Key must be 1 to {_LONGEST_KEY} printable characters",
-                    hint="a random UUID is a good one",
-                )
             fingerprint = blake2b(_encode((exchange.path, request)), digest_size=16).digest()
-            return await self._live.begin_once(lasting, exchange.caller, key, fingerprint)
+            return await self._live.begin_once(lasting, exchange.caller, key_of(exchange), fingerprint)
         if request.when_left != "finish" and not request.conversation_id:
             raise InvalidRequest(
                 "x-modelway-detach needs a conversation_id, by which the answer is found again",

@@ -33,7 +33,7 @@ class Meter:
 
     def __init__(self, content_type: str = "", status: int = 200) -> None:
         self.is_error = status >= _FIRST_ERROR
-        self._kind = content_type.partition(";")[0].strip().lower()
+        self._kind = _kind(content_type)
         self._told = b""
         self._tail = b""
         self._held = b""
@@ -46,7 +46,7 @@ class Meter:
 
     def ends_event(self) -> bool:
         """Whether what has come so far ends with a whole event, or is nothing."""
-        return not self._tail or self._tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
+        return ends_event(self._tail)
 
     def read(self, piece: bytes) -> None:
         """The next piece of the reply."""
@@ -85,3 +85,17 @@ class Meter:
     def _count(self) -> None:
         self._characters += sum(len(text) for text in _TEXT.findall(self._held))
         self._held = b""
+
+
+def is_events(content_type: str) -> bool:
+    """Whether this is the type of a stream of events."""
+    return _kind(content_type) == _EVENTS
+
+
+def ends_event(tail: bytes) -> bool:
+    """Whether a stream that ends so ends with a whole event, or is nothing."""
+    return not tail or tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
+
+
+def _kind(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()

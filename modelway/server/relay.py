@@ -12,55 +12,38 @@ import msgspec
 from msgspec import Struct
 from starlette.routing import Route
 
-from modelway.accounts import Size
-from modelway.dialects import openai_chat
 from modelway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
 from modelway.gateway import Gateway
 from modelway.prices.estimate import tokens_of_fields
 from modelway.provider import RelayReply, RelayRequest
-from modelway.server.exchange import (
-    ClientGone,
-    Exchange,
-    Headers,
-    addressed,
-    header_value,
-    until_client_is_gone,
-)
+from modelway.server.exchange import ClientGone, Exchange, addressed, until_client_is_gone
 from modelway.server.forms import Form
+from modelway.server.kept import RELAY, KeptReplies, ReplyHead, error_event
+from modelway.server.keyed import KEY_HEADER
 from modelway.server.metering import Meter
+from modelway.server.relayed import Body, RelayedCall
 from modelway.server.unambiguous import refuse_ambiguous
 from modelway.telemetry import milliseconds_since
-from modelway.types import Usage
 
 RELAYED_METHODS = ("GET", "POST", "DELETE")
-_KEY = b"idempotency-key"
 # All others stay here: the caller's key, cookies, and what belongs to one connection.
-TO_UPSTREAM = (b"accept", b"content-type", _KEY, b"openai-beta")
+TO_UPSTREAM = (b"accept", b"content-type", KEY_HEADER, b"openai-beta")
 # These are of another format than the addresses that upstreams relay.
 _NEVER = "/v1/messages/"
 _BATCHES = "/v1/messages/batches"
-_TO_CALLER = (
-    "content-type",
-    "content-disposition",
-    "content-length",
-    "cache-control",
-    "etag",
-    "last-modified",
-)
-# A file that an upstream keeps may be a web page, which must not act as one of ours.
-_HARMLESS: Headers = [(b"x-content-type-options", b"nosniff"), (b"content-security-policy", b"sandbox")]
-# Of the addresses that are passed on, this one's replies are texts whose length the request may not say.
-_WRITES = "completions"
 _PATH = re.compile(r"/v1/[A-Za-z0-9._~:@!$&'()*+,;=-]+(?:/[A-Za-z0-9._~:@!$&'()*+,;=-]+)*").fullmatch
 
 
 class RelayEndpoint:
     """Passes on a request to the provider that it names; `own` are the addresses that are not passed on."""
 
-    def __init__(self, gateway: Gateway, own: Sequence[Route], *, max_body_bytes: int) -> None:
+    def __init__(
+        self, gateway: Gateway, own: Sequence[Route], *, max_body_bytes: int, max_reply_bytes: int
+    ) -> None:
         self._gateway = gateway
         self._own = own
         self._max_body_bytes = max_body_bytes
+        self._kept = KeptReplies(gateway, max_bytes=max_reply_bytes)
 
     def has(self, path: str) -> bool:
         """Whether a request for this address is passed on."""
@@ -74,12 +57,12 @@ class RelayEndpoint:
     async def pass_on(self, exchange: Exchange, path: str, content: bytes) -> None:
         """Pass on a request whose body has been read, for the address that follows /v1/."""
         record = exchange.record
-        record.dialect, record.path = "relay", path
-        body = _read(content, exchange)
+        record.dialect, record.path = RELAY, path
+        body: Body = _read(content, exchange)
         if isinstance(body, _Json):
             refuse_ambiguous(exchange, content)
         asked = addressed(exchange, "provider", b"x-modelway-provider", body.provider)
-        candidate = self._gateway.router.choose(asked, body.model)
+        candidate = self._gateway.choose(exchange.caller, asked, body.model)
         provider, model = candidate.provider, candidate.model
         record.provider, record.model, record.stream = provider.info.name, model, body.stream
         request = RelayRequest(
@@ -89,29 +72,23 @@ class RelayEndpoint:
             headers=_headers_to_upstream(exchange),
             body=body.addressed_to(model),
         )
-        size = Size() if exchange.caller.rules is None else _size(exchange.method, path, body)
-        permit = self._gateway.admit(exchange.caller, candidate, size)
-        meter: Meter | None = None
+        call = RelayedCall(self._gateway, exchange.caller, candidate, request, body)
+        if exchange.method == "POST" and KEY_HEADER in exchange.headers:
+            await self._kept.answer(exchange, call, asked, body.said())
+            return
+        call.admit()
         try:
             with until_client_is_gone(exchange):
-                reply = await self._gateway.relay(provider, model, request, record.attempts)
+                reply = await call.begin(record.attempts)
                 async with aclosing(reply):
                     record.first_ms = milliseconds_since(record.time)
-                    named: Headers = [(b"x-modelway-provider", header_value(provider.info.name))]
-                    if model:
-                        named.append((b"x-modelway-model", header_value(model)))
-                    meter = Meter(reply.headers.get("content-type", ""), reply.status)
-                    await _pass_back(exchange, reply, named, meter)
+                    await _pass_back(exchange, reply, call)
         except (ClientGone, asyncio.CancelledError):
-            # Whoever does not wait for the reply has asked all the same.
-            meter = meter or Meter()
+            call.was_left()
             raise
         finally:
-            used, estimated = _usage(exchange, body, meter)
+            used, record.cost = call.settle()
             record.input_tokens, record.output_tokens = used.input_tokens, used.output_tokens
-            record.cost = self._gateway.charge(
-                exchange.caller, permit, provider, model, used, estimated=estimated
-            )
 
     def _checked_path(self, exchange: Exchange) -> str:
         """What follows /v1/. Nothing is decoded or resolved in it, so that it cannot lead elsewhere."""
@@ -173,6 +150,10 @@ class _Json:
         self.max_tokens = fields.max_tokens if isinstance(fields.max_tokens, int) else None
         self.choices = fields.n if isinstance(fields.n, int) else None
 
+    def said(self) -> bytes:
+        """All that it says."""
+        return self._body
+
     def tokens(self) -> int:
         """About how many tokens it asks with."""
         fields = msgspec.json.decode(self._body or b"{}")
@@ -196,15 +177,6 @@ def _read(body: bytes, exchange: Exchange) -> _Json | Form:
     return _Json(body)
 
 
-def _size(method: str, path: str, body: _Json | Form) -> Size:
-    """About how large a request and its reply are."""
-    if method != "POST":
-        return Size()
-    if path == _WRITES or body.max_tokens is not None:
-        return Size.of(body.tokens(), body.max_tokens, body.choices)
-    return Size(body.tokens())
-
-
 def _query(exchange: Exchange) -> str:
     """The query without the provider's name."""
     text = exchange.scope["query_string"].decode("latin-1")
@@ -218,8 +190,8 @@ def _headers_to_upstream(exchange: Exchange) -> dict[str, str]:
     for name, value in found.items():
         if not (value.isascii() and value.isprintable()):
             raise InvalidRequest(f"the header {name} has characters that HTTP does not permit")
-    if key := exchange.header(_KEY):
-        found[_KEY.decode()] = _key_to_upstream(exchange.caller.name, key)
+    if key := exchange.header(KEY_HEADER):
+        found[KEY_HEADER.decode()] = _key_to_upstream(exchange.caller.name, key)
     return found
 
 
@@ -228,16 +200,11 @@ def _key_to_upstream(caller: str, key: str) -> str:
     return blake2b(msgspec.json.encode((caller, key)), digest_size=16).hexdigest()
 
 
-async def _pass_back(exchange: Exchange, reply: RelayReply, named: Headers, meter: Meter) -> None:
-    headers = [
-        (name.encode(), reply.headers[name].encode("latin-1")) for name in _TO_CALLER if name in reply.headers
-    ]
-    if reply.headers.get("content-encoding", "identity") != "identity":
-        # What is read has been decoded, and its length is another one.
-        headers = [header for header in headers if header[0] != b"content-length"]
+async def _pass_back(exchange: Exchange, reply: RelayReply, call: RelayedCall) -> None:
+    meter, head = call.meter or Meter(), ReplyHead.of(reply)
     if meter.is_events:
-        exchange.encode_error_event = _error_event
-    await exchange.start(reply.status, [*headers, *_HARMLESS, *named])
+        exchange.encode_error_event = error_event
+    await exchange.start(reply.status, head.told(call.name, call.model))
     try:
         while piece := await reply.read():
             meter.read(piece)
@@ -248,18 +215,3 @@ async def _pass_back(exchange: Exchange, reply: RelayReply, named: Headers, mete
             exchange.cut()
         raise
     await exchange.write(b"", last=True)
-
-
-def _error_event(error: GatewayError) -> bytes:
-    return b"data: " + openai_chat.encode_error(error) + b"\n\n"
-
-
-def _usage(exchange: Exchange, body: _Json | Form, meter: Meter | None) -> tuple[Usage, bool]:
-    """What was taken, as far as the reply came, and whether that is a guess; nothing where it failed."""
-    if meter is None:
-        return Usage(), False
-    if told := meter.told():
-        return told, False
-    if meter.is_error or exchange.method != "POST" or not body.model:
-        return Usage(), False
-    return Usage(body.tokens(), meter.written()), True

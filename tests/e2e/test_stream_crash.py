@@ -147,6 +147,28 @@ async def test_a_key_is_free_where_its_server_was_killed_before_the_first_word(
     assert len(upstream.requests) == 2
 
 
+async def test_a_relayed_stream_of_a_killed_server_is_told_as_far_as_it_came(
+    servers: tuple[Running, Running], clients: tuple[Client, Client], upstream: FakeUpstream
+) -> None:
+    upstream.stream(b'data: {"n":1}\n\n', b'data: {"n":2}\n\n', asyncio.Event())
+    here, there = clients
+    path, asked = "/v1/completions", {"model": "m", "prompt": "hi", "stream": True}
+    async with aclosing(await here.post(path, asked, **KEYED)) as response:
+        begun = b""
+        while b'"n":2' not in begun:
+            begun += await response.read()
+        following = asyncio.create_task(there.post(path, asked, **KEYED))
+        async with aclosing(await following) as other:
+            assert await other.read() == begun
+            servers[0].kill()
+            rest = await other.body()
+    assert b'"code":"turn_interrupted"' in rest
+    servers[0].start()
+    for client in (there, Client(servers[0], here._http)):
+        assert await body(client.post(path, asked, **KEYED)) == begun + rest
+    assert len(upstream.requests) == 1
+
+
 async def test_a_response_in_the_background_does_not_run_for_ever(
     servers: tuple[Running, Running], clients: tuple[Client, Client], upstream: FakeUpstream
 ) -> None:
