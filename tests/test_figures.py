@@ -173,6 +173,28 @@ async def test_a_turn_that_is_read_twice_is_counted_once(tmp_path: Path) -> None
     assert (line["model"], line["requests"], line["output_tokens"]) == ("local-1", {"2xx": 1}, 2)
 
 
+@pytest.mark.anyio
+async def test_a_turn_runs_once_from_its_beginning_to_its_end_however_many_look_on(tmp_path: Path) -> None:
+    go_on = asyncio.Event()
+    local = Scripted("Local", [TextDelta(text="x"), go_on, *says("y")])
+
+    async def running() -> int:
+        told = json.loads(await asyncio.to_thread(fetch, f"{address}/v1/figures"))
+        return int(told["running"]) - 1
+
+    async with serving(gateway_of([local], tmp_path)) as address:
+        asked = [asyncio.create_task(asyncio.to_thread(ask, address, "once", stream=True)) for _ in range(2)]
+        async with asyncio.timeout(10):
+            while not local.requests or await running() != 1:
+                await asyncio.sleep(0)
+            for _ in range(5):
+                assert await running() == 1
+            go_on.set()
+            await asyncio.gather(*asked)
+            while await running():
+                await asyncio.sleep(0)
+
+
 def ask(address: str, key: str = "", *, stream: bool = False) -> None:
     messages = [{"role": "user", "content": "a secret"}]
     body = {"messages": messages, "conversation_id": "talk-77", "stream": stream}

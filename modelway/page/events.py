@@ -63,18 +63,13 @@ class Events:
             version=query.get("version", [""])[0],
             is_live="live" in query,
         )
-        figures = self._frame.telemetry.figures
-        # An open page is no request that is being answered.
-        figures.running -= 1
-        try:
-            # Whoever closes a page has not broken anything off.
-            with suppress(ClientGone), until_client_is_gone(exchange):
-                await exchange.start(200, _HEADERS)
-                await exchange.write(b"retry: 500\n\n")
-                await self._stream(exchange, shown)
-                await exchange.write(b"", last=True)
-        finally:
-            figures.running += 1
+        self._frame.telemetry.stands_aside(exchange.record)
+        # Whoever closes a page has not broken anything off.
+        with suppress(ClientGone), until_client_is_gone(exchange):
+            await exchange.start(200, _HEADERS)
+            await exchange.write(b"retry: 500\n\n")
+            await self._stream(exchange, shown)
+            await exchange.write(b"", last=True)
 
     async def _stream(self, exchange: Exchange, shown: _Shown) -> None:
         # Asked before anything else: what changes from here on is told.

@@ -31,7 +31,7 @@ def minutes_of(snapshot: Mapping[str, Any]) -> list[Minute]:
         index = MINUTES - 1 - int((end + 60 - 1 - step["at"]) // 60)
         if 0 <= index < MINUTES:
             _add(minutes[index], step)
-    minutes[-1].running = max(minutes[-1].running, snapshot["running"] - 1)
+    minutes[-1].running = max(minutes[-1].running, snapshot["running"])
     return minutes
 
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from modelway.accounts import check_may_watch, only_without_rules, visible_infos
 from modelway.errors import GatewayError, InvalidRequest
 from modelway.page.codes import Codes
-from modelway.page.frame import Frame, caller_of, decoded, html_response, json_response
+from modelway.page.frame import Frame, caller_of, decoded, exchange_of, html_response, json_response
 from modelway.page.html import Content, Html, tag
 from modelway.page.views.chat import bare_top
 from modelway.page.views.figures import figures
@@ -99,6 +99,8 @@ class Watching:
 
     def _plots(self, request: Request) -> Html:
         check_may_watch(caller_of(request))
+        # Who looks at the figures is not to be seen in them.
+        self._frame.telemetry.stands_aside(exchange_of(request).record)
         return figures(self._frame.look(request).texts, self._frame.telemetry.figures.snapshot())
 
     def _able(self) -> frozenset[str]:

@@ -80,14 +80,16 @@ class Line:
 class Figures:
     """Counters since the start: plain numbers, of which the end of a request changes a few.
 
-    `running` is how many requests are being answered now, `streams` those of them that are read as streams.
+    `open` is how many requests and turns have not ended, `aside` those of them to which nothing is answered
+    now: pages, and whoever reads along. `streams` are those that are read as streams.
     `lines` are by (provider, model, dialect), `errors` count by (provider, code), `failures` of attempts by
     (provider, model, code).
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.since = clock()
-        self.running = 0
+        self.open = 0
+        self.aside: set[str] = set()
         self.streams: set[str] = set()
         self.lines: dict[Key, Line] = {}
         self.errors: dict[tuple[str, str], int] = {}
@@ -96,8 +98,13 @@ class Figures:
         self._models: set[tuple[str, str]] = set()
         self._clock = clock
 
+    @property
+    def running(self) -> int:
+        """How many requests are being answered now."""
+        return self.open - len(self.aside)
+
     def count(self, record: RequestRecord) -> None:
-        """Count a request that has ended."""
+        """Count a request that ends now."""
         attempts = record.attempts
         # A turn is counted once, however many read it along.
         provider = "" if record.turn else record.provider
@@ -124,7 +131,7 @@ class Figures:
         step = int(record.time + record.total_ms / 1000) // STEP_S
         if step != line.step:
             line.step, line.slice = step, self._hour.slice(step, provider)
-        line.slice.count(record, rate, self.running + 1)
+        line.slice.count(record, rate, max(1, self.open - len(self.aside)))
 
     def snapshot(self) -> dict[str, Any]:
         """Everything, as JSON: `lines` since the start, `hour` in steps of ten seconds."""

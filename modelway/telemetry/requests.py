@@ -30,8 +30,16 @@ class Telemetry:
 
     def start(self, request_id: str) -> RequestRecord:
         """A record of a request that begins now."""
-        self.figures.running += 1
+        self.figures.open += 1
         return RequestRecord(time=time.time(), request_id=request_id)
+
+    def stands_aside(self, record: RequestRecord) -> None:
+        """Note that a request only looks on: what it reads is not answered for it, or not yet there."""
+        self.figures.aside.add(record.request_id)
+
+    def turn_begun(self, record: RequestRecord) -> None:
+        """Count a turn that belongs to no request; whoever reads it along stands aside."""
+        self.figures.open += 1
 
     def asked(self, record: RequestRecord, request: ChatRequest) -> None:
         """Note what was asked."""
@@ -52,19 +60,21 @@ class Telemetry:
             record.answer = completion.text
 
     def turn_ended(self, record: RequestRecord, completion: Completion | None) -> None:
-        """Count a turn that belonged to no request, and write its record."""
+        """Count that a turn has ended which was begun as turn_begun() has counted, and write its record."""
         if completion is not None:
             self.answered(record, completion, record.cost)
-        self.figures.running += 1
         self.end(record)
 
     def end(self, record: RequestRecord) -> None:
         """Count a request that has ended, and write its record."""
         record.total_ms = milliseconds_since(record.time)
-        self.figures.running -= 1
+        figures = self.figures
+        figures.count(record)
+        figures.open -= 1
+        if figures.aside:
+            figures.aside.discard(record.request_id)
         if record.stream:
-            self.figures.streams.discard(record.request_id)
-        self.figures.count(record)
+            figures.streams.discard(record.request_id)
         if self.traces is not None:
             self.traces.end(record)
         if self._log.isEnabledFor(logging.INFO):
