@@ -268,7 +268,7 @@ class Gateway:
                 request,
                 provider=candidate.name,
                 model=candidate.model,
-                upstream_state=turn.state_for(candidate.name),
+                upstream_state=turn.take_state(candidate.name),
             )
         )
         if candidate.limits is not None:

@@ -37,7 +37,7 @@ class Ephemeral:
         self.bill: Bill | None = None
         self._collector = Collector()
 
-    def state_for(self, provider: str) -> dict[str, Any] | None:
+    def take_state(self, provider: str) -> dict[str, Any] | None:
         """Nothing is known from before."""
         return None
 

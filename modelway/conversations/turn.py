@@ -76,8 +76,11 @@ class Turn:
         self._unsaved_size = 0
         self._checkpoints = 0
 
-    def state_for(self, provider: str) -> dict[str, Any] | None:
-        """What this provider yielded as UpstreamState, if nothing was said since then."""
+    def take_state(self, provider: str) -> dict[str, Any] | None:
+        """Note that this provider is asked, and hand it what it yielded as UpstreamState if that still holds.
+
+        Whether it does is not known any longer once the provider has had it and failed.
+        """
         self._provider = provider
         state = self.opened.state
         if state is None or state.provider != provider:
@@ -149,8 +152,16 @@ class Turn:
         )
         finish = self._collector.finish
         ending = self._end("done", completion, provider, model or completion.model, last=finish)
-        await self._recorder.finish(self, ending)
-        self._end_log(ending, finish)
+        told: Item | None = None
+        try:
+            await self._recorder.finish(self, ending)
+            told = finish
+        except GatewayError as error:
+            told = Failed.of(error)
+            raise
+        finally:
+            # Who reads along waits for the end, whatever it is.
+            self._end_log(ending, told)
         return completion
 
     def interrupt(self, provider: str = "", model: str = "") -> None:

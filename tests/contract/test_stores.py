@@ -364,8 +364,8 @@ async def test_an_upstream_state_is_given_back_to_its_provider_only(place: Place
         await remembering(store, "one")
     async with aclosing(place()) as store:
         turn = await begin(store, "c", "two")
-        assert turn.state_for("Other") is None
-        assert turn.state_for("Provider") == {"id": "upstream-1"}
+        assert turn.take_state("Other") is None
+        assert turn.take_state("Provider") == {"id": "upstream-1"}
         assert turn.request.upstream_state is None
 
 
@@ -373,7 +373,7 @@ async def test_a_state_is_dropped_when_the_conversation_went_on_without_it(place
     async with aclosing(place()) as store:
         await remembering(store, "one")
         await ask(store, "c", "two")
-        assert (await begin(store, "c", "three")).state_for("Provider") is None
+        assert (await begin(store, "c", "three")).take_state("Provider") is None
 
 
 async def test_a_state_is_not_given_to_a_branch_or_under_other_instructions(place: Place) -> None:
@@ -381,22 +381,22 @@ async def test_a_state_is_not_given_to_a_branch_or_under_other_instructions(plac
         await ask(store, "c", "zero", says="0")
         await remembering(store, "one")
         again = await begin(store, "c", "zero", answer("0"), "edited")
-        assert again.state_for("Provider") is None
+        assert again.take_state("Provider") is None
         await again.fail(UpstreamFailed("no"))
         other = await begin(store, "c", system("be brief"), "two")
-        assert other.state_for("Provider") is None
+        assert other.take_state("Provider") is None
 
 
 async def test_a_failed_turn_drops_the_state_only_where_the_upstream_was_given_it(place: Place) -> None:
     async with aclosing(place()) as store:
         await remembering(store, "one")
         unused = await begin(store, "c", "two")
-        unused.state_for("Other")
+        unused.take_state("Other")
         await unused.fail(UpstreamFailed("no"))
         used = await begin(store, "c", "two")
-        assert used.state_for("Provider") == {"id": "upstream-1"}
+        assert used.take_state("Provider") == {"id": "upstream-1"}
         await used.fail(UpstreamFailed("no"))
-        assert (await begin(store, "c", "two")).state_for("Provider") is None
+        assert (await begin(store, "c", "two")).take_state("Provider") is None
 
 
 async def test_an_interrupted_turn_drops_the_state(place: Place) -> None:
@@ -405,7 +405,7 @@ async def test_an_interrupted_turn_drops_the_state(place: Place) -> None:
         turn = await begin(store, "c", "two")
         turn.record(UpstreamState({"id": "upstream-2"}))
         turn.interrupt()
-        assert (await begin(store, "c", "three")).state_for("Provider") is None
+        assert (await begin(store, "c", "three")).take_state("Provider") is None
 
 
 async def test_a_turn_can_go_on_after_any_message_of_its_conversation(place: Place) -> None:

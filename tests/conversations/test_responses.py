@@ -147,11 +147,11 @@ async def test_what_an_upstream_keeps_goes_on_once(store: Conversations) -> None
     first = await respond(store, "1", state={"thread": 7})
     next_ = await store.open_turn(ME, request("2", after_turn=first.id))
     beside = await store.open_turn(ME, request("2'", after_turn=first.id))
-    assert next_.state_for("Provider") == {"thread": 7}
-    assert beside.state_for("Provider") is None
+    assert next_.take_state("Provider") == {"thread": 7}
+    assert beside.take_state("Provider") is None
     named = await respond(store, "1", state={"thread": 8}, conversation_id="c")
     later = await store.open_turn(ME, request("2", after_turn=named.id))
-    assert later.state_for("Provider") == {"thread": 8}
+    assert later.take_state("Provider") == {"thread": 8}
 
 
 async def test_instructions_for_one_turn_are_not_inherited(store: Conversations) -> None:
@@ -174,11 +174,11 @@ async def test_the_same_words_may_pass_and_then_last(store: Conversations) -> No
 async def test_instructions_that_stay_the_same_keep_the_upstream_s_state(store: Conversations) -> None:
     first = await respond(store, once("brief"), "1", state={"at": 1})
     second = await store.open_turn(ME, request(once("brief"), "2", after_turn=first.id))
-    assert second.state_for("Provider") == {"at": 1}
+    assert second.take_state("Provider") == {"at": 1}
     await complete(second, "two")
     first = await respond(store, once("brief"), "1", state={"at": 1})
     third = await store.open_turn(ME, request(once("long"), "2", after_turn=first.id))
-    assert third.state_for("Provider") is None
+    assert third.take_state("Provider") is None
 
 
 async def test_a_request_that_keeps_nothing_is_given_the_history(store: Conversations) -> None:
