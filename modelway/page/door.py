@@ -41,10 +41,10 @@ class Door:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer a request that the guard has let pass."""
-        built = await self._load()
         is_open = exchange.path == "/login" or exchange.path.startswith("/static/")
         if not is_open and not await self._lets_in(exchange):
             return
+        built = await self._load()
         if exchange.path == "/login" and exchange.method == "POST":
             await self._log_in(exchange)
         elif exchange.path == "/page/logout" and exchange.method == "POST":

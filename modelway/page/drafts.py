@@ -85,7 +85,9 @@ class Drafts:
 
     def running(self, caller: Caller) -> Iterable[Draft]:
         """What is under way for a caller."""
-        return [draft for draft in self._drafts.values() if draft.caller == caller and not draft.is_over]
+        return [
+            draft for draft in self._drafts.values() if draft.caller.name == caller.name and not draft.is_over
+        ]
 
     async def stop(self, caller: Caller, key: str) -> None:
         """End an answer; the text so far is kept."""
