@@ -16,6 +16,7 @@ from modelway.errors import (
     IdempotencyKeyReused,
     ModelNotFound,
     NotFound,
+    StoreUnavailable,
     TurnInterrupted,
     UpstreamOverloaded,
     UpstreamProtocolError,
@@ -52,6 +53,22 @@ async def read(gateway: Gateway, turn: str, after: int = 0, caller: Caller = ME)
 def text(events: list[Event]) -> str:
     """What the events say."""
     return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+async def test_who_reads_along_is_told_that_the_end_could_not_be_stored(tmp_path: Path) -> None:
+    go_on = asyncio.Event()
+    made, _ = gateway(tmp_path, [TextDelta(text="a"), go_on, *says("b")])
+    async with aclosing(made):
+        turn = made.live.begin(asking(), ME)
+        await turn.begun()
+        reading = asyncio.create_task(read(made, turn.id))
+        [file] = tmp_path.glob("*.sqlite3")
+        aside = file.rename(tmp_path / "aside")
+        go_on.set()
+        async with asyncio.timeout(10):
+            with pytest.raises(StoreUnavailable):
+                await reading
+        aside.rename(file)
 
 
 async def test_many_read_one_turn_from_any_event_on(tmp_path: Path) -> None:
