@@ -22,6 +22,7 @@ MAX_HEAD_BYTES = 64 * 1024
 LINGER_S = 1.0
 MIN_BYTES_S = 1024
 _FRAMING = (b"content-length", b"transfer-encoding")
+_VERSIONS = ("1.1", "1.0")
 
 
 class CorkedTransport:
@@ -160,9 +161,20 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self._head_is_open, self._head_bytes = True, 0
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; the parser leaves the spaces behind its value."""
+        name, value = name.lower(), value.rstrip(b" \t")
+        if name == b"transfer-encoding" and value.lower() != b"chunked":
+            raise ValueError("a body in a coding that is not understood")
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
     def on_headers_complete(self) -> None:
         """A head is complete; what comes as a header from now on is a trailer, and no part of it."""
         self._head_is_open = False
+        if self.parser.get_http_version() not in _VERSIONS:
+            raise ValueError("another version of HTTP")
         self._describe()
         waits = self.cycle is not None and not self.cycle.response_complete
         cycle = self.cycle = Cycle(
@@ -278,8 +290,13 @@ class Protocol(HttpToolsProtocol):
             self._reply(error)
         elif not cycle.more_body:
             cycle.keep_alive = False
-        elif cycle is self._running and not cycle.response_started:
-            cycle.disconnected = True
+        elif cycle is not self._running:
+            # Its body cannot be read, and what it waits for is still to be answered.
+            self.pipeline.popleft()
+            last = self.pipeline[0][0] if self.pipeline else self._running
+            last.keep_alive = False
+        elif not cycle.response_started:
+            cycle.disconnected, cycle.waiting_for_100_continue = True, False
             cycle.message_event.set()
             self._reply(error)
         else:
