@@ -30,6 +30,7 @@ from modelway.providers.openai_compatible import OpenAICompatible
 from modelway.routing import BadSetting, Breakers, Candidate, RetryPolicy, Route, Router
 from modelway.telemetry import Attempt
 from modelway.types import Caller, ChatRequest, Message, TextDelta
+from tests.polling import until
 from tests.scripted import Scripted, Step, says
 from tests.serving import gateway_of
 
@@ -275,8 +276,7 @@ async def test_a_probe_whose_caller_leaves_makes_room_for_the_next(tmp_path: Pat
                 await ask(gateway, asking())
         clock.now += 60
         probe = asyncio.create_task(ask(gateway, asking()))
-        while len(one.requests) < 6:
-            await asyncio.sleep(0)
+        await until(lambda: len(one.requests) >= 6)
         probe.cancel()
         await asyncio.wait([probe])
         assert (await ask(gateway, asking())).completion.text == "back"
@@ -431,8 +431,7 @@ async def test_a_hedge_that_fails_leaves_the_first_alone(tmp_path: Path) -> None
     settings = route_of("One", "Two", hedge_after_s=0.01)
     async with aclosing(gateway_of([one, two], tmp_path, settings)) as gateway:
         asked = asyncio.create_task(ask(gateway, asking("best")))
-        while not two.closed:
-            await asyncio.sleep(0)
+        await until(lambda: two.closed)
         gate.set()
         assert (await asked).completion.text == "slow"
 
@@ -444,8 +443,7 @@ async def test_after_a_hedge_in_which_both_fail_the_third_is_asked(tmp_path: Pat
     settings = route_of("One", "Two", "Three", hedge_after_s=0.01)
     async with aclosing(gateway_of([one, two, three], tmp_path, settings)) as gateway:
         asked = asyncio.create_task(ask(gateway, asking("best")))
-        while not two.closed:
-            await asyncio.sleep(0)
+        await until(lambda: two.closed)
         gate.set()
         answer = await asked
     assert answer.completion.text == "third"
@@ -471,8 +469,7 @@ async def test_a_caller_who_leaves_ends_both_calls_of_a_hedge(tmp_path: Path) ->
     settings = route_of("One", "Two", hedge_after_s=0.001)
     async with aclosing(gateway_of([one, two], tmp_path, settings)) as gateway:
         asked = asyncio.create_task(ask(gateway, asking("best")))
-        while not two.requests:
-            await asyncio.sleep(0)
+        await until(lambda: two.requests)
         asked.cancel()
         await asyncio.wait([asked])
         assert (one.closed, two.closed) == (1, 1)
@@ -498,8 +495,7 @@ async def test_a_wrong_request_ends_a_hedge_at_once(tmp_path: Path) -> None:
     settings = route_of("One", "Two", hedge_after_s=0.01)
     async with aclosing(gateway_of([one, two], tmp_path, settings)) as gateway, asyncio.timeout(5):
         asked = asyncio.create_task(ask(gateway, asking("best")))
-        while not two.requests:
-            await asyncio.sleep(0)
+        await until(lambda: two.requests)
         gate.set()
         with pytest.raises(InvalidRequest, match="no such tool"):
             await asked

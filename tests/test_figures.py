@@ -18,6 +18,7 @@ from modelway.errors import UpstreamFailed
 from modelway.telemetry import Attempt, Figures, RequestRecord, expose
 from modelway.telemetry.figures import MOST_MODELS, tokens_per_s
 from modelway.types import TextDelta
+from tests.polling import until
 from tests.scripted import Scripted, says
 from tests.serving import gateway_of, serving
 
@@ -151,8 +152,7 @@ async def test_open_streams_are_told(tmp_path: Path) -> None:
     local = Scripted("Local", [TextDelta(text="x"), go_on, *says("y")])
     async with serving(gateway_of([local], tmp_path)) as address:
         asking = asyncio.create_task(asyncio.to_thread(ask, address, stream=True))
-        while not local.requests:
-            await asyncio.sleep(0)
+        await until(lambda: local.requests)
         during = (await asyncio.to_thread(fetch, f"{address}/metrics")).decode()
         go_on.set()
         await asking

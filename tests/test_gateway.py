@@ -18,6 +18,7 @@ from modelway.errors import (
 from modelway.gateway import Gateway
 from modelway.telemetry import Attempt
 from modelway.types import Caller, ChatRequest, Finish, Message, TextDelta, UpstreamState
+from tests.polling import until
 from tests.scripted import Scripted, says
 from tests.serving import gateway_of
 
@@ -197,8 +198,7 @@ async def test_a_cancelled_wait_for_the_first_delta_leaves_nothing_behind(tmp_pa
     silent = Scripted("Silent", [forever], says("ok"))
     async with aclosing(gateway_of([silent], tmp_path)) as gateway:
         task = asyncio.create_task(gateway.answer(asking("a", "c"), CALLER))
-        while not silent.requests:
-            await asyncio.sleep(0)
+        await until(lambda: silent.requests)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

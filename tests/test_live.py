@@ -23,7 +23,8 @@ from modelway.errors import (
 )
 from modelway.gateway import Gateway
 from modelway.types import Caller, ChatRequest, Event, Finish, Message, TextDelta
-from tests.conversations.talk import statuses, until
+from tests.conversations.talk import statuses
+from tests.polling import until
 from tests.scripted import Script, Scripted, Step, says
 from tests.serving import gateway_of
 

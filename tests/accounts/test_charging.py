@@ -24,8 +24,9 @@ from modelway.errors import (
 from modelway.gateway import Gateway
 from modelway.prices import Prices
 from modelway.types import Caller, ChatRequest, Completion, Finish, Rules, TextDelta, Usage
-from tests.conversations.talk import asking, complete, open_store, until
+from tests.conversations.talk import asking, complete, open_store
 from tests.conversations.test_failures import full_disk
+from tests.polling import until
 from tests.scripted import Scripted
 from tests.serving import gateway_of, quick_settings
 
@@ -215,8 +216,7 @@ async def test_whatever_becomes_of_a_request_it_counts_as_running_no_more(tmp_pa
 
             local.scripts = [[never]]
             waiting = asyncio.create_task(asked(gateway, request))
-            while not account.running:
-                await asyncio.sleep(0)
+            await until(lambda: account.running)
             waiting.cancel()
             await asyncio.wait([waiting])
             assert account.running == 0

@@ -118,8 +118,11 @@ async def test_two_callers_with_one_id_never_meet(place: Place) -> None:
 
 async def test_a_turn_of_one_caller_does_not_hold_up_another_caller(place: Place) -> None:
     async with aclosing(place()) as store:
-        await begin(store, "c", "mine")
-        await ask(store, "c", "theirs", caller="you")
+        mine = await begin(store, "c", "mine")
+        await ask(store, "c", "theirs", says="answered", caller="you")
+        assert await history(store, "c", "you") == ["theirs", "answered"]
+        await complete(mine, "later")
+        assert await history(store, "c") == ["mine", "later"]
 
 
 async def test_one_caller_cannot_match_into_the_conversation_of_another(place: Place) -> None:

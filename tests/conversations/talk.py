@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +84,3 @@ def texts(messages: tuple[Message, ...]) -> list[str]:
 def statuses(conversation: Conversation) -> list[str]:
     """How each turn ended, oldest first."""
     return [turn.status for turn in conversation.turns]
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Poll until it is so."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not await condition():
-        assert time.monotonic() < deadline, "it did not come to pass in time"
-        await asyncio.sleep(0.01)

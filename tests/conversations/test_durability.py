@@ -12,7 +12,8 @@ import pytest
 from modelway.conversations import Conversations
 from modelway.types import TextDelta, ToolCall, ToolCallDelta
 from tests.conversations.holder import Holder
-from tests.conversations.talk import ME, ask, begin, complete, history, open_store, statuses, until
+from tests.conversations.talk import ME, ask, begin, complete, history, open_store, statuses
+from tests.polling import until
 
 pytestmark = pytest.mark.anyio
 

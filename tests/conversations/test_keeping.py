@@ -27,10 +27,10 @@ from tests.conversations.talk import (
     history,
     open_store,
     statuses,
-    until,
     user,
 )
 from tests.conversations.test_responses import request, respond, rows
+from tests.polling import until
 
 pytestmark = pytest.mark.anyio
 DAY_S = 86400.0

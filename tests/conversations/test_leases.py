@@ -26,8 +26,8 @@ from tests.conversations.talk import (
     open_store,
     statuses,
     texts,
-    until,
 )
+from tests.polling import until
 
 pytestmark = pytest.mark.anyio
 
@@ -67,9 +67,13 @@ async def test_who_waits_too_long_is_told_to_come_again(
 
 
 async def test_other_conversations_do_not_wait(store: Conversations, other: Conversations) -> None:
-    await begin(store, "c", "one")
-    await ask(store, "d", "one")
-    await ask(other, "e", "one")
+    held = await begin(store, "c", "one")
+    await ask(store, "d", "one", says="two")
+    await ask(other, "e", "one", says="two")
+    for name in ("d", "e"):
+        assert await history(store, name) == ["one", "two"]
+    await complete(held, "last")
+    assert await history(store, "c") == ["one", "last"]
 
 
 async def test_waiting_turns_are_let_in_in_the_order_in_which_they_came(patient: Conversations) -> None:

@@ -34,9 +34,9 @@ from tests.conversations.talk import (
     statuses,
     system,
     texts,
-    until,
     user,
 )
+from tests.polling import until
 
 pytestmark = pytest.mark.anyio
 

@@ -26,7 +26,8 @@ from modelway.types import (
     TextDelta,
     UpstreamState,
 )
-from tests.conversations.talk import ME, ask, begin, complete, history, open_store, system, texts, until, user
+from tests.conversations.talk import ME, ask, begin, complete, history, open_store, system, texts, user
+from tests.polling import until
 
 pytestmark = pytest.mark.anyio
 

@@ -15,6 +15,7 @@ from modelway.errors import SignInRequired, UpstreamRateLimited, UpstreamTimeout
 from modelway.gateway import Gateway
 from modelway.providers.http import HTTPClient, Response
 from modelway.types import Finish, ReasoningDelta, TextDelta, Usage
+from tests.polling import until
 from tests.scripted import Scripted, says
 from tests.serving import gateway_of, quick_settings, serving
 
@@ -227,8 +228,7 @@ async def test_a_client_that_goes_away_ends_the_upstream_call(tmp_path: Path) ->
         assert b"half" in await response.read()
         await response.aclose()
         async with asyncio.timeout(1):
-            while not slow.closed:
-                await asyncio.sleep(0.01)
+            await until(lambda: slow.closed)
             while (shown := (await caller.get("/v1/conversations/c"))[1])["turns"][0]["status"] == "open":
                 await asyncio.sleep(0.01)
     assert shown["turns"][0]["status"] == "interrupted"
@@ -236,19 +236,18 @@ async def test_a_client_that_goes_away_ends_the_upstream_call(tmp_path: Path) ->
 
 
 @pytest.mark.check(6)
-async def test_a_client_that_goes_away_before_the_first_byte_ends_the_call_too(tmp_path: Path) -> None:
-    for stream in (True, False):
-        silent = Scripted("Silent", [asyncio.Event()])
-        async with calling(gateway_of([silent], tmp_path)) as caller:
-            task = asyncio.create_task(caller.post(asking(stream=stream)))
-            while not silent.requests:
-                await asyncio.sleep(0.01)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            async with asyncio.timeout(1):
-                while not silent.closed:
-                    await asyncio.sleep(0.01)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_goes_away_before_the_first_byte_ends_the_call_too(
+    tmp_path: Path, stream: bool
+) -> None:
+    silent = Scripted("Silent", [asyncio.Event()])
+    async with calling(gateway_of([silent], tmp_path)) as caller:
+        task = asyncio.create_task(caller.post(asking(stream=stream)))
+        await until(lambda: silent.requests)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: silent.closed, 1)
 
 
 async def test_a_silent_upstream_is_bridged_by_comments(tmp_path: Path) -> None:

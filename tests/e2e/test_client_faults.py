@@ -12,6 +12,7 @@ from modelway.config import ProviderSettings, Settings
 from modelway.errors import GatewayError, InvalidRequest, ProviderNotFound, ShuttingDown
 from modelway.testing.fake_upstream import FakeUpstream
 from modelway.types import TextDelta
+from tests.polling import until
 from tests.scripted import Scripted
 from tests.serving import gateway_of, serving
 
@@ -48,9 +49,7 @@ async def test_a_closed_client_says_so(tmp_path: Path, remote: bool) -> None:
     slow = Scripted("Slow", [TextDelta(text="half"), asyncio.Event()])
     async with serving(gateway_of([slow], tmp_path)) as address:
         assert await asyncio.to_thread(use, address) == {"the client is closed"}
-        async with asyncio.timeout(20):
-            while not slow.closed:
-                await asyncio.sleep(0.01)
+        await until(lambda: slow.closed, 20)
 
 
 async def test_an_error_over_http_names_the_field(tmp_path: Path) -> None:

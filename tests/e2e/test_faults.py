@@ -18,6 +18,7 @@ from modelway.testing.fake_upstream import FakeUpstream, text_event
 from modelway.types import ChatRequest, Event, Finish, TextDelta
 from tests.e2e.running import Running
 from tests.e2e.test_wire import BODY, get, post, wire
+from tests.polling import until
 from tests.scripted import Scripted
 from tests.serving import gateway_of, serving
 
@@ -117,8 +118,7 @@ async def test_the_server_ends_answers_with_an_error_when_its_grace_time_is_over
             wire(server.address, post(body=STREAM)) as streaming,
             wire(server.address, post()) as silent,
         ):
-            while len(upstream.requests) < 2:
-                await asyncio.sleep(0.01)
+            await until(lambda: len(upstream.requests) >= 2)
             stopping = asyncio.create_task(asyncio.to_thread(server.stop))
             status, _, stream = await streaming.reply()
             last = json.loads(stream.split(b"\n\n")[-2].rpartition(b"data: ")[2])

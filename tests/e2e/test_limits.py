@@ -18,6 +18,7 @@ from modelway.gateway import Gateway
 from modelway.prices import NANOS, Prices
 from modelway.types import Finish, Rules, TextDelta, Usage
 from tests.e2e.test_keys import Reply, ask
+from tests.polling import until
 from tests.scripted import Script, Scripted, says
 from tests.serving import gateway_of, serving
 
@@ -172,13 +173,11 @@ async def test_answers_at_the_same_time_are_limited_and_given_back(tmp_path: Pat
     async with stage(tmp_path, {"a": Rules(streams=1)}, waiting, says("z")) as at:
         held = asyncio.create_task(at.say("a", stream=True))
         account = at.gateway.accounts._accounts
-        while "a" not in account or not account["a"].running:
-            await asyncio.sleep(0)
+        await until(lambda: "a" in account and account["a"].running)
         assert (await at.say("a")).status == 429
         go_on.set()
         assert (await held).status == 200
-        while account["a"].running:
-            await asyncio.sleep(0)
+        await until(lambda: not account["a"].running)
         assert (await at.say("a")).status == 200
 
 
@@ -189,8 +188,7 @@ async def test_the_whole_server_is_limited(tmp_path: Path) -> None:
     async with serving(gateway_of([local], tmp_path), settings=settings) as address:
         body = {"messages": [{"role": "user", "content": "hi"}]}
         held = asyncio.create_task(ask(address, "POST", "/v1/chat/completions", "", body))
-        while not local.requests:
-            await asyncio.sleep(0)
+        await until(lambda: local.requests)
         refused = await ask(address, "POST", "/v1/chat/completions", "", body)
         assert (refused.status, refused.json["error"]["code"]) == (503, "overloaded")
         assert refused.headers["retry-after"] == "1"
@@ -212,8 +210,7 @@ async def test_turns_that_go_on_without_their_clients_count_as_well(tmp_path: Pa
         refused = await ask(address, "POST", "/v1/responses", "", body)
         assert (refused.status, refused.json["error"]["code"]) == (503, "overloaded")
         go_on.set()
-        while gateway.live.is_answering:
-            await asyncio.sleep(0)
+        await until(lambda: not gateway.live.is_answering)
         assert (await ask(address, "POST", "/v1/responses", "", body)).status == 200
 
 
@@ -323,8 +320,7 @@ async def test_answers_at_the_same_time_do_not_overrun_a_budget(
     fields: dict[str, Any] = {} if max_tokens is None else {"max_tokens": max_tokens}
     async with stage(tmp_path, {"a": Rules(daily_budget=20 * TOKEN)}, *[slow] * 40) as at:
         asked = [asyncio.create_task(at.say("a", **fields)) for _ in range(40)]
-        while sum(one.done() for one in asked) < 30:
-            await asyncio.sleep(0)
+        await until(lambda: sum(one.done() for one in asked) >= 30)
         go_on.set()
         replies = await asyncio.gather(*asked)
         assert (await until_written(at, 1)).json["cost"] < (20 + 7) * TOKEN / NANOS

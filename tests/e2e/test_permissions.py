@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from modelway.provider import SignInCode
 from modelway.types import Model, Rules
 from tests.e2e.test_keys import ask
 from tests.e2e.test_limits import Stage
+from tests.polling import until
 from tests.scripted import Scripted
 from tests.serving import gateway_of, serving
 
@@ -43,6 +44,10 @@ def all_four() -> list[Scripted]:
     return [Scripted(name) for name in ("One", "Two", "Three", "Four")]
 
 
+def was_asked(provider: Scripted, times: int) -> bool:
+    return len(provider.requests) >= times
+
+
 async def test_a_shadow_is_asked_only_where_the_key_may_go(tmp_path: Path) -> None:
     providers = all_four()
     shadow = providers[2]
@@ -56,9 +61,7 @@ async def test_a_shadow_is_asked_only_where_the_key_may_go(tmp_path: Path) -> No
     async with permitting(tmp_path, providers, **rules) as at:
         for name, asked in {"held": 0, "modest": 0, "named": 1, "both": 2, "free": 3}.items():
             assert (await at.say(name, model="best")).status == 200
-            async with asyncio.timeout(5):
-                while len(shadow.requests) < asked:
-                    await asyncio.sleep(0)
+            await until(partial(was_asked, shadow, asked))
             assert len(shadow.requests) == asked, name
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from modelway.errors import UpstreamError
 from modelway.providers.http import HTTPClient, Response
 from modelway.providers.openai_compatible import build_provider
 from modelway.testing.fake_upstream import End, FakeUpstream, Step
+from tests.polling import until
 from tests.serving import gateway_of, serving
 
 pytestmark = pytest.mark.anyio
@@ -82,12 +83,6 @@ async def read_until(response: Response, text: bytes) -> bytes:
     while text not in read:
         read += await response.read()
     return read
-
-
-async def until(has_come: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(5):
-        while not await has_come():
-            await asyncio.sleep(0.01)
 
 
 async def test_the_same_key_is_one_call_and_the_same_bytes(upstream: FakeUpstream, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from modelway.errors import UpstreamFailed, UpstreamProtocolError
 from modelway.providers.http import HTTPClient
 from modelway.types import Event, TextDelta
 from tests.e2e.test_chat_completions import Caller, asking, calling
+from tests.polling import until
 from tests.scripted import Scripted, says
 from tests.serving import gateway_of, serving
 
@@ -127,9 +128,7 @@ async def test_a_shadow_sees_the_question_and_nobody_its_answer(
             answer = json.loads(await response.body())
         assert answer["choices"][0]["message"]["content"] == "real"
         gate.set()
-        async with asyncio.timeout(5):
-            while not caplog.records:
-                await asyncio.sleep(0)
+        await until(lambda: caplog.records)
         _, shown = await caller.get("/v1/conversations/c")
     assert [message["content"] for message in shown["messages"]] == ["hi", "real"]
     record = json.loads(caplog.messages[0])
@@ -161,9 +160,7 @@ async def test_a_shadow_that_fails_harms_nobody(
         async with aclosing(response):
             assert response.status == 200
             await response.body()
-        async with asyncio.timeout(5):
-            while not caplog.records:
-                await asyncio.sleep(0)
+        await until(lambda: caplog.records)
 
 
 @pytest.mark.anyio

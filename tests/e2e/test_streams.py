@@ -30,7 +30,8 @@ from modelway.server.dialect import Dialect
 from modelway.server.numbering import Numbered
 from modelway.testing.fake_upstream import FakeUpstream
 from modelway.types import Continued, Finish, ReasoningDelta, TextDelta, ToolCallDelta, Usage
-from tests.conversations.talk import statuses, until
+from tests.conversations.talk import statuses
+from tests.polling import until
 from tests.scripted import Script, Scripted, Step, says
 from tests.serving import gateway_of, serving
 

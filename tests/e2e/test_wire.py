@@ -10,6 +10,7 @@ import pytest
 
 from modelway.config import ServerSettings
 from modelway.types import Finish, TextDelta
+from tests.polling import until
 from tests.scripted import Scripted, says
 from tests.serving import gateway_of, serving
 
@@ -124,8 +125,7 @@ async def test_garbage_behind_a_request_does_not_cut_its_answer(tmp_path: Path) 
         wire(address, post(body=body) + b"no request\r\n\r\n") as connection,
     ):
         connection.writer.write(b"more of it\r\n\r\n")
-        while not local.requests:
-            await asyncio.sleep(0.01)
+        await until(lambda: local.requests)
         go_on.set()
         status, _, stream = await connection.reply()
         assert (status, stream[-14:]) == (200, b"data: [DONE]\n\n")
@@ -183,11 +183,8 @@ async def test_a_client_that_pipelined_and_went_away_ends_the_upstream_call(tmp_
     silent = Scripted("Silent", [asyncio.Event()])
     async with serving(gateway_of([silent], tmp_path)) as address:
         async with wire(address, post() + get(b"/healthz")):
-            while not silent.requests:
-                await asyncio.sleep(0.01)
-        async with asyncio.timeout(20):
-            while not silent.closed:
-                await asyncio.sleep(0.01)
+            await until(lambda: silent.requests)
+        await until(lambda: silent.closed, 20)
 
 
 @pytest.mark.check(23)
@@ -343,9 +340,7 @@ async def test_a_client_that_does_not_read_is_hung_up_on_and_a_slow_one_is_not(t
     stream = BODY[:-1] + b',"stream":true,"provider":"%b"}'
     async with serving(gateway_of([stuck, slow], tmp_path), settings=settings) as address:
         async with wire(address, post(body=stream % b"Stuck")):
-            async with asyncio.timeout(20):
-                while not stuck.closed:
-                    await asyncio.sleep(0.02)
+            await until(lambda: stuck.closed, 20)
         async with wire(address, post(body=stream % b"Slow")) as connection:
             pieces = 0
             await connection.head()

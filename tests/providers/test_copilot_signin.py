@@ -32,6 +32,7 @@ from modelway.providers.copilot.profiles import (
 from modelway.providers.copilot.sign_ins import SignIn, SignIns
 from modelway.providers.http import HTTPClient
 from tests.fake_m365 import ACCOUNT, CLIENT_ID, TENANT, FakeM365, access, refresh
+from tests.polling import until
 
 pytestmark = pytest.mark.anyio
 WORKIQ = PROFILES["workiq"]
@@ -183,8 +184,7 @@ class TestRefresh:
     async def test_all_who_wait_share_one_refresh(self, m365: FakeM365, tokens: AccessTokens) -> None:
         m365.hold_refresh = asyncio.Event()
         waiting = [asyncio.create_task(tokens.token()) for _ in range(5)]
-        while not m365.forms:
-            await asyncio.sleep(0)
+        await until(lambda: m365.forms)
         m365.hold_refresh.set()
         assert {await task for task in waiting} == {access(1)}
         assert m365.issued == 1
@@ -218,8 +218,7 @@ class TestRefresh:
         m365.refresh_token = refresh("theirs")
         m365.hold_refresh = asyncio.Event()
         asking = asyncio.create_task(tokens.token())
-        while not m365.forms:
-            await asyncio.sleep(0)
+        await until(lambda: m365.forms)
         sign_ins.save(replace(sign_in, refresh_token=refresh("theirs")))
         m365.hold_refresh.set()
         assert await asking == access(1)
@@ -229,8 +228,7 @@ class TestRefresh:
     ) -> None:
         m365.hold_refresh = asyncio.Event()
         asking = asyncio.create_task(tokens.token())
-        while not m365.forms:
-            await asyncio.sleep(0)
+        await until(lambda: m365.forms)
         sign_ins.remove("workiq")
         m365.hold_refresh.set()
         await asking

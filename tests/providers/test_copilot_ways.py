@@ -25,6 +25,7 @@ from modelway.providers.copilot.vault import VaultError, system_vault
 from modelway.providers.http import HTTPClient
 from tests.canary import key
 from tests.fake_m365 import ACCOUNT, CLIENT_ID, GITHUB_TOKEN, TENANT, FakeM365, access, refresh
+from tests.polling import until
 
 pytestmark = pytest.mark.anyio
 WORKIQ = PROFILES["workiq"]
@@ -296,8 +297,7 @@ class TestKeyring:
         tokens = AccessTokens(WORKIQ, authority(m365), http=http, sign_ins=sign_ins)
         m365.hold_refresh = asyncio.Event()
         asking = asyncio.create_task(tokens.token())
-        while not m365.forms:
-            await asyncio.sleep(0)
+        await until(lambda: m365.forms)
         m365.refresh_token = refresh("theirs")
         sign_ins.save(replace(sign_in, refresh_token=refresh("theirs"), renewed=1))
         m365.hold_refresh.set()

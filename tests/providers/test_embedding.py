@@ -27,6 +27,7 @@ from modelway.provider import RelayRequest
 from modelway.providers.local import Local
 from modelway.providers.local.embedding import DIMENSIONS, MODEL, Embedder, is_installed
 from tests.conftest_local import find_model
+from tests.polling import until
 from tests.scripted import Scripted
 from tests.serving import gateway_of, serving
 
@@ -129,9 +130,9 @@ async def test_without_the_extra_it_says_how_to_get_it() -> None:
 async def test_a_request_that_is_given_up_ends_the_child_and_the_next_has_another(embedder: Embedder) -> None:
     first = asyncio.create_task(ask(embedder, input="forever"))
     second = asyncio.create_task(ask(embedder, input="four"))
-    while embedder._child is None:
-        await asyncio.sleep(0)
+    await until(lambda: embedder._child is not None)
     child = embedder._child
+    assert child is not None
     first.cancel()
     assert (await second)["data"]
     with pytest.raises(asyncio.CancelledError):

@@ -45,6 +45,7 @@ from modelway.providers._inflate import PIECE_BYTES
 from modelway.providers._status import MAX_RETRY_AFTER_S, error_for_status, read_retry_after
 from modelway.providers.http import HTTPClient, Response, errors_of, raise_for_status
 from modelway.testing.fake_upstream import END_OF_CHUNKS, End, FakeUpstream, closed_port, text_event
+from tests.polling import until
 
 AUTHORITY = trustme.CA()
 CERTIFICATE = AUTHORITY.issue_cert("localhost", "127.0.0.1")
@@ -285,8 +286,7 @@ async def test_an_answer_that_is_whole_but_for_its_framing_leaves_the_connection
         response.finish()
         await response.aclose()
         gate.set()
-        while not any(client._idle.values()):
-            await asyncio.sleep(0)
+        await until(lambda: any(client._idle.values()))
         await exchange(client, upstream.url)
         assert upstream.connected == 1
 
@@ -318,8 +318,7 @@ async def test_cancelling_a_request_that_waits_closes_its_connection() -> None:
     async with FakeUpstream() as upstream, client_of(UpstreamSettings()) as client:
         upstream.be_silent()
         task = asyncio.create_task(post(client, upstream.url))
-        while not upstream.requests:
-            await asyncio.sleep(0)
+        await until(lambda: upstream.requests)
         task.cancel()
         async with asyncio.timeout(1):
             await upstream.hung_up.wait()
@@ -341,9 +340,7 @@ async def test_closing_the_client_closes_everything_and_may_be_repeated() -> Non
         await response.aclose()
         with pytest.raises(ShuttingDown):
             await exchange(client, upstream.url)
-        async with asyncio.timeout(1):
-            while upstream.connections:
-                await asyncio.sleep(0)
+        await until(lambda: not upstream.connections, 1)
 
 
 async def test_a_slow_reader_slows_the_upstream() -> None:

@@ -45,6 +45,7 @@ from modelway.types import (
     ToolChoice,
     collect,
 )
+from tests.polling import until
 from tests.scripted import Scripted
 
 pytestmark = pytest.mark.anyio
@@ -124,13 +125,6 @@ def request(*messages: Message, stream: bool = True, extra: Any = None, **params
         dialect="openai_chat" if extra else "",
         extra=extra or {},
     )
-
-
-async def until(condition: Callable[[], bool], within_s: float = 5.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.01)
 
 
 def runs(pid: int) -> bool:

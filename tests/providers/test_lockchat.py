@@ -40,6 +40,7 @@ from modelway.providers.lockchat import Lockchat
 from modelway.testing.fake_upstream import FakeUpstream, closed_port, text_event
 from modelway.types import ChatRequest, Event, Finish, Message, Params, collect
 from modelway.wiring import build_providers
+from tests.polling import until
 
 KEY = "canary+Key/0123456789=="
 QUOTED = "canary%2BKey%2F0123456789%3D%3D"
@@ -265,8 +266,7 @@ async def test_closing_while_it_pauses_sends_nothing_more(upstream: FakeUpstream
     upstream.reply(WORDS)
     provider = Lockchat(ProviderSettings(base_url=address(upstream)), http=http, key=str, first_pause_s=3600)
     asking = asyncio.create_task(answer(provider, ask()))
-    while not upstream.requests:
-        await asyncio.sleep(0)
+    await until(lambda: upstream.requests)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking

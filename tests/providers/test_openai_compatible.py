@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
@@ -50,6 +49,7 @@ from modelway.types import (
     collect,
 )
 from tests.canary import CANARY
+from tests.polling import until
 
 pytestmark = pytest.mark.anyio
 
@@ -294,8 +294,7 @@ async def test_the_connection_is_used_again_though_the_consumer_stops_at_the_fin
             if isinstance(event, Finish):
                 break
         await events.aclose()
-        while not any(http._idle.values()):
-            await asyncio.sleep(0)
+        await until(lambda: any(http._idle.values()))
     assert upstream.connected == 1
 
 

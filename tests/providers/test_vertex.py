@@ -21,6 +21,7 @@ from modelway.providers.vertex import Vertex, _address
 from modelway.testing.fake_upstream import closed_port
 from modelway.types import ChatRequest, Event, Message, collect
 from tests.fake_gemini import FakeVertex, service_account
+from tests.polling import until
 
 pytestmark = pytest.mark.anyio
 
@@ -112,8 +113,7 @@ async def test_who_goes_away_takes_the_token_from_nobody_else(provider: Vertex, 
     upstream.hold_token = asyncio.Event()
     first = asyncio.create_task(answer(provider, ask("first")))
     second = asyncio.create_task(answer(provider, ask("second")))
-    while not upstream.requests:
-        await asyncio.sleep(0)
+    await until(lambda: upstream.requests)
     first.cancel()
     upstream.hold_token.set()
     assert collect(await second).text == "Hello"

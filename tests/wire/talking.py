@@ -121,14 +121,14 @@ def _texts(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
 def understood(data: bytes) -> list[Seen]:
     """The requests that h11 finds in bytes, up to the first that it refuses, or that ends the connection.
 
-    Empty lines before a request are no part of it, and spaces before its target may be more than one
+    Empty lines before a request are no part of it, and spaces around its target may be more than one
     (RFC 9112, 2.2 and 3); h11 itself would refuse them.
     """
     found: list[Seen] = []
     stays = True
     while stays:
         server = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
-        server.receive_data(re.sub(rb"\A[\r\n]*([A-Z]+) +", rb"\1 ", data))
+        server.receive_data(re.sub(rb"\A[\r\n]*([A-Z]+) +(\S+) +", rb"\1 \2 ", data))
         try:
             seen = _next(server)
         except h11.RemoteProtocolError:
