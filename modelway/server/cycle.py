@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 _Headers = list[tuple[bytes, bytes]]
@@ -16,6 +18,18 @@ class Cycle(RequestResponseCycle):
     A message for each step, with a check of each header, costs more than many a step of the gateway. Names of
     headers are in lower case here.
     """
+
+    # HTTP/1.0 knows no chunks: without a length, the end of the connection is the end of the body.
+    _until_closed = False
+
+    async def send(self, message: Any) -> None:
+        """Speak ASGI."""
+        if self.scope["http_version"] != "1.0" or self.scope["method"] == "HEAD":
+            await super().send(message)
+        elif message["type"] == "http.response.start":
+            await self.begin(message["status"], list(message.get("headers", ())))
+        else:
+            await self.write(message.get("body", b""), last=not message.get("more_body", False))
 
     def take_body(self) -> bytes | None:
         """The body where all of it has come; None where it has to be waited for, in ASGI's way."""
@@ -65,8 +79,10 @@ class Cycle(RequestResponseCycle):
         if not self.keep_alive and b"connection: close\r\n" not in lines:
             lines.append(b"connection: close\r\n")
         if self.chunked_encoding is None and status not in {204, 304}:
-            self.chunked_encoding = True
-            lines.append(b"transfer-encoding: chunked\r\n")
+            self._until_closed = self.scope["http_version"] == "1.0"
+            self.chunked_encoding = not self._until_closed
+            if self.chunked_encoding:
+                lines.append(b"transfer-encoding: chunked\r\n")
         head = b"".join((STATUS_LINE[status], *lines, b"\r\n"))
         # A line break or a NUL in a header would split the reply.
         if head.count(b"\n") != len(lines) + 2 or b"\0" in head or head.count(b"\r") != len(lines) + 2:
@@ -79,6 +95,8 @@ class Cycle(RequestResponseCycle):
         if self.chunked_encoding:
             piece = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             return piece + b"0\r\n\r\n" if last else piece
+        if self._until_closed:
+            return body
         self.expected_content_length -= len(body)
         if self.expected_content_length < 0 or (last and self.expected_content_length):
             raise RuntimeError("the body is not as long as it was said to be")
