@@ -45,6 +45,7 @@ from modelway.types import (
     collect,
 )
 from tests.fake_anthropic import KEY, FakeAnthropic
+from tests.providers.asking import events_of, failure
 
 pytestmark = pytest.mark.anyio
 
@@ -74,17 +75,6 @@ def made(upstream: FakeAnthropic, http: HTTPClient, key: str = KEY, **fields: An
 def ask(text: str = "Hi", *, stream: bool = True, **fields: Any) -> ChatRequest:
     fields = {"messages": (Message(role="user", content=text),), "model": "model-a", **fields}
     return ChatRequest(stream=stream, **fields)
-
-
-async def events_of(provider: Anthropic, request: ChatRequest) -> list[Event]:
-    async with aclosing(provider.stream(request)) as events:
-        return [event async for event in events]
-
-
-async def failure(provider: Anthropic, request: ChatRequest) -> GatewayError:
-    with pytest.raises(GatewayError) as caught:
-        await events_of(provider, request)
-    return caught.value
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -74,6 +74,7 @@ from tests.fake_bedrock import (
     exception,
     frame,
 )
+from tests.providers.asking import events_of, failure
 
 pytestmark = pytest.mark.anyio
 
@@ -126,17 +127,6 @@ def user(content: Any) -> Message:
 
 def sent(request: ChatRequest) -> Any:
     return json.loads(encode_request(request))
-
-
-async def events_of(provider: Bedrock, request: ChatRequest) -> list[Event]:
-    async with aclosing(provider.stream(request)) as events:
-        return [event async for event in events]
-
-
-async def failure(provider: Bedrock, request: ChatRequest) -> GatewayError:
-    with pytest.raises(GatewayError) as caught:
-        await events_of(provider, request)
-    return caught.value
 
 
 THINKING = (

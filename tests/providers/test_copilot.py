@@ -35,7 +35,6 @@ from modelway.testing.fake_upstream import End
 from modelway.types import (
     ChatRequest,
     Citation,
-    Event,
     Finish,
     ImagePart,
     Message,
@@ -46,6 +45,7 @@ from modelway.types import (
     collect,
 )
 from tests.fake_m365 import FakeM365, cited, frame
+from tests.providers.asking import events_of
 
 pytestmark = pytest.mark.anyio
 
@@ -75,11 +75,6 @@ def ask(*texts: str, stream: bool = True, **fields: Any) -> ChatRequest:
         Message(role="assistant" if number % 2 else "user", content=text) for number, text in enumerate(texts)
     )
     return ChatRequest(**{"messages": messages, "stream": stream, **fields})
-
-
-async def events_of(copilot: Copilot, request: ChatRequest) -> list[Event]:
-    async with aclosing(copilot.stream(request)) as events:
-        return [event async for event in events]
 
 
 async def state_after(copilot: Copilot, request: ChatRequest) -> dict[str, Any]:

@@ -39,7 +39,6 @@ from modelway.providers.copilot.sign_ins import SignIn
 from modelway.providers.http import HTTPClient
 from modelway.types import (
     ChatRequest,
-    Event,
     Finish,
     ImagePart,
     Message,
@@ -67,6 +66,7 @@ from tests.fake_copilot import (
     refusal,
 )
 from tests.fake_m365 import FakeM365
+from tests.providers.asking import events_of
 
 pytestmark = pytest.mark.anyio
 
@@ -128,11 +128,6 @@ def ask(*texts: str, turn: str = "turn-1", **fields: Any) -> ChatRequest:
     )
     known = {"messages": messages, "stream": True, "conversation_id": "c", "turn_id": turn}
     return ChatRequest(**{**known, **fields})
-
-
-async def events_of(door: GitHubDoor | Copilot, request: ChatRequest) -> list[Event]:
-    async with aclosing(door.stream(request)) as events:
-        return [event async for event in events]
 
 
 async def state_after(door: GitHubDoor | Copilot, request: ChatRequest) -> dict[str, Any]:

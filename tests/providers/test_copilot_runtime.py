@@ -37,6 +37,7 @@ from modelway.types import (
     Usage,
     collect,
 )
+from tests.providers.asking import events_of
 
 RUNTIME = os.environ.get("MODELWAY_TEST_COPILOT_RUNTIME") or shutil.which("copilot-runtime") or ""
 PIXEL = (
@@ -86,11 +87,6 @@ def ask(*texts: str, turn: str = "turn-1", **fields: Any) -> ChatRequest:
     )
     known = {"messages": messages, "stream": True, "conversation_id": "c", "turn_id": turn}
     return ChatRequest(**{**known, **fields})
-
-
-async def events_of(door: GitHubDoor, request: ChatRequest) -> list[Event]:
-    async with aclosing(door.stream(request)) as events:
-        return [event async for event in events]
 
 
 def said_to(upstream: FakeUpstream) -> list[tuple[str, str]]:

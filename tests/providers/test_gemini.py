@@ -29,14 +29,12 @@ from modelway.providers.gemini import Gemini
 from modelway.providers.http import HTTPClient
 from modelway.types import (
     ChatRequest,
-    Event,
     FilePart,
     Finish,
     ImagePart,
     Message,
     OtherPart,
     Params,
-    Part,
     ReasoningDelta,
     ResponseFormat,
     TextPart,
@@ -48,10 +46,10 @@ from modelway.types import (
     collect,
 )
 from tests.fake_gemini import KEY, NO_SIGNATURE, FakeGemini
+from tests.providers.asking import STREAMED, events_of, failure, said
 
 pytestmark = pytest.mark.anyio
 
-STREAMED = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 LOOK = Tool("look", "looks", {"type": "object", "properties": {"at": {"type": "integer"}}})
 SCHEMA = {"type": "object", "properties": {"age": {"type": "integer"}}}
 NEW, OLD = "gemini-3-flash", "gemini-2.5-flash"
@@ -85,21 +83,6 @@ def ask(*messages: Message, stream: bool = True, model: str = OLD, **fields: Any
     return ChatRequest(messages=asked, model=model, stream=stream, dialect="openai_chat", **fields)
 
 
-def said(*parts: Part) -> Message:
-    return Message(role="user", content=parts)
-
-
-async def answer(provider: Gemini, request: ChatRequest) -> list[Event]:
-    async with aclosing(provider.stream(request)) as events:
-        return [event async for event in events]
-
-
-async def failure(provider: Gemini, request: ChatRequest) -> GatewayError:
-    with pytest.raises(GatewayError) as raised:
-        await answer(provider, request)
-    return raised.value
-
-
 # What goes out.
 
 
@@ -121,7 +104,7 @@ async def test_the_request_is_one_of_generate_content(
         response_format=ResponseFormat("json_schema", "shape", SCHEMA),
     )
     messages = (Message(role="system", content="Be brief"), Message(role="user", content="Hi"))
-    await answer(provider, ask(*messages, stream=stream, params=params))
+    await events_of(provider, ask(*messages, stream=stream, params=params))
     received = upstream.requests[0]
     method = "streamGenerateContent?alt=sse" if stream else "generateContent"
     assert (received.method, received.path) == ("POST", f"/v1beta/models/{OLD}:{method}")
@@ -156,7 +139,7 @@ async def test_the_request_is_one_of_generate_content(
 async def test_what_was_said_before_goes_out_with_calls_results_images_and_files(
     provider: Gemini, upstream: FakeGemini
 ) -> None:
-    await answer(
+    await events_of(
         provider,
         ask(
             said(
@@ -207,7 +190,7 @@ async def test_what_was_said_before_goes_out_with_calls_results_images_and_files
 
 
 async def test_an_image_in_a_result_goes_with_it(provider: Gemini, upstream: FakeGemini) -> None:
-    await answer(
+    await events_of(
         provider,
         ask(
             Message(role="user", content="Look"),
@@ -234,7 +217,7 @@ async def test_an_image_in_a_result_goes_with_it(provider: Gemini, upstream: Fak
 async def test_the_choice_of_tools_is_said_in_geminis_words(
     provider: Gemini, upstream: FakeGemini, params: Params, fields: dict[str, Any]
 ) -> None:
-    await answer(provider, ask(params=params))
+    await events_of(provider, ask(params=params))
     assert upstream.asked[0]["toolConfig"] == {"functionCallingConfig": fields}
 
 
@@ -251,7 +234,7 @@ async def test_the_choice_of_tools_is_said_in_geminis_words(
 async def test_how_much_to_think_is_a_budget_or_a_level(
     provider: Gemini, upstream: FakeGemini, model: str, effort: str, config: dict[str, Any]
 ) -> None:
-    await answer(provider, ask(model=model, params=Params(reasoning_effort=effort)))
+    await events_of(provider, ask(model=model, params=Params(reasoning_effort=effort)))
     assert upstream.asked[0]["generationConfig"] == {"thinkingConfig": config}
 
 
@@ -305,14 +288,14 @@ async def test_a_model_is_one_piece_of_the_address(
     provider: Gemini, upstream: FakeGemini, model: str, path: str
 ) -> None:
     upstream.served += ["mine", "..%2F..%2Fevil%3Fx%3D"]
-    await answer(provider, ask(model=model))
+    await events_of(provider, ask(model=model))
     assert upstream.requests[0].path == f"/v1beta/{path}:streamGenerateContent?alt=sse"
 
 
 async def test_the_address_of_the_compatible_endpoint_is_understood(
     upstream: FakeGemini, http: HTTPClient
 ) -> None:
-    await answer(made(upstream, http, base_url=upstream.base + "/openai"), ask())
+    await events_of(made(upstream, http, base_url=upstream.base + "/openai"), ask())
     assert upstream.requests[0].path.startswith("/v1beta/models/")
 
 
@@ -326,7 +309,7 @@ async def test_thoughts_text_calls_and_tokens_arrive(
     usage = Usage(input_tokens=9, output_tokens=7, cached_tokens=4, reasoning_tokens=5)
     calls = [ToolCall("g1", "look", '{"at":1}'), ToolCall("g2", "look", "{}")]
     upstream.reply("It is", " a cat", reasoning="hm", calls=calls, usage=usage)
-    events = await answer(provider, ask(stream=stream))
+    events = await events_of(provider, ask(stream=stream))
     completion = collect(events)
     assert completion.text == "It is a cat"
     assert completion.message.reasoning == "hm"
@@ -340,14 +323,14 @@ async def test_thoughts_text_calls_and_tokens_arrive(
 async def test_a_call_without_an_id_gets_one(provider: Gemini, upstream: FakeGemini) -> None:
     upstream.gives_ids = False
     upstream.reply(calls=[ToolCall("", "look"), ToolCall("", "look")])
-    first, second = collect(await answer(provider, ask())).message.tool_calls
+    first, second = collect(await events_of(provider, ask())).message.tool_calls
     assert first.id.startswith("call_")
     assert first.id != second.id
 
 
 async def test_a_stream_cut_at_every_byte_reads_the_same(provider: Gemini, upstream: FakeGemini) -> None:
     upstream.reply("grüß ", "€ dich", one_byte_at_a_time=True)
-    assert collect(await answer(provider, ask())).text == "grüß € dich"
+    assert collect(await events_of(provider, ask())).text == "grüß € dich"
 
 
 async def test_several_candidates_are_told_apart(provider: Gemini, upstream: FakeGemini) -> None:
@@ -356,7 +339,7 @@ async def test_several_candidates_are_told_apart(provider: Gemini, upstream: Fak
         for index, (text, reason) in enumerate([("one", "STOP"), ("two", "MAX_TOKENS")])
     ]
     upstream.say({"candidates": candidates})
-    completion = collect(await answer(provider, ask(params=Params(n=2))))
+    completion = collect(await events_of(provider, ask(params=Params(n=2))))
     assert [choice.message.text for choice in completion.choices] == ["one", "two"]
     assert [choice.finish_reason for choice in completion.choices] == ["stop", "length"]
 
@@ -377,7 +360,7 @@ async def test_each_end_has_its_reason(
     provider: Gemini, upstream: FakeGemini, word: str, reason: str
 ) -> None:
     upstream.say({"candidates": [{"content": {"parts": [{"text": "So"}]}, "finishReason": word}]})
-    assert collect(await answer(provider, ask())).finish_reason == reason
+    assert collect(await events_of(provider, ask())).finish_reason == reason
 
 
 @STREAMED
@@ -385,7 +368,7 @@ async def test_a_prompt_that_is_blocked_is_filtered_content(
     provider: Gemini, upstream: FakeGemini, stream: bool
 ) -> None:
     upstream.say({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "usageMetadata": {}})
-    completion = collect(await answer(provider, ask(stream=stream)))
+    completion = collect(await events_of(provider, ask(stream=stream)))
     assert (completion.text, completion.finish_reason) == ("", "content_filter")
 
 
@@ -505,7 +488,7 @@ async def test_the_key_comes_from_either_variable(
     provider = Gemini(settings, http=http, key_lookup=lambda name, file: KEY if name == variable else "")
     assert provider.info.ready
     assert provider.info.credential_source == "environment"
-    await answer(provider, ask())
+    await events_of(provider, ask())
 
 
 async def test_models_are_those_that_answer_chats(provider: Gemini, upstream: FakeGemini) -> None:
@@ -525,7 +508,7 @@ async def turn(
     provider: Gemini, messages: list[Message], state: dict[str, Any] | None, model: str = NEW
 ) -> dict[str, Any] | None:
     """One turn; the answer joins the messages. Gives the upstream state after it."""
-    events = await answer(provider, ask(*messages, model=model, upstream_state=state))
+    events = await events_of(provider, ask(*messages, model=model, upstream_state=state))
     messages.append(collect(events).message)
     return next((event.value for event in events if isinstance(event, UpstreamState)), None)
 
@@ -567,7 +550,7 @@ async def test_calls_of_other_models_are_marked_as_unsigned_in_the_current_turn_
         *called("new"),
     ]
     state = {"model": "another", "signatures": {"new": "foreign"}}
-    await answer(provider, ask(*messages, model=NEW, upstream_state=state))
+    await events_of(provider, ask(*messages, model=NEW, upstream_state=state))
     calls = [
         part
         for content in upstream.asked[-1]["contents"]
@@ -583,7 +566,7 @@ async def test_an_answer_without_calls_leaves_no_state(provider: Gemini, upstrea
 
 async def test_thoughts_are_asked_for_only_with_an_effort(provider: Gemini, upstream: FakeGemini) -> None:
     upstream.reply("Hi", reasoning="hm")
-    events = await answer(provider, ask())
+    events = await events_of(provider, ask())
     assert any(isinstance(event, ReasoningDelta) for event in events)
     assert "generationConfig" not in upstream.asked[0]
 

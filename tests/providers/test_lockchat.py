@@ -38,16 +38,16 @@ from modelway.providers import lockchat
 from modelway.providers.http import HTTPClient
 from modelway.providers.lockchat import Lockchat
 from modelway.testing.fake_upstream import FakeUpstream, closed_port, text_event
-from modelway.types import ChatRequest, Event, Finish, Message, Params, collect
+from modelway.types import ChatRequest, Finish, Message, Params, collect
 from modelway.wiring import build_providers
 from tests.polling import until
+from tests.providers.asking import STREAMED, events_of
 
 KEY = "canary+Key/0123456789=="
 QUOTED = "canary%2BKey%2F0123456789%3D%3D"
 WORDS = "The model: `gpt-4` does not exist"
 DONE = b"data: [DONE]\n\n"
 FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
-STREAMED = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 
 
 @pytest.fixture
@@ -82,14 +82,9 @@ def ask(*, stream: bool = True, dialect: str = "openai_chat", **fields: Any) -> 
     return ChatRequest(messages=messages, model="gpt-4", stream=stream, dialect=dialect, **fields)
 
 
-async def answer(provider: Provider, request: ChatRequest) -> list[Event]:
-    async with aclosing(provider.stream(request)) as events:
-        return [event async for event in events]
-
-
 async def failure(provider: Provider, request: ChatRequest | None = None) -> GatewayError:
     with pytest.raises(GatewayError) as raised:
-        await answer(provider, request or ask())
+        await events_of(provider, request or ask())
     return raised.value
 
 
@@ -103,7 +98,7 @@ def error_event(error: object) -> bytes:
 @pytest.mark.anyio
 @STREAMED
 async def test_the_request_is_the_documents(provider: Lockchat, upstream: FakeUpstream, stream: bool) -> None:
-    await answer(provider, ask(stream=stream))
+    await events_of(provider, ask(stream=stream))
     received = upstream.requests[0]
     assert (received.method, received.path) == ("POST", f"/v1/chat/completions?auth={QUOTED}")
     assert received.headers["user-agent"] == f"modelway/{__version__}"
@@ -118,21 +113,21 @@ async def test_the_request_is_the_documents(provider: Lockchat, upstream: FakeUp
 
 @pytest.mark.anyio
 async def test_what_the_caller_asks_further_is_sent_on(provider: Lockchat, upstream: FakeUpstream) -> None:
-    await answer(provider, ask(params=Params(temperature=0, max_tokens=9), extra={"logit_bias": {"1": 2}}))
+    await events_of(provider, ask(params=Params(temperature=0, max_tokens=9), extra={"logit_bias": {"1": 2}}))
     body = upstream.requests[0].json
     assert (body["temperature"], body["max_tokens"], body["logit_bias"]) == (0, 9, {"1": 2})
 
 
 @pytest.mark.anyio
 async def test_without_a_key_the_url_has_no_query(upstream: FakeUpstream, http: HTTPClient) -> None:
-    await answer(made(upstream, http, key=""), ask())
+    await events_of(made(upstream, http, key=""), ask())
     assert upstream.requests[0].path == "/v1/chat/completions"
 
 
 @pytest.mark.anyio
 async def test_a_base_url_may_end_in_v1(upstream: FakeUpstream, http: HTTPClient) -> None:
     settings = ProviderSettings(base_url=upstream.url + "/")
-    await answer(Lockchat(settings, http=http, key=str), ask())
+    await events_of(Lockchat(settings, http=http, key=str), ask())
     assert upstream.requests[0].path == "/v1/chat/completions"
 
 
@@ -187,7 +182,7 @@ async def test_a_model_that_comes_back_answers(
 ) -> None:
     said(upstream)
     upstream.reply("Hello", " there")
-    events = await answer(provider, ask(dialect=dialect))
+    events = await events_of(provider, ask(dialect=dialect))
     assert collect(events).text == "Hello there"
     assert WORDS.encode() not in b"".join(getattr(event, "raw", None) or b"" for event in events)
     assert len(upstream.requests) == 2
@@ -233,7 +228,7 @@ async def test_an_answer_that_resembles_it_arrives_whole(
     provider: Lockchat, upstream: FakeUpstream, pieces: tuple[str, ...], dialect: str
 ) -> None:
     upstream.reply(*pieces)
-    events = await answer(provider, ask(dialect=dialect))
+    events = await events_of(provider, ask(dialect=dialect))
     assert collect(events).text == "".join(pieces)
     assert isinstance(events[-1], Finish)
     assert len(upstream.requests) == 1
@@ -265,7 +260,7 @@ async def test_another_models_absence_is_not_asked_for_again(
 async def test_closing_while_it_pauses_sends_nothing_more(upstream: FakeUpstream, http: HTTPClient) -> None:
     upstream.reply(WORDS)
     provider = Lockchat(ProviderSettings(base_url=address(upstream)), http=http, key=str, first_pause_s=3600)
-    asking = asyncio.create_task(answer(provider, ask()))
+    asking = asyncio.create_task(events_of(provider, ask()))
     await until(lambda: upstream.requests)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -323,7 +318,7 @@ async def test_a_fault_is_an_error_of_ours_after_one_call(
 async def test_a_whole_answer_is_taken_too(provider: Lockchat, upstream: FakeUpstream) -> None:
     body = {"choices": [{"message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}]}
     upstream.reply_with(json.dumps(body).encode(), kind="application/json")
-    assert collect(await answer(provider, ask())).text == "Hello"
+    assert collect(await events_of(provider, ask())).text == "Hello"
 
 
 @pytest.mark.anyio
@@ -414,7 +409,7 @@ async def test_the_users_settings_configure_it(
     own = ProviderSettings(base_url=address(upstream), api_key_file=str(secret))
     built = build_providers(Settings(providers={name: own}), http, data_dir=tmp_path)
     [provider] = [each for each in built if each.info.name.casefold() == "lockchat"]
-    await answer(provider, ask())
+    await events_of(provider, ask())
     assert upstream.requests[0].path.endswith(f"?auth={QUOTED}")
 
 

@@ -28,13 +28,11 @@ from modelway.routing import Router
 from modelway.testing.fake_upstream import closed_port
 from modelway.types import (
     ChatRequest,
-    Event,
     FilePart,
     ImagePart,
     Message,
     OtherPart,
     Params,
-    Part,
     ResponseFormat,
     TextPart,
     Tool,
@@ -45,10 +43,10 @@ from modelway.types import (
 )
 from tests.canary import key
 from tests.fake_ollama import FakeOllama
+from tests.providers.asking import STREAMED, events_of, failure, said
 
 pytestmark = pytest.mark.anyio
 
-STREAMED = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 PNG = "iVBORw0KGgo="
 LOOK = Tool("look", "looks", {"type": "object"})
 SCHEMA = {"type": "object", "properties": {"age": {"type": "integer"}}}
@@ -88,21 +86,6 @@ def ask(
     return ChatRequest(messages=asked, model=model, stream=stream, dialect=dialect, **fields)
 
 
-def said(*parts: Part) -> Message:
-    return Message(role="user", content=parts)
-
-
-async def answer(provider: Ollama, request: ChatRequest) -> list[Event]:
-    async with aclosing(provider.stream(request)) as events:
-        return [event async for event in events]
-
-
-async def failure(provider: Ollama, request: ChatRequest) -> GatewayError:
-    with pytest.raises(GatewayError) as raised:
-        await answer(provider, request)
-    return raised.value
-
-
 # What goes out.
 
 
@@ -122,7 +105,7 @@ async def test_the_request_is_one_of_api_chat(provider: Ollama, upstream: FakeOl
         parallel_tool_calls=True,
     )
     messages = (Message(role="developer", content="Be brief"), Message(role="user", content="Hi"))
-    await answer(provider, ask(*messages, stream=stream, params=params))
+    await events_of(provider, ask(*messages, stream=stream, params=params))
     received = upstream.requests[0]
     assert (received.method, received.path) == ("POST", "/api/chat")
     assert "authorization" not in received.headers
@@ -153,7 +136,7 @@ async def test_the_request_is_one_of_api_chat(provider: Ollama, upstream: FakeOl
 async def test_what_was_said_before_goes_out_with_calls_results_images_and_thoughts(
     provider: Ollama, upstream: FakeOllama
 ) -> None:
-    await answer(
+    await events_of(
         provider,
         ask(
             said(TextPart("What is it?"), ImagePart(f"data:image/png;base64,{PNG}")),
@@ -192,7 +175,7 @@ async def test_what_was_said_before_goes_out_with_calls_results_images_and_thoug
 async def test_parameters_are_said_in_ollamas_words(
     provider: Ollama, upstream: FakeOllama, params: Params, fields: dict[str, Any]
 ) -> None:
-    await answer(provider, ask(params=params))
+    await events_of(provider, ask(params=params))
     plain = {"model", "messages", "stream", "truncate"}
     assert {key: value for key, value in upstream.requests[0].json.items() if key not in plain} == fields
 
@@ -237,7 +220,7 @@ async def test_bookkeeping_of_other_dialects_is_no_reason_to_refuse(
     provider: Ollama, upstream: FakeOllama
 ) -> None:
     extra = {"user": "ada", "metadata": {"a": "b"}, "logprobs": False, "store": True}
-    await answer(provider, ask(extra=extra))
+    await events_of(provider, ask(extra=extra))
     assert "user" not in upstream.requests[0].json
 
 
@@ -245,7 +228,7 @@ async def test_a_caller_of_the_same_dialect_is_passed_on_with_all_fields(
     provider: Ollama, upstream: FakeOllama
 ) -> None:
     extra = {"keep_alive": "1h", "options": {"num_ctx": 9000}, "truncate": True}
-    await answer(provider, ask(dialect="ollama_chat", extra=extra, params=Params(seed=1)))
+    await events_of(provider, ask(dialect="ollama_chat", extra=extra, params=Params(seed=1)))
     sent = upstream.requests[0].json
     assert (sent["keep_alive"], sent["truncate"]) == ("1h", True)
     assert sent["options"] == {"num_ctx": 9000, "seed": 1}
@@ -255,7 +238,7 @@ async def test_a_caller_of_the_same_dialect_is_passed_on_with_all_fields(
 async def test_the_address_may_end_as_users_have_written_it(
     upstream: FakeOllama, http: HTTPClient, end: str
 ) -> None:
-    await answer(made(upstream, http, base_url=upstream.root + end), ask())
+    await events_of(made(upstream, http, base_url=upstream.root + end), ask())
     assert upstream.requests[0].path == "/api/chat"
 
 
@@ -268,7 +251,7 @@ async def test_a_key_and_headers_go_out_where_the_user_has_some(
     upstream: FakeOllama, http: HTTPClient
 ) -> None:
     provider = made(upstream, http, key=key("secret"), headers={"X-Team": "a"})
-    await answer(provider, ask())
+    await events_of(provider, ask())
     assert upstream.requests[0].headers["authorization"] == f"Bearer {key('secret')}"
     assert upstream.requests[0].headers["x-team"] == "a"
     assert provider.info.credential_source == "environment"
@@ -291,7 +274,7 @@ async def test_thoughts_text_calls_and_tokens_arrive(
     provider: Ollama, upstream: FakeOllama, stream: bool
 ) -> None:
     upstream.reply("It is", " a cat", reasoning="hm", calls=[ToolCall("", "look", '{"at": 1}')])
-    completion = collect(await answer(provider, ask(stream=stream)))
+    completion = collect(await events_of(provider, ask(stream=stream)))
     assert completion.text == "It is a cat"
     assert completion.message.reasoning == "hm"
     (call,) = completion.message.tool_calls
@@ -304,12 +287,12 @@ async def test_thoughts_text_calls_and_tokens_arrive(
 
 async def test_the_length_is_a_reason_of_its_own(provider: Ollama, upstream: FakeOllama) -> None:
     upstream.reply("So", reason="length")
-    assert collect(await answer(provider, ask())).finish_reason == "length"
+    assert collect(await events_of(provider, ask())).finish_reason == "length"
 
 
 async def test_a_stream_cut_at_every_byte_reads_the_same(provider: Ollama, upstream: FakeOllama) -> None:
     upstream.reply("grüß ", "€ dich", one_byte_at_a_time=True)
-    assert collect(await answer(provider, ask())).text == "grüß € dich"
+    assert collect(await events_of(provider, ask())).text == "grüß € dich"
 
 
 @STREAMED
@@ -317,7 +300,7 @@ async def test_a_caller_of_the_same_dialect_gets_the_upstreams_bytes(
     provider: Ollama, upstream: FakeOllama, stream: bool
 ) -> None:
     upstream.reply("Hello", " there")
-    events = await answer(provider, ask(stream=stream, dialect="ollama_chat"))
+    events = await events_of(provider, ask(stream=stream, dialect="ollama_chat"))
     raw = b"".join(getattr(event, "raw", None) or b"" for event in events)
     assert raw.count(b'"done":true') == 1
     assert (b'"content":" there"' in raw) is stream
@@ -384,13 +367,13 @@ async def test_without_a_model_it_takes_the_first_one_that_is_there(
 ) -> None:
     assert provider.info.default_model == ""
     assert Router([provider], Settings(provider="Ollama")).resolve(ask(model=""))[0].model == ""
-    await answer(provider, ask(model=""))
+    await events_of(provider, ask(model=""))
     assert upstream.requests[-1].json["model"] == "model-a"
     assert provider.info.default_model == "model-a"
 
 
 async def test_a_first_model_that_has_gone_is_forgotten(provider: Ollama, upstream: FakeOllama) -> None:
-    await answer(provider, ask(model=""))
+    await events_of(provider, ask(model=""))
     del upstream.models[0]
     await failure(provider, ask(model="model-a"))
     assert provider.info.default_model == ""

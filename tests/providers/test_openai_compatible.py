@@ -26,7 +26,7 @@ from modelway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from modelway.provider import Provider, ProviderInfo
+from modelway.provider import ProviderInfo
 from modelway.providers.http import HTTPClient
 from modelway.providers.openai_compatible import (
     OpenAICompatible,
@@ -50,13 +50,13 @@ from modelway.types import (
 )
 from tests.canary import CANARY
 from tests.polling import until
+from tests.providers.asking import STREAMED, events_of, failure
 
 pytestmark = pytest.mark.anyio
 
 KEY = f"sk-test-{CANARY}"
 PRESETS = load_presets()
 DOCUMENT = Path(__file__).parents[2] / "docs" / "providers.md"
-STREAMED = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 
 
 @pytest.fixture
@@ -87,17 +87,6 @@ def ask(*, stream: bool = True, dialect: str = "openai_chat", **fields: Any) -> 
     return ChatRequest(messages=messages, model="model-a", stream=stream, dialect=dialect, **fields)
 
 
-async def answer(provider: Provider, request: ChatRequest) -> list[Event]:
-    async with aclosing(provider.stream(request)) as events:
-        return [event async for event in events]
-
-
-async def failure(provider: Provider, request: ChatRequest) -> GatewayError:
-    with pytest.raises(GatewayError) as raised:
-        await answer(provider, request)
-    return raised.value
-
-
 # What goes out.
 
 
@@ -105,7 +94,7 @@ async def failure(provider: Provider, request: ChatRequest) -> GatewayError:
 async def test_the_request_is_one_of_chat_completions(
     provider: OpenAICompatible, upstream: FakeUpstream, stream: bool
 ) -> None:
-    await answer(provider, ask(stream=stream, params=Params(temperature=0.5, max_tokens=9)))
+    await events_of(provider, ask(stream=stream, params=Params(temperature=0.5, max_tokens=9)))
     received = upstream.requests[0]
     assert (received.method, received.path) == ("POST", "/v1/chat/completions")
     assert received.headers["authorization"] == f"Bearer {KEY}"
@@ -131,7 +120,7 @@ async def test_quirks_of_an_upstream_are_respected(upstream: FakeUpstream, http:
     )
     provider = made(upstream.url, http, quirks=quirks)
     extra = {"logprobs": True, "stream_options": {"include_usage": True}, "kept": 1}
-    await answer(provider, ask(params=Params(max_tokens=9, seed=1), extra=extra))
+    await events_of(provider, ask(params=Params(max_tokens=9, seed=1), extra=extra))
     received = upstream.requests[0]
     assert received.headers["api-key"] == KEY
     assert "authorization" not in received.headers
@@ -144,7 +133,7 @@ async def test_quirks_of_an_upstream_are_respected(upstream: FakeUpstream, http:
 
 async def test_the_users_headers_go_out_and_no_others(upstream: FakeUpstream, http: HTTPClient) -> None:
     provider = made(upstream.url, http, headers={"X-Title": "Modelway"})
-    await answer(provider, ask(extra={"authorization": "Bearer caller"}))
+    await events_of(provider, ask(extra={"authorization": "Bearer caller"}))
     headers = upstream.requests[0].headers
     assert headers["x-title"] == "Modelway"
     assert set(headers) == {
@@ -172,7 +161,7 @@ async def test_without_a_key_nothing_is_sent(upstream: FakeUpstream, http: HTTPC
 
 async def test_a_key_that_is_not_needed_is_not_sent(upstream: FakeUpstream, http: HTTPClient) -> None:
     provider = OpenAICompatible(ProviderInfo(name="Open"), upstream.url, http=http, key=lambda: "")
-    assert collect(await answer(provider, ask())).text == "Hello"
+    assert collect(await events_of(provider, ask())).text == "Hello"
     assert "authorization" not in upstream.requests[0].headers
 
 
@@ -210,7 +199,7 @@ async def test_a_stream_carries_raw_bytes_for_a_caller_of_the_same_dialect(
     provider: OpenAICompatible, upstream: FakeUpstream
 ) -> None:
     upstream.reply("Hello", " there")
-    events = await answer(provider, ask())
+    events = await events_of(provider, ask())
     raw = b"".join(getattr(event, "raw", None) or b"" for event in events)
     chunks = [json.loads(line[6:]) for line in raw.decode().split("\n\n") if line]
     assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == "Hello there"
@@ -222,7 +211,7 @@ async def test_a_stream_for_another_dialect_carries_none(
     provider: OpenAICompatible, upstream: FakeUpstream
 ) -> None:
     upstream.reply("Hello", reasoning="hm", calls=[ToolCall("c1", "look", '{"a":1}')])
-    events = await answer(provider, ask(dialect="another"))
+    events = await events_of(provider, ask(dialect="another"))
     assert all(getattr(event, "raw", None) is None for event in events)
     completion = collect(events)
     assert (completion.text, completion.message.reasoning) == ("Hello", "hm")
@@ -236,7 +225,7 @@ async def test_a_whole_answer_carries_the_upstreams_body(
     provider: OpenAICompatible, upstream: FakeUpstream
 ) -> None:
     upstream.reply("Hello", " there")
-    events = await answer(provider, ask(stream=False))
+    events = await events_of(provider, ask(stream=False))
     finish = events[-1]
     assert isinstance(finish, Finish)
     assert json.loads(finish.raw or b"")["choices"][0]["message"]["content"] == "Hello there"
@@ -246,7 +235,7 @@ async def test_a_stream_cut_at_every_byte_reads_the_same(
     provider: OpenAICompatible, upstream: FakeUpstream
 ) -> None:
     upstream.reply("Grüße", " 👋", one_byte_at_a_time=True)
-    completion = collect(await answer(provider, ask()))
+    completion = collect(await events_of(provider, ask()))
     assert completion.text == "Grüße 👋"
     assert completion.finish_reason == "stop"
 
@@ -270,7 +259,7 @@ async def test_comments_unknown_events_and_every_line_end_are_understood(
         "",
     ]
     upstream.reply_with(end.join(lines).encode())
-    completion = collect(await answer(provider, ask()))
+    completion = collect(await events_of(provider, ask()))
     assert (completion.text, completion.finish_reason) == ("Hello", "length")
 
 
@@ -279,7 +268,7 @@ async def test_a_whole_answer_in_place_of_a_stream_is_taken(
 ) -> None:
     body = b'{"choices":[{"message":{"content":"Hello"},"finish_reason":"stop"}]}'
     upstream.reply_with(body, kind="application/json")
-    events = await answer(provider, ask())
+    events = await events_of(provider, ask())
     assert events[0] == TextDelta(text="Hello")
     assert isinstance(events[-1], Finish)
     assert events[-1].raw is None
@@ -300,7 +289,7 @@ async def test_the_connection_is_used_again_though_the_consumer_stops_at_the_fin
 
 async def test_reasoning_is_told_apart_from_text(provider: OpenAICompatible, upstream: FakeUpstream) -> None:
     upstream.reply("4", reasoning="2+2")
-    events = await answer(provider, ask(dialect="another"))
+    events = await events_of(provider, ask(dialect="another"))
     assert ReasoningDelta(text="2+2") in events
 
 
@@ -506,7 +495,7 @@ async def test_the_key_comes_from_the_presets_variable_or_the_users(
         (ProviderSettings(base_url=upstream.url, api_key_env="MY_KEY"), "mine"),
         (ProviderSettings(base_url=upstream.url, api_key_file="/k"), "file"),
     ]:
-        await answer(build("OpenAI", http, settings, keys), ask())
+        await events_of(build("OpenAI", http, settings, keys), ask())
         assert upstream.requests[-1].headers["authorization"] == f"Bearer {key}"
 
 
@@ -524,7 +513,7 @@ async def test_the_users_settings_go_before_the_presets(http: HTTPClient) -> Non
 async def test_a_base_url_of_the_users_own_needs_no_preset(upstream: FakeUpstream, http: HTTPClient) -> None:
     provider = build("Mine", http, ProviderSettings(base_url=upstream.url + "/"))
     assert provider.info.ready
-    assert collect(await answer(provider, ask())).text == "Hello"
+    assert collect(await events_of(provider, ask())).text == "Hello"
     assert upstream.requests[0].path == "/v1/chat/completions"
 
 

@@ -19,9 +19,10 @@ from modelway.errors import (
 from modelway.providers.http import HTTPClient
 from modelway.providers.vertex import Vertex, _address
 from modelway.testing.fake_upstream import closed_port
-from modelway.types import ChatRequest, Event, Message, collect
+from modelway.types import ChatRequest, Message, collect
 from tests.fake_gemini import FakeVertex, service_account
 from tests.polling import until
+from tests.providers.asking import events_of
 
 pytestmark = pytest.mark.anyio
 
@@ -68,14 +69,9 @@ def ask(text: str = "Hi", **fields: Any) -> ChatRequest:
     return ChatRequest(messages=(Message(role="user", content=text),), **fields)
 
 
-async def answer(provider: Vertex, request: ChatRequest) -> list[Event]:
-    async with aclosing(provider.stream(request)) as events:
-        return [event async for event in events]
-
-
 async def failure(provider: Vertex) -> GatewayError:
     with pytest.raises(GatewayError) as raised:
-        await answer(provider, ask())
+        await events_of(provider, ask())
     return raised.value
 
 
@@ -84,7 +80,7 @@ async def test_it_is_asked_in_its_project_and_location_with_a_token(
     provider: Vertex, upstream: FakeVertex, model: str
 ) -> None:
     upstream.reply("Hello", " there")
-    assert collect(await answer(provider, ask(model=model))).text == "Hello there"
+    assert collect(await events_of(provider, ask(model=model))).text == "Hello there"
     received = upstream.requests[-1]
     place = "/v1beta1/projects/atlas/locations/europe-west4/publishers/google/models"
     assert received.path == f"{place}/gemini-3-flash:streamGenerateContent?alt=sse"
@@ -96,23 +92,23 @@ async def test_it_is_asked_in_its_project_and_location_with_a_token(
 async def test_a_token_is_fetched_once_for_all_who_wait_and_kept(
     provider: Vertex, upstream: FakeVertex
 ) -> None:
-    await asyncio.gather(*(answer(provider, ask(str(number))) for number in range(5)))
-    await answer(provider, ask("again"))
+    await asyncio.gather(*(events_of(provider, ask(str(number))) for number in range(5)))
+    await events_of(provider, ask("again"))
     assert upstream.fetched == 1
     assert len(upstream.asked) == 6
 
 
 async def test_a_token_that_ends_soon_is_fetched_anew(provider: Vertex, upstream: FakeVertex) -> None:
     upstream.lifetime_s = 5
-    await answer(provider, ask())
-    await answer(provider, ask())
+    await events_of(provider, ask())
+    await events_of(provider, ask())
     assert upstream.fetched == 2
 
 
 async def test_who_goes_away_takes_the_token_from_nobody_else(provider: Vertex, upstream: FakeVertex) -> None:
     upstream.hold_token = asyncio.Event()
-    first = asyncio.create_task(answer(provider, ask("first")))
-    second = asyncio.create_task(answer(provider, ask("second")))
+    first = asyncio.create_task(events_of(provider, ask("first")))
+    second = asyncio.create_task(events_of(provider, ask("second")))
     await until(lambda: upstream.requests)
     first.cancel()
     upstream.hold_token.set()
