@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from msgspec import Struct
 
 from modelway.errors import GatewayError, ProviderUnavailable, UpstreamTimeout
-from modelway.provider import CONNECT_LIMIT_S
+from modelway.provider import CONNECT_LIMIT_S, EventStream
 from modelway.routing import Breakers, Candidate, Limits, RetryPolicy
 from modelway.telemetry import Attempt, milliseconds_since
 from modelway.types import Event
@@ -19,22 +19,6 @@ from modelway.types import Event
 T = TypeVar("T")
 
 LOST = "hedge_lost"
-
-
-class EventStream(Protocol):
-    """The events of an answer; closing it ends the upstream call."""
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        """Itself."""
-        ...
-
-    async def __anext__(self) -> Event:
-        """The next event; StopAsyncIteration at the end."""
-        ...
-
-    async def aclose(self) -> None:
-        """End the call."""
-        ...
 
 
 class Begun(Struct, frozen=True):

@@ -9,8 +9,9 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from modelway.attempting import Attempting, Begun, EventStream
+from modelway.attempting import Attempting, Begun
 from modelway.errors import GatewayError, InvalidRequest
+from modelway.provider import EventStream
 from modelway.routing import Candidate
 from modelway.telemetry import Attempt
 from modelway.types import (

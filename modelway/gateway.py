@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from modelway.accounts import Accounts, Permit, Size, denied, discreet, may_go, may_use, resolved
 from modelway.answer import Answer, no_finish
-from modelway.attempting import Attempting, Begun, EventStream, Hurried
+from modelway.attempting import Attempting, Begun, Hurried
 from modelway.continuing import Continuing
 from modelway.conversations import Conversations, Ephemeral, Turn, refuse_nameless_results
 from modelway.dialects.fitting import Fit
@@ -24,7 +24,7 @@ from modelway.live import Live
 from modelway.offering import Offering
 from modelway.prices import NANOS, Prices
 from modelway.prices.estimate import tokens_of
-from modelway.provider import CountsTokens, Provider, RelayReply, RelayRequest, Relays
+from modelway.provider import CountsTokens, EventStream, Provider, RelayReply, RelayRequest, Relays
 from modelway.routing import Breakers, Candidate, RetryPolicy, Route, Router
 from modelway.shadowing import Shadows
 from modelway.telemetry import Attempt

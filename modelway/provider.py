@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, Protocol, get_args, get_origin, runtime_checkable
 
@@ -54,6 +54,22 @@ class ProviderInfo(Struct, frozen=True, kw_only=True):
     untried: bool = False
 
 
+class EventStream(Protocol):
+    """The events of an answer; closing it ends the upstream call."""
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        """Itself."""
+        ...
+
+    async def __anext__(self) -> Event:
+        """The next event; StopAsyncIteration at the end."""
+        ...
+
+    async def aclose(self) -> None:
+        """End the call."""
+        ...
+
+
 @runtime_checkable
 class Provider(Protocol):
     """One upstream that can answer a chat request.
@@ -74,7 +90,7 @@ class Provider(Protocol):
         """What this provider is and can do, as of now."""
         ...
 
-    def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+    def stream(self, request: ChatRequest) -> EventStream:
         """Answer the request; see the class."""
         ...
 

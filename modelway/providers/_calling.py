@@ -33,6 +33,25 @@ class Decoder(Protocol):
         ...
 
 
+class WholeBody:
+    """Reads an answer in one piece."""
+
+    def __init__(self, decode: Callable[[bytes], Iterable[Event]]) -> None:
+        self.finished = False
+        self._decode = decode
+        self._pieces: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> Iterable[Event]:
+        """Take a piece of it."""
+        self._pieces.append(chunk)
+        return ()
+
+    def close(self) -> Iterable[Event]:
+        """It is there: give its events."""
+        self.finished = True
+        return self._decode(b"".join(self._pieces))
+
+
 def errors_of(
     name: str,
     *,
@@ -64,13 +83,33 @@ async def good_response(
     """
     response = await http.request(method, url, headers=headers, body=body)
     try:
-        await raise_for_status(response, to_error or errors_of(name), secret)
-        if response.content_type == "text/html" and not is_file:
-            raise UpstreamProtocolError(f"{name} answered with a web page", hint=address_hint)
+        await check_response(
+            response,
+            to_error or errors_of(name),
+            secret,
+            name=name,
+            address_hint=address_hint,
+            is_file=is_file,
+        )
     except BaseException:
         await response.aclose()
         raise
     return response
+
+
+async def check_response(
+    response: Response,
+    to_error: ToError,
+    secret: Secret,
+    *,
+    name: str,
+    address_hint: str,
+    is_file: bool = False,
+) -> None:
+    """Raise what is wrong with the head of a response."""
+    await raise_for_status(response, to_error, secret)
+    if response.content_type == "text/html" and not is_file:
+        raise UpstreamProtocolError(f"{name} answered with a web page", hint=address_hint)
 
 
 async def raise_for_status(response: Response, to_error: ToError, secret: Secret = NO_SECRET) -> None:

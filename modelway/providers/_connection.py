@@ -24,6 +24,8 @@ class Connection(asyncio.BufferedProtocol):
 
     `on_settled` is called when an exchange that the client has left (`settle`) came to its end,
     `on_lost` when the connection is gone. Reading stops while more than MAX_BUFFERED_BYTES wait.
+
+    What comes is waited for (`wait_for_head`, `read`), or else told of (`listen`) and taken (`take`).
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Connection(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
         self._waiter: asyncio.Future[bool] | None = None
+        self._listener: Callable[[], None] | None = None
         self._pieces: list[bytes] = []
         # The parser's callback for each piece of a body, 50 of them in a busy read: it never sees Python.
         self.on_body: Callable[[bytes], None] = self._pieces.append
@@ -82,6 +85,21 @@ class Connection(asyncio.BufferedProtocol):
             and self._transport.get_write_buffer_size() == 0
         )
 
+    @property
+    def failed(self) -> bool:
+        """Whether the answer was cut, or never came."""
+        return self._error is not None
+
+    @property
+    def has_body(self) -> bool:
+        """Whether some of the body is there to be taken."""
+        return bool(self._pieces)
+
+    @property
+    def head_complete(self) -> bool:
+        """Whether status and headers of the answer are there."""
+        return self._head_complete
+
     def send(self, request: bytes) -> None:
         """Begin an exchange."""
         self._reset()
@@ -105,6 +123,22 @@ class Connection(asyncio.BufferedProtocol):
                 raise self._error
             if not await self._wait(deadline):
                 return None
+        return self.take()
+
+    def listen(self, listener: Callable[[], None] | None, deadline: float = 0.0) -> None:
+        """Tell of what comes, of the loss, and where nothing has come by the deadline; None: no longer."""
+        self._listener = listener
+        if listener is not None:
+            self._arm(deadline)
+
+    def expect(self, deadline: float) -> None:
+        """The listener has something until then."""
+        self._arm(deadline)
+
+    def take(self) -> bytes:
+        """What has come of the body, b"" where nothing has."""
+        if not self._pieces:
+            return b""
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         self._pieces_of_answer = 0
@@ -259,7 +293,9 @@ class Connection(asyncio.BufferedProtocol):
             self._waiter = None
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        if self._listener is not None:
+            self._listener()
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(True)
 
     def _arm(self, deadline: float) -> None:
@@ -273,11 +309,13 @@ class Connection(asyncio.BufferedProtocol):
 
     def _on_timer(self) -> None:
         self._timer = None
-        if self._waiter is None and not self._settling:
+        if self._waiter is None and self._listener is None and not self._settling:
             return
         if self._loop.time() < self._deadline:
             self._arm(self._deadline)
         elif self._settling:
             self.abort()
+        elif self._listener is not None:
+            self._listener()
         elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(False)

@@ -39,10 +39,15 @@ class Secret:
         try:
             yield
         except GatewayError as error:
-            error.message = self.out_of_text(error.message)
-            error.hint = self.out_of_text(error.hint)
-            error.args = (error.message,)
+            self.out_of_error(error)
             raise
+
+    def out_of_error(self, error: GatewayError) -> GatewayError:
+        """The error without the secret."""
+        error.message = self.out_of_text(error.message)
+        error.hint = self.out_of_text(error.hint)
+        error.args = (error.message,)
+        return error
 
     @cached_property
     def _letters(self) -> list[re.Pattern[bytes]]:

@@ -13,13 +13,7 @@ from collections.abc import Mapping
 
 from modelway._version import __version__
 from modelway.config import UpstreamSettings
-from modelway.errors import (
-    ProviderNotConfigured,
-    ShuttingDown,
-    UpstreamProtocolError,
-    UpstreamTimeout,
-    UpstreamUnreachable,
-)
+from modelway.errors import ProviderNotConfigured, ShuttingDown
 from modelway.provider import CONNECT_LIMIT_S
 from modelway.providers._calling import (
     errors_of,
@@ -30,13 +24,15 @@ from modelway.providers._calling import (
 )
 from modelway.providers._connection import READ_BYTES, Connection
 from modelway.providers._dial import Origin, Resolve, dial, parse_url, resolve
-from modelway.providers._inflate import Inflater
 from modelway.providers._redaction import Secret
+from modelway.providers._response import Prepared, Response, Sending
 
 __all__ = [
     "HTTPClient",
+    "Prepared",
     "Response",
     "Secret",
+    "Sending",
     "errors_of",
     "events_of",
     "events_of_body",
@@ -47,9 +43,6 @@ __all__ = [
 
 MAX_IDLE_CONNECTIONS = 256
 MAX_IDLE_S = 55.0
-STALE_WITHIN_S = 1.0
-MAX_DECODED_BYTES = 16 * 1024 * 1024
-MAX_ERROR_BODY_BYTES = 64 * 1024
 
 _FORBIDDEN_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
 _IS_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
@@ -90,16 +83,18 @@ class HTTPClient:
         is replaced once by a fresh one; with `resend` False kept ones are not used at all, so that
         nothing is ever sent twice. HEAD is not supported: its answers would need another parser.
         """
-        origin, target = parse_url(url)
-        message = _encode_head(method, target, origin, headers, len(body)) + body
         limit = self.settings.first_byte_timeout_s if first_byte_timeout_s is None else first_byte_timeout_s
-        connection = self._take(origin) if resend else None
-        if connection is not None:
-            try:
-                return await self._exchange(connection, message, limit)
-            except _Stale:
-                pass
-        return await self._exchange(await self._connect(origin), message, limit)
+        prepared = self.prepare(method, url, headers)
+        return await Sending(self, prepared.origin, prepared.message(body), limit, resend=resend).response()
+
+    def prepare(self, method: str, url: str, headers: Mapping[str, str]) -> Prepared:
+        """What requests to this address have in common; the arguments are those of request()."""
+        origin, target = parse_url(url)
+        return Prepared(origin, _encode_head(method, target, origin, headers), method == "POST")
+
+    def sending(self, prepared: Prepared, body: bytes) -> Sending:
+        """A request that is sent by its at_once(), or when its response() is waited for."""
+        return Sending(self, prepared.origin, prepared.message(body), self.settings.first_byte_timeout_s)
 
     async def aclose(self) -> None:
         """Close all connections, also those in use, and wait until they are gone."""
@@ -111,27 +106,8 @@ class HTTPClient:
             self._all_lost = asyncio.get_running_loop().create_future()
             await self._all_lost
 
-    async def _exchange(self, connection: Connection, message: bytes, limit_s: float) -> Response:
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        deadline = started + limit_s
-        reused = connection.idle_since > 0
-        try:
-            connection.send(message)
-            if await connection.wait_for_head(deadline):
-                return Response(self, connection, loop, deadline, limit_s)
-            raise UpstreamTimeout(f"{connection.host} did not answer within {limit_s:g} s")
-        except UpstreamUnreachable as error:
-            connection.abort()
-            # A close that comes later is the upstream giving up on a request that it took.
-            if reused and loop.time() - started < STALE_WITHIN_S:
-                raise _Stale from error
-            raise
-        except BaseException:
-            connection.abort()
-            raise
-
-    async def _connect(self, origin: Origin) -> Connection:
+    async def connect(self, origin: Origin) -> Connection:
+        """A fresh connection."""
         loop = asyncio.get_running_loop()
         self._refuse_if_closed()
 
@@ -156,7 +132,8 @@ class HTTPClient:
             raise
         return connection
 
-    def _take(self, origin: Origin) -> Connection | None:
+    def take(self, origin: Origin) -> Connection | None:
+        """A kept connection, if there is one that can be used."""
         idle = self._idle.get(origin)
         if not idle:
             return None
@@ -197,131 +174,7 @@ class HTTPClient:
         return self._tls
 
 
-class Response:
-    """An answer under way. Close it in every path (`aclosing`): that ends the upstream's work."""
-
-    def __init__(
-        self,
-        client: HTTPClient,
-        connection: Connection,
-        loop: asyncio.AbstractEventLoop,
-        first_byte_deadline: float,
-        first_byte_timeout_s: float,
-    ) -> None:
-        self.status = connection.status
-        self.headers: Mapping[str, str] = connection.headers
-        self.host = connection.host
-        self._client = client
-        self._connection: Connection | None = connection
-        self._loop = loop
-        self._settings = client.settings
-        self._first_byte_deadline = first_byte_deadline
-        self._first_byte_timeout_s = first_byte_timeout_s
-        self._received = 0
-        self._inflater: Inflater | None = None
-        encoding = self.headers.get("content-encoding", "")
-        if encoding and encoding.lower() != "identity":
-            self._inflater = Inflater(encoding.lower(), self.host)
-
-    @property
-    def content_type(self) -> str:
-        """The media type, without parameters, in lower case."""
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-    async def read(self) -> bytes:
-        """What has come of the body since the last read, decoded; b"" at its end.
-
-        Raises UpstreamTimeout (`upstream_timeout` where no byte of the body has come yet, otherwise
-        `upstream_stalled`) and UpstreamProtocolError (`upstream_reset`, `upstream_too_large`).
-        """
-        if self._inflater is None:
-            data = await self._read()
-            limit = self._settings.max_response_bytes
-        else:
-            data = await self._inflate(self._inflater)
-            limit = min(self._settings.max_response_bytes, MAX_DECODED_BYTES)
-        self._received += len(data)
-        if self._received > limit:
-            raise UpstreamProtocolError(
-                f"{self.host} answered with more than {limit} bytes", code="upstream_too_large"
-            )
-        return data
-
-    async def body(self) -> bytes:
-        """All of the body."""
-        pieces = []
-        while piece := await self.read():
-            pieces.append(piece)
-        return b"".join(pieces)
-
-    async def error_body(self) -> bytes:
-        """The beginning of the body, as much as the message of an error may need; what is cut is cut."""
-        pieces: list[bytes] = []
-        size = 0
-        try:
-            while size < MAX_ERROR_BODY_BYTES and (piece := await self.read()):
-                pieces.append(piece)
-                size += len(piece)
-        except (UpstreamProtocolError, UpstreamTimeout):
-            pass  # the status is what matters, and it is known
-        return b"".join(pieces)[:MAX_ERROR_BODY_BYTES]
-
-    def finish(self) -> None:
-        """Nothing more is wanted of an answer that is whole but for its framing.
-
-        The connection is kept if the end of the body comes within a second. `aclose()` does nothing then.
-        """
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        if connection.complete or connection.lost:
-            self._client.release(connection)
-        else:
-            connection.settle()
-
-    async def aclose(self) -> None:
-        """Give the connection back where the answer came whole; otherwise close it at once."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self._client.release(connection)
-
-    async def _read(self) -> bytes:
-        connection = self._connection
-        if connection is None:
-            return b""
-        if self._received:
-            data = await connection.read(self._loop.time() + self._settings.idle_timeout_s)
-        else:
-            data = await connection.read(self._first_byte_deadline)
-        if data is None:
-            raise self._silence()
-        return data
-
-    async def _inflate(self, inflater: Inflater) -> bytes:
-        while True:
-            if decoded := inflater.more():
-                return decoded
-            data = await self._read()
-            if not data:
-                return b""
-            inflater.feed(data)
-
-    def _silence(self) -> UpstreamTimeout:
-        if not self._received:
-            return UpstreamTimeout(
-                f"{self.host} sent no part of an answer within {self._first_byte_timeout_s:g} s"
-            )
-        return UpstreamTimeout(
-            f"{self.host} fell silent for {self._settings.idle_timeout_s:g} s inside its answer",
-            code="upstream_stalled",
-        )
-
-
-class _Stale(Exception):
-    """A kept connection turned out to be closed by the upstream."""
-
-
-def _encode_head(method: str, target: str, origin: Origin, headers: Mapping[str, str], length: int) -> bytes:
+def _encode_head(method: str, target: str, origin: Origin, headers: Mapping[str, str]) -> bytes:
     lines = [f"{method} {target} HTTP/1.1\r\nhost: {origin.authority}\r\naccept-encoding: identity"]
     if "user-agent" not in headers:
         lines.append(f"user-agent: modelway/{__version__}")
@@ -332,6 +185,4 @@ def _encode_head(method: str, target: str, origin: Origin, headers: Mapping[str,
                 hint="check the key and the headers in the configuration",
             )
         lines.append(f"{name}: {value}")
-    if length or method == "POST":
-        lines.append(f"content-length: {length}")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+    return ("\r\n".join(lines) + "\r\n").encode("ascii")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -17,18 +17,20 @@ from modelway.config import ProviderSettings
 from modelway.dialects import openai_chat
 from modelway.errors import ProviderNotConfigured
 from modelway.provider import ProviderInfo, RelayReply, RelayRequest
+from modelway.providers._call import Call
+from modelway.providers._calling import Decoder, WholeBody
 from modelway.providers._settings import Key, KeyLookup, address_of, as_set, headers_of, key_of
 from modelway.providers.http import (
     HTTPClient,
+    Prepared,
     Response,
     Secret,
     errors_of,
-    events_of,
-    events_of_body,
     good_response,
 )
-from modelway.types import ChatRequest, Event, Model, Params
+from modelway.types import ChatRequest, Model, Params
 
+_ADDRESS_HINT = "check base_url: it usually ends in /v1"
 _IS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*").fullmatch
 
 
@@ -92,6 +94,7 @@ class OpenAICompatible:
         self._quirks = quirks
         self._drop = quirks.drop if quirks.include_usage else (*quirks.drop, "stream_options")
         self._headers = headers_of(headers)
+        self._chats: tuple[str, Prepared | None] = ("", None)
         self._to_error = errors_of(info.name, credential_hint=f"check the key: {self._key.hint}")
 
     @property
@@ -99,7 +102,7 @@ class OpenAICompatible:
         """What this provider is; not ready as long as it needs a key and has none."""
         return self._key.told_in(self._info)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+    def stream(self, request: ChatRequest) -> Call:
         """Answer the request with one call of the upstream."""
         key = self._require_key()
         body = openai_chat.encode_request(
@@ -108,13 +111,16 @@ class OpenAICompatible:
             max_tokens_field=self._quirks.max_tokens_field,
             drop=self._drop,
         )
-        with Secret(key).kept_out_of_errors():
-            async with (
-                aclosing(await self._call("POST", "/chat/completions", key, body)) as response,
-                aclosing(self._read(request, response)) as events,
-            ):
-                async for event in events:
-                    yield event
+        return Call(
+            self._http,
+            self._prepared(key),
+            body,
+            partial(self._decoder, request),
+            name=self._info.name,
+            secret=Secret(key),
+            to_error=self._to_error,
+            address_hint=_ADDRESS_HINT,
+        )
 
     async def models(self) -> list[Model]:
         """What the upstream lists now; an upstream without a list raises its error."""
@@ -133,18 +139,26 @@ class OpenAICompatible:
     async def aclose(self) -> None:
         """Nothing is held here: the connections belong to the shared HTTP client."""
 
-    def _read(self, request: ChatRequest, response: Response) -> AsyncGenerator[Event, None]:
+    def _prepared(self, key: str) -> Prepared:
+        """The heads of all chats with this key."""
+        known, prepared = self._chats
+        if prepared is None or known != key:
+            url = self._base_url + "/chat/completions"
+            prepared = self._http.prepare("POST", url, self._headers_with(key))
+            self._chats = (key, prepared)
+        return prepared
+
+    def _decoder(self, request: ChatRequest, content_type: str) -> Decoder:
         speaks_it = request.dialect == openai_chat.NAME
-        if not request.stream or response.content_type == "application/json":
+        if not request.stream or content_type == "application/json":
             raw = speaks_it and not request.stream
-            return events_of_body(response, partial(openai_chat.decode_completion, raw=raw))
-        decoder = openai_chat.EventDecoder(
+            return WholeBody(partial(openai_chat.decode_completion, raw=raw))
+        return openai_chat.EventDecoder(
             raw=speaks_it,
             include_usage=request.include_usage,
             choices=request.params.n or 1,
             max_event_bytes=self._http.settings.max_event_bytes,
         )
-        return events_of(response, decoder)
 
     async def _call(
         self, method: str, path: str, key: str, body: bytes = b"", headers: Mapping[str, str] = {}
@@ -158,7 +172,7 @@ class OpenAICompatible:
             body=body,
             secret=Secret(key),
             to_error=self._to_error,
-            address_hint="check base_url: it usually ends in /v1",
+            address_hint=_ADDRESS_HINT,
             is_file=method == "GET" and path.partition("?")[0].endswith("/content"),
         )
 

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from modelway.errors import InvalidRequest, UpstreamProtocolError
+from modelway.provider import EventStream
 from modelway.types import (
     ChatRequest,
     Event,
@@ -46,7 +47,7 @@ def as_schema(request: ChatRequest) -> ChatRequest:
     return msgspec.structs.replace(request, messages=_with_tools(request.messages, tools), params=params)
 
 
-async def as_call(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+async def as_call(events: EventStream) -> AsyncGenerator[Event, None]:
     """Collect the JSON of each choice and yield it as a call; what a length limit cut is no call."""
     written: dict[int, list[str]] = {}
     async with aclosing(events):
