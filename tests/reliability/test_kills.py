@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -11,6 +12,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.check(1)]
 
 # 250 ms of a stream that brings 9 characters every 20 ms, and 2 KB.
 MOST_BEHIND = 2048 + 9 * 13
+READY_S = 2.0
 
 
 async def test_kills_at_random_moments_lose_and_double_nothing(
@@ -35,3 +37,5 @@ def check(outcome: Outcome) -> None:
     assert outcome.acknowledged > 0
     assert outcome.cut > 0
     assert outcome.furthest_behind <= MOST_BEHIND
+    # The slowest is one of the machine's moments, too.
+    assert median(outcome.starts_s) < READY_S
