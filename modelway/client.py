@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -90,11 +91,49 @@ class InProcess:
         await self._gateway.aclose()
 
 
-class AsyncReply:
+class Told(ABC):
+    """What an answer tells of itself: known from the first piece on, `completion` after the last."""
+
+    @property
+    def provider(self) -> str:
+        """Who answers."""
+        return self.begun.provider
+
+    @property
+    def model(self) -> str:
+        """The model that answers."""
+        return self.begun.model
+
+    @property
+    def trail(self) -> str:
+        """Who was asked, how it ended and the milliseconds: "Groq;upstream_error;12, Local;ok;340"."""
+        return self.begun.trail
+
+    @property
+    def conversation_id(self) -> str:
+        """The conversation that the answer belongs to, "" for none."""
+        return self.begun.conversation_id
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The fields of the request that the provider could not be told."""
+        return self.begun.ignored
+
+    @property
+    def completion(self) -> Completion:
+        """The whole answer, once its end has been read."""
+        return self.begun.completion
+
+    @property
+    @abstractmethod
+    def begun(self) -> Source:
+        """The answer under way; raises InvalidRequest before its first piece."""
+
+
+class AsyncReply(Told):
     """An answer. Iterate it for pieces of text, or await it for the completion.
 
-    `provider`, `model` and `conversation_id` are known from the first piece on, `completion` after the
-    last. Leaving early: close it (`async with reply:`), which stops the upstream too.
+    Leaving early: close it (`async with reply:`), which stops the upstream too.
     """
 
     def __init__(self, transport: Transport, request: ChatRequest) -> None:
@@ -130,45 +169,16 @@ class AsyncReply:
         await self.aclose()
 
     @property
-    def provider(self) -> str:
-        """Who answers."""
-        return self._begun.provider
-
-    @property
-    def model(self) -> str:
-        """The model that answers."""
-        return self._begun.model
-
-    @property
-    def trail(self) -> str:
-        """Who was asked, how it ended and the milliseconds: "Groq;upstream_error;12, Local;ok;340"."""
-        return self._begun.trail
-
-    @property
-    def conversation_id(self) -> str:
-        """The conversation that the answer belongs to, "" for none."""
-        return self._begun.conversation_id
-
-    @property
-    def ignored(self) -> tuple[str, ...]:
-        """The fields of the request that the provider could not be told."""
-        return self._begun.ignored
-
-    @property
-    def completion(self) -> Completion:
-        """The whole answer, once its end has been read."""
-        return self._begun.completion
+    def begun(self) -> Source:
+        """The answer under way."""
+        if self._source is None:
+            raise InvalidRequest("the reply has not begun", hint="iterate it first")
+        return self._source
 
     async def aclose(self) -> None:
         """Stop the answer, if it has begun."""
         if self._source is not None:
             await self._source.aclose()
-
-    @property
-    def _begun(self) -> Source:
-        if self._source is None:
-            raise InvalidRequest("the reply has not begun", hint="iterate it first")
-        return self._source
 
     async def _collected(self) -> Completion:
         async for _ in self.events():

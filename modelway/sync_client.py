@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 from anyio.from_thread import start_blocking_portal
 
-from modelway.client import AsyncClient, AsyncConversation, AsyncReply, Question
+from modelway.client import AsyncClient, AsyncConversation, AsyncReply, Question, Source, Told
 from modelway.config import Settings
 from modelway.errors import GatewayError, InvalidRequest, ShuttingDown
 from modelway.provider import ProviderInfo
@@ -48,7 +48,7 @@ class _Loop:
         self._stack.close()
 
 
-class Reply:
+class Reply(Told):
     """An answer. Iterate it for pieces of text; `completion` is there after the last one."""
 
     def __init__(self, loop: _Loop, reply: AsyncReply) -> None:
@@ -83,34 +83,9 @@ class Reply:
         return self.completion
 
     @property
-    def provider(self) -> str:
-        """Who answers; known from the first piece on."""
-        return self._reply.provider
-
-    @property
-    def model(self) -> str:
-        """The model that answers; known from the first piece on."""
-        return self._reply.model
-
-    @property
-    def trail(self) -> str:
-        """Who was asked, how it ended and the milliseconds; known from the first piece on."""
-        return self._reply.trail
-
-    @property
-    def conversation_id(self) -> str:
-        """The conversation that the answer belongs to, "" for none."""
-        return self._reply.conversation_id
-
-    @property
-    def ignored(self) -> tuple[str, ...]:
-        """The fields of the request that the provider could not be told; known from the first piece on."""
-        return self._reply.ignored
-
-    @property
-    def completion(self) -> Completion:
-        """The whole answer, once its end has been read."""
-        return self._reply.completion
+    def begun(self) -> Source:
+        """The answer under way."""
+        return self._reply.begun
 
     def close(self) -> None:
         """Stop the answer, if it has begun; a thread that waits for its next piece sees the end."""
