@@ -27,6 +27,7 @@ from modelway.page.trash import Trash
 from modelway.page.views.look import THEMES, Look
 from modelway.page.views.messages import Writer
 from modelway.page.views.sidebar import Listed
+from modelway.prices import NANOS
 from modelway.server.exchange import Exchange
 from modelway.telemetry import Telemetry
 from modelway.types import Caller
@@ -36,7 +37,6 @@ T = TypeVar("T")
 PINNED = "page.pinned"
 MOST_LISTED = 200
 MOST_OF_ALL = 1000
-NANOS = 1_000_000_000
 MOST_BYTES = 64 * 1024
 CACHED_CHARACTERS = 8_000_000
 
