@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from modelway.config import CandidateLimits
 from modelway.errors import ContextTooLong, GatewayError
@@ -33,18 +34,21 @@ class Route(Struct, frozen=True):
 
 
 class Candidate(Struct, frozen=True):
-    """A provider and the model that is asked of it; `route` is the one that led here, if any did."""
+    """A provider and the model that is asked of it; `route` is the one that led here, if any did.
+
+    `name` is the provider's.
+    """
 
     provider: Provider
     model: str
     failover_on_context: bool = False
     route: Route | None = None
     limits: Limits | None = None
+    name: str = ""
 
-    @property
-    def name(self) -> str:
-        """The provider's name."""
-        return self.provider.info.name
+    def __post_init__(self) -> None:
+        """Take the provider's name: describing itself is more work than it looks, and it never changes."""
+        force_setattr(self, "name", self.provider.info.name)
 
     @property
     def key(self) -> tuple[str, str]:
