@@ -157,10 +157,10 @@ def test_who_lists_a_model_is_asked_once_a_second() -> None:
             return super().__getattribute__(name)
 
     now = 0.0
-    provider = Counting("Groq", models=("llama",))
-    router = Router([provider], Settings(provider="Groq"), clock=lambda: now)
+    groq = Scripted("Groq", models=("llama",))
+    router = Router([Counting("Other"), groq], Settings(provider="Groq"), clock=lambda: now)
     wanted = ChatRequest(messages=(Message(role="user", content="hi"),), model="llama")
-    assert router.resolve(wanted)[0].provider is provider
+    assert router.resolve(wanted)[0].provider is groq
     asked.clear()
     router.resolve(wanted)
     assert "info" not in asked
