@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -81,10 +81,10 @@ class _Bugs(logging.Handler):
 
 
 @asynccontextmanager
-async def application(app: Any, kind: Kind) -> AsyncIterator[int]:
+async def application(app: Any, kind: Kind, lifespan: Literal["on", "off"] = "off") -> AsyncIterator[int]:
     """Serve an ASGI application by a protocol; gives the port."""
     config = uvicorn.Config(
-        app, port=0, http=kind, ws="none", lifespan="off", log_config=None, access_log=False
+        app, port=0, http=kind, ws="none", lifespan=lifespan, log_config=None, access_log=False
     )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server._serve())
