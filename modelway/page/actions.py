@@ -55,7 +55,7 @@ class Actions:
             self._check(caller, key, chat)
         else:
             key = asked.conversation or "conv_" + secrets.token_hex(12)
-            found = await self._found(caller, key)
+            found = await self._frame.conversation(caller, key) if asked.conversation else None
             question, after = self._placed(caller, key, asked, found, go_on)
             chat = request_of(asked, (question or _message(found, asked.again).message,), key, after)
             self._check(caller, key, chat)
@@ -77,12 +77,6 @@ class Actions:
         await store.move(caller.name, wanted.conversation, end)
         self._frame.drafts.forget(caller, wanted.conversation)
         return json_response({})
-
-    async def _found(self, caller: Caller, id: str) -> Conversation | None:
-        try:
-            return await self._frame.gateway.conversations.show(caller.name, id)
-        except ConversationNotFound:
-            return None
 
     def _check(self, caller: Caller, key: str, chat: ChatRequest) -> None:
         """Raises what would be raised as soon as the turn is begun."""

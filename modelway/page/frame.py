@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from modelway.accounts import visible_infos
-from modelway.conversations import Summary
+from modelway.conversations import Conversation, Summary
 from modelway.errors import InvalidRequest
 from modelway.gateway import Gateway
 from modelway.page.assets import Assets
@@ -23,7 +23,7 @@ from modelway.page.html import Html
 from modelway.page.markdown import Markdown
 from modelway.page.signing import COOKIE
 from modelway.page.texts import Texts, chosen_language, texts
-from modelway.page.trash import Trash
+from modelway.page.trash import Trash, refuse_deleted
 from modelway.page.views.look import THEMES, Look
 from modelway.page.views.messages import Writer
 from modelway.page.views.sidebar import Listed
@@ -109,12 +109,20 @@ class Frame(Struct, kw_only=True):
         """The conversations of the sidebar: the newest, or `all` that a list may hold."""
         store = self.gateway.conversations
         noted = await store.noted(caller.name)
+        for one, notes in noted:
+            self.trash.notice(caller, one.conversation_id, notes)
         some = await store.list(caller.name, limit=MOST_OF_ALL if all else MOST_LISTED)
         pinned = [one for one, notes in noted if notes.get(PINNED) and self._is_there(caller, one)]
         known = {one.conversation_id for one in pinned}
         others = [one for one in some if one.conversation_id not in known and self._is_there(caller, one)]
         running = frozenset(draft.key for draft in self.drafts.running(caller))
         return Listed(pinned, others, running, has_more=not all and len(some) == MOST_LISTED)
+
+    async def conversation(self, caller: Caller, id: str) -> Conversation:
+        """Everything about a conversation; ConversationNotFound also where it is about to be deleted."""
+        found = await self.gateway.conversations.show(caller.name, id)
+        refuse_deleted(found)
+        return found
 
     async def figures(self, caller: Caller, conversation: str) -> dict[str, Figures]:
         """What was measured of the answers of a conversation, by their turns."""

@@ -23,6 +23,7 @@ from modelway.page.frame import (
     json_response,
 )
 from modelway.page.importing import read_exported
+from modelway.page.trash import is_deleted
 from modelway.page.views.found import found as found_view
 from modelway.page.views.sidebar import conversations as list_view
 
@@ -70,13 +71,13 @@ class Keeping:
         named, caller = await decoded(request, _Named), caller_of(request)
         await self._frame.gateway.conversations.show(caller.name, named.conversation)
         await self._frame.drafts.stop(caller, named.conversation)
-        self._frame.trash.put(caller, named.conversation)
+        await self._frame.trash.put(caller, named.conversation)
         return self._arranged()
 
     async def undo(self, request: Request) -> Response:
         """Do not delete it."""
         named = await decoded(request, _Named)
-        self._frame.trash.take_back(caller_of(request), named.conversation)
+        await self._frame.trash.take_back(caller_of(request), named.conversation)
         return self._arranged()
 
     async def search(self, request: Request) -> Response:
@@ -89,7 +90,7 @@ class Keeping:
     async def export(self, request: Request) -> Response:
         """One conversation as a file."""
         caller = caller_of(request)
-        found = await self._frame.gateway.conversations.show(caller.name, request.path_params["id"])
+        found = await self._frame.conversation(caller, request.path_params["id"])
         match request.query_params.get("format", "md"):
             case "md":
                 return _file(
@@ -112,7 +113,8 @@ class Keeping:
         caller, store = caller_of(request), self._frame.gateway.conversations
         lines, before = [], ""
         while some := await store.list(caller.name, limit=MOST_EXPORTED, before=before):
-            lines += [export_lines([await store.show(caller.name, one.conversation_id)]) for one in some]
+            found = [await store.show(caller.name, one.conversation_id) for one in some]
+            lines.append(export_lines(one for one in found if not is_deleted(one)))
             before = some[-1].conversation_id
         return _file(b"".join(lines), "conversations.jsonl", "application/jsonl")
 

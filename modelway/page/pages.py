@@ -23,7 +23,7 @@ from modelway.page.views.look import Look
 from modelway.page.views.messages import Writer
 from modelway.page.views.parts import written_by
 from modelway.page.views.shell import page
-from modelway.types import Caller, ImagePart
+from modelway.types import ImagePart
 
 _PLAIN = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 SCRIPTS = ("chat.js",)
@@ -73,7 +73,7 @@ class Pages:
 
     async def text(self, request: Request) -> Response:
         """What somebody wrote, as it was written."""
-        found = await self._conversation(caller_of(request), request.path_params["id"])
+        found = await self._frame.conversation(caller_of(request), request.path_params["id"])
         for node in found.tree:
             if node.id == request.path_params["message"]:
                 return Response(
@@ -83,7 +83,7 @@ class Pages:
 
     async def file(self, request: Request) -> Response:
         """A picture that came with a message."""
-        found = await self._conversation(caller_of(request), request.path_params["id"])
+        found = await self._frame.conversation(caller_of(request), request.path_params["id"])
         index = request.path_params["index"]
         for node in found.tree:
             parts = node.message.content
@@ -116,17 +116,12 @@ class Pages:
         )
         return html_response(page(look, look.texts("missing.title"), (), listed, "", told), error.status)
 
-    async def _conversation(self, caller: Caller, id: str) -> Conversation:
-        if self._frame.trash.has(caller, id):
-            raise ConversationNotFound("the conversation is being deleted", param="conversation_id")
-        return await self._frame.gateway.conversations.show(caller.name, id)
-
     async def _shown(self, request: Request, id: str) -> view.Chat:
         caller, look = caller_of(request), self._frame.look(request)
         before = request.query_params.get("before", "")
         # Asked before the conversation is read: what changes in between, the page is told of.
         version = version_of(await self._frame.gateway.conversations.standing(caller.name, id))
-        found = await self._conversation(caller, id)
+        found = await self._frame.conversation(caller, id)
         figures = await self._frame.figures(caller, id)
         running = self._frame.drafts.find(caller, id)
         draft = await running.snapshot() if running is not None else None

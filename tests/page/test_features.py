@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from modelway.conversations import Conversation, StoredMessage, TurnRecord
 from modelway.errors import UpstreamOverloaded
 from modelway.page.importing import read_exported
+from modelway.page.trash import DELETED
 from modelway.types import (
     ChatRequest,
     Citation,
@@ -25,6 +27,7 @@ from modelway.types import (
 )
 from tests.page.browsing import Browser, browsing
 from tests.page.hostile import problems
+from tests.polling import until
 from tests.scripted import Scripted, says
 
 pytestmark = pytest.mark.anyio
@@ -248,6 +251,41 @@ async def test_conversations_can_be_renamed_pinned_found_and_deleted(tmp_path: P
         await browser.do("delete", conversation=second)
     async with browsing([local()], tmp_path) as browser:
         assert [one.conversation_id for one in await browser.gateway.conversations.list("local")] == [first]
+
+
+async def test_a_deletion_is_not_forgotten_by_a_server_that_is_killed(tmp_path: Path) -> None:
+    async with browsing([local()], tmp_path) as browser:
+        store = browser.gateway.conversations
+        kept, gone = await browser.ask("kept"), await browser.ask("gone")
+        # What a server that was killed within the ten seconds leaves behind.
+        await store.note("local", gone, DELETED, f"{time.time() - 60:.3f}")
+        for act in ({"text": "more"}, {"continues": True}):
+            reply = await browser.http.post("/page/send", json={"conversation": gone, **act})
+            assert (reply.status_code, reply.json()["error"]["code"]) == (404, "conversation_not_found")
+        assert gone not in (await browser.get("/page/export")).text
+        assert (await browser.get(f"/c/{gone}")).status_code == 404
+        shown = (await browser.get("/page/list")).text
+        assert (kept in shown, gone in shown) == (True, False)
+
+        async def is_gone() -> bool:
+            return [one.conversation_id for one in await store.list("local")] == [kept]
+
+        await until(is_gone)
+
+
+async def test_what_is_deleted_at_one_server_can_be_taken_back_before_another_deletes_it(
+    tmp_path: Path,
+) -> None:
+    async with browsing([local()], tmp_path) as here, browsing([local()], tmp_path) as there:
+        id = await here.ask("hello")
+        assert id in (await there.get("/page/list")).text
+        await here.do("delete", conversation=id)
+        assert id not in (await there.get("/page/list")).text
+        assert (await there.get(f"/c/{id}")).status_code == 404
+        await here.do("undo", conversation=id)
+        assert (await there.get(f"/c/{id}")).status_code == 200
+    async with browsing([local()], tmp_path) as browser:
+        assert id in (await browser.get("/page/list")).text
 
 
 async def test_what_was_exported_can_be_imported_with_all_its_branches(tmp_path: Path) -> None:

@@ -106,10 +106,12 @@ async def test_an_edit_that_a_limit_keeps_out_is_shown_in_its_place_and_can_be_t
         assert "2/2" in (await browser.get(f"/c/{id}")).text
 
 
-async def test_what_cannot_name_a_conversation_begins_none(tmp_path: Path) -> None:
+async def test_a_conversation_that_is_not_there_is_not_begun_by_its_name(tmp_path: Path) -> None:
     async with browsing([local()], tmp_path) as browser:
-        for name in ("a b", "../etc", "temporary/abc", "x" * 129):
-            assert await refused(browser, text="hello", conversation=name) == (400, "invalid_request")
+        for name in ("conv_1", "a b", "../etc", "temporary/abc", "x" * 129):
+            for act in ({}, {"continues": True}, {"retries": True}):
+                told = await refused(browser, text="hello", conversation=name, **act)
+                assert told == (404, "conversation_not_found")
         assert await browser.gateway.conversations.list("local") == []
 
 
@@ -119,6 +121,7 @@ async def test_a_conversation_may_be_called_like_a_temporary_chat(tmp_path: Path
     async with browsing([provider], tmp_path) as browser:
         chat = await browser.do("send", text="hello", temporary="abc")
         for name in ("temporary.abc", "temporary:abc"):
+            await browser.gateway.conversations.create("local", name, {})
             assert await browser.ask("hello", conversation=name) == name
             assert await browser.thread(name) == [("user", "hello"), ("assistant", "of the conversation")]
         gate.set()
