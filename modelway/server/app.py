@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
@@ -211,6 +212,7 @@ class Application:
             exchange.record.status, exchange.record.code = CLIENT_CLOSED, "client_closed"
         except GatewayError as error:
             await exchange.fail(error)
+            _let_go(error)
         except HTTPException as error:
             await exchange.fail(_routing_error(exchange, error, self.routes))
         except asyncio.CancelledError:
@@ -227,6 +229,8 @@ class Application:
             if exchange.release is not None:
                 exchange.release()
             self._telemetry.end(exchange.record)
+            # It has the scope too: together they would stay until the garbage is collected.
+            exchange.scope.pop("modelway.exchange", None)
 
     async def _dispatch(self, exchange: Exchange) -> None:
         if exchange.method == "OPTIONS" and b"access-control-request-method" in exchange.headers:
@@ -315,6 +319,18 @@ def _cancellation(exchange: Exchange) -> GatewayError:
         return ShuttingDown("the server is going down", hint="send the request again")
     log.exception("request %s waited for something that was called off", exchange.request_id)
     return _bug(exchange)
+
+
+def _let_go(error: GatewayError) -> None:
+    """Empty the frames that it has come through.
+
+    They hold the error, and it holds them: with the body of the request in them they would stay until the
+    garbage is collected.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        traceback.clear_frames(link.__traceback__)
+        link = link.__context__
 
 
 def _routing_error(exchange: Exchange, error: HTTPException, routes: list[Route]) -> GatewayError:

@@ -4,49 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pytest
 
-from modelway.config import ProviderSettings, Settings, UpstreamSettings
-from modelway.provider import Provider
-from modelway.providers.http import HTTPClient
-from modelway.providers.openai_compatible import build_provider, load_presets
 from modelway.testing import FakeStage, FakeUpstream
 from tests.contract.test_providers import STAGES
-from tests.serving import gateway_of, serving
+from tests.reliability.addresses import ASKED, CASES, Call, answering_all, between, post
 
 pytestmark = [pytest.mark.anyio, pytest.mark.check(6)]
 
 Note = Callable[[str, object], None]
 
 LIMIT_MS = 100.0
-ASKED = {"messages": [{"role": "user", "content": "hi"}]}
-# What is asked at each address; the second name tells a case from others at the same address.
-CALLS: dict[tuple[str, str], dict[str, Any]] = {
-    ("/v1/chat/completions", ""): ASKED,
-    ("/v1/chat/completions", "stored"): {**ASKED, "conversation_id": "c"},
-    ("/api/Chats/chat/completions", ""): ASKED,
-    ("/v1/responses", ""): {"input": "hi"},
-    ("/v1/responses", "not stored"): {"input": "hi", "store": False},
-    ("/v1/messages", ""): {**ASKED, "max_tokens": 9},
-    ("/api/chat", ""): ASKED,
-    ("/api/generate", ""): {"prompt": "hi"},
-    ("/v1/completions", "as a chat"): {"prompt": "hi"},
-    ("/v1/completions", "as two chats"): {"prompt": ["hi", "there"]},
-    ("/v1/completions", "relayed"): {"prompt": "hi", "model": "Completes/model-a"},
-    ("/v1/images/generations", "relayed"): {"prompt": "hi"},
-    ("/v1/embeddings", "relayed"): {"input": "hi"},
-}
-# These are never streamed.
-WHOLE: dict[tuple[str, str], dict[str, Any]] = {
-    ("/api/embed", ""): {"input": "hi"},
-    ("/api/embeddings", ""): {"prompt": "hi"},
-}
 UPSTREAMS = ("OpenAI", "Lockchat", "Copilot", "Anthropic", "Ollama", "Gemini", "Vertex", "Bedrock")
 MODELS = {"Gemini": "gemini-3-flash", "Vertex": "gemini-3-flash", "Copilot": "copilot"}
 HALF = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n{"half'
@@ -64,23 +37,13 @@ class Silence(asyncio.Event):
         await super().wait()
 
 
-@asynccontextmanager
-async def between(folder: Path, *providers: Provider) -> AsyncIterator[str]:
-    """A server before these providers; gives its port."""
-    settings = Settings(provider=providers[0].info.name)
-    async with serving(gateway_of(providers, folder, settings)) as address:
-        yield address.rpartition(":")[2]
-
-
 async def ends_after_ms(
-    port: str, path: str, body: dict[str, Any], upstream: FakeUpstream, silence: Silence, *, reads: bool
+    port: int, path: str, body: dict[str, Any], upstream: FakeUpstream, silence: Silence, *, reads: bool
 ) -> float:
     """How long an upstream call outlives its client, which leaves when the upstream has fallen silent."""
     upstream.hung_up.clear()
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(port))
-    content = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    writer.write(head.encode() + b"Content-Length: %d\r\n\r\n" % len(content) + content)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(post(path, body))
     async with asyncio.timeout(10):
         received = b""
         while reads and b"half" not in received:
@@ -107,31 +70,26 @@ async def falls_silent(silence: Silence, reader: asyncio.StreamReader) -> None:
 
 async def test_the_call_ends_with_its_client_at_every_address(tmp_path: Path, record_property: Note) -> None:
     taken: dict[tuple[object, ...], float] = {}
-    async with FakeUpstream() as upstream, aclosing(HTTPClient(UpstreamSettings())) as http:
-        own = ProviderSettings(base_url=upstream.url, default_model="model-a")
-        chats = build_provider("Chats", None, own, http, lambda env, file: "key")
-        completes = build_provider("Completes", load_presets()["vLLM"], own, http, lambda env, file: "key")
-        async with between(tmp_path, chats, completes) as port:
-            for case, fields in (CALLS | WHOLE).items():
-                for stream in (False, True) if case in CALLS else (False,):
-                    for in_the_middle in (False, True):
-                        silence = Silence()
-                        if not in_the_middle:
-                            upstream.play(silence)
-                        elif stream:
-                            upstream.stream(said(case), silence)
-                        else:
-                            upstream.play(HALF, silence)
-                        body = {"model": "Chats/model-a", "stream": stream, **fields}
-                        taken[*case, stream, in_the_middle] = await ends_after_ms(
-                            port, case[0], body, upstream, silence, reads=stream and in_the_middle
-                        )
+    async with FakeUpstream() as upstream, answering_all(tmp_path, upstream) as port:
+        for call, stream in CASES:
+            for in_the_middle in (False, True):
+                silence = Silence()
+                if not in_the_middle:
+                    upstream.play(silence)
+                elif stream:
+                    upstream.stream(half(call), silence)
+                else:
+                    upstream.play(HALF, silence)
+                reads = stream and in_the_middle
+                body = call.body(stream=stream)
+                ms = await ends_after_ms(port, call.path, body, upstream, silence, reads=reads)
+                taken[call.path, call.note, stream, in_the_middle] = ms
     judge(taken, record_property)
 
 
-def said(case: tuple[str, str]) -> bytes:
+def half(call: Call) -> bytes:
     """The beginning of an upstream's stream."""
-    choice = {"text": "half"} if case[1] == "relayed" else {"delta": {"content": "half"}}
+    choice = {"text": "half"} if call.is_relayed else {"delta": {"content": "half"}}
     chunk = {"id": "1", "object": "chunk", "created": 1, "model": "m", "choices": [{"index": 0, **choice}]}
     return b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
