@@ -6,6 +6,7 @@ from modelway.conversations.claims import Asking
 from modelway.conversations.closing import CANCELLED
 from modelway.conversations.ephemeral import Ephemeral, new_turn_id
 from modelway.conversations.export import export_json, export_markdown
+from modelway.conversations.importing import check as check_importable
 from modelway.conversations.instructing import is_passing
 from modelway.conversations.log import Failed, Head, Item
 from modelway.conversations.records import (
@@ -45,6 +46,7 @@ __all__ = [
     "Tab",
     "Turn",
     "TurnRecord",
+    "check_importable",
     "day_of",
     "export_json",
     "export_markdown",

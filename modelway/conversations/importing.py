@@ -7,38 +7,61 @@ from msgspec.structs import replace
 from modelway.conversations import codec
 from modelway.conversations.ephemeral import new_turn_id
 from modelway.conversations.ledger import Ledger
-from modelway.conversations.matching import Node, Path
-from modelway.conversations.paths import append
+from modelway.conversations.matching import Node
+from modelway.conversations.paths import add_below
 from modelway.conversations.records import Conversation, TurnRecord
 from modelway.conversations.upkeep import create
 from modelway.errors import InvalidRequest
 
 _SETTLE = """UPDATE conversations SET title = :title, head = :head, instructions = :instructions,
     created_at = :created_at, updated_at = :updated_at WHERE caller = :caller AND name = :name"""
+# Each message with its depth, by the id that it had; "" is the place before the first.
+Places = dict[str, tuple[Node | None, int]]
+
+# Beyond the year 9000 calendars end, in one time zone sooner than in another.
+_LATEST = 221_845_392_000
 _ID = "SELECT id FROM conversations WHERE caller = :caller AND name = :name"
 
 
+def check(found: Conversation) -> None:
+    """Raises InvalidRequest where the parts do not fit together."""
+    known = {""}
+    for node in found.tree:
+        if node.parent not in known:
+            raise InvalidRequest("a message stands before the one that it follows", param="tree")
+        known.add(node.id)
+    if len({turn.id for turn in found.turns}) < len(found.turns):
+        raise InvalidRequest("two turns have the same id", param="turns")
+    times = [found.created_at, found.updated_at, *(turn.created_at for turn in found.turns)]
+    times += [turn.finished_at for turn in found.turns if turn.finished_at is not None]
+    if not all(0 <= time < _LATEST for time in times):
+        raise InvalidRequest("a time is not in seconds since 1970", param="created_at")
+
+
 def take_in(ledger: Ledger, caller: str, name: str, found: Conversation, now: float) -> None:
-    """Store it under a name that is not taken; raises InvalidRequest where its parts do not fit together."""
+    """Store it under a name that is not taken; raises InvalidRequest there, and where check() does."""
+    check(found)
     metadata = codec.encode_asked(dict(found.metadata) or None)
     create(ledger, caller, name, metadata, now)
     tree: int = ledger.one(_ID, {"caller": caller, "name": name})[0]
     turns = {turn.id: new_turn_id() for turn in found.turns}
     stray = new_turn_id()
-    paths: dict[str, Path] = {"": ()}
+    places: Places = {"": (None, 0)}
+    values: list[dict[str, object]] = []
     for node in found.tree:
-        if node.parent not in paths:
-            raise InvalidRequest("a message stands before the one that it follows", param="tree")
-        after = paths[node.parent]
+        parent, depth = places[node.parent]
+        [row] = codec.rows([node.message])
         turn = turns.get(node.turn_id, stray)
-        paths[node.id] = after + append(ledger, codec.rows([node.message]), after, tree=tree, turn=turn)
+        placed = add_below(values, ledger.new_id(), row, parent, depth=depth + 1, tree=tree, turn=turn)
+        places[node.id] = placed, depth + 1
+    ledger.run_many(ledger.sql.insert_message, values)
     instructions = _instructions(ledger, tree, found)
     for record in found.turns:
-        _insert(ledger, tree, replace(record, id=turns[record.id]), paths, instructions)
-    if any(node.turn_id not in turns for node in found.tree) and (head := _row(paths, found.head)):
+        _insert(ledger, tree, replace(record, id=turns[record.id]), places, instructions)
+    if any(node.turn_id not in turns for node in found.tree) and (head := _row(places, found.head)):
         _insert_stray(ledger, tree, stray, head.id, now)
-    head = _row(paths, found.head)
-    values = {
+    head = _row(places, found.head)
+    settled = {
         "title": found.title[:200],
         "head": head.id if head else None,
         "instructions": instructions,
@@ -47,7 +70,7 @@ def take_in(ledger: Ledger, caller: str, name: str, found: Conversation, now: fl
         "caller": caller,
         "name": name,
     }
-    ledger.run(_SETTLE, values)
+    ledger.run(_SETTLE, settled)
 
 
 def _instructions(ledger: Ledger, tree: int, found: Conversation) -> int | None:
@@ -60,15 +83,14 @@ def _instructions(ledger: Ledger, tree: int, found: Conversation) -> int | None:
     return id
 
 
-def _row(paths: dict[str, Path], message: str) -> Node | None:
-    path = paths.get(message, ())
-    return path[-1] if path else None
+def _row(places: Places, message: str) -> Node | None:
+    return places.get(message, (None, 0))[0]
 
 
 def _insert(
-    ledger: Ledger, conversation: int, turn: TurnRecord, paths: dict[str, Path], instructions: int | None
+    ledger: Ledger, conversation: int, turn: TurnRecord, places: Places, instructions: int | None
 ) -> None:
-    parent, tail, answer = (_row(paths, one) for one in (turn.parent, turn.tail, turn.answer_id))
+    parent, tail, answer = (_row(places, one) for one in (turn.parent, turn.tail, turn.answer_id))
     _insert_row(
         ledger,
         id=turn.id,

@@ -63,7 +63,7 @@ def append(ledger: Ledger, rows: Sequence[Row], after: Path, *, tree: int, turn:
     values: list[dict[str, object]] = []
     parent = after[-1] if after else None
     for depth, row in enumerate(rows, len(after) + 1):
-        parent = _store(values, ledger.new_id(), row, parent, depth=depth, tree=tree, turn=turn)
+        parent = add_below(values, ledger.new_id(), row, parent, depth=depth, tree=tree, turn=turn)
         nodes.append(parent)
     ledger.run_many(ledger.sql.insert_message, values)
     return tuple(nodes)
@@ -76,7 +76,7 @@ def branch(
     values: list[dict[str, object]] = []
     parent = after[-1] if after else None
     nodes = [
-        _store(
+        add_below(
             values,
             first_id if i == 0 else ledger.new_id(),
             row,
@@ -91,7 +91,7 @@ def branch(
     return nodes
 
 
-def _store(
+def add_below(
     values: list[dict[str, object]],
     id: int,
     row: Row,
@@ -101,7 +101,7 @@ def _store(
     tree: int,
     turn: str,
 ) -> Node:
-    """Add the row's values; returns the node that it will be."""
+    """Add to the values of messages that are yet to be stored; gives the node that this one will be."""
     hash = codec.chained(parent.hash if parent else b"", row.key)
     values.append(
         {

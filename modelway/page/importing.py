@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from modelway.conversations import Conversation, StoredMessage
+from modelway.conversations import Conversation, StoredMessage, check_importable
 from modelway.dialects import openai_chat
 from modelway.errors import GatewayError, InvalidRequest
 from modelway.page.exporting import FORMAT
@@ -16,7 +16,10 @@ MOST_IMPORTED = 10_000
 
 
 def read_exported(text: str) -> list[Conversation]:
-    """The conversations of a file: one JSON document, or one a line; InvalidRequest where it is neither."""
+    """The conversations of a file: one JSON document, or one a line.
+
+    Raises InvalidRequest where it is neither, or where one of them could not be stored.
+    """
     try:
         return [_read(_decoded(text))]
     except msgspec.DecodeError:
@@ -43,9 +46,11 @@ def _decoded(text: str) -> Any:
 def _read(value: Any) -> Conversation:
     if isinstance(value, dict) and value.get("format") == FORMAT:
         try:
-            return msgspec.convert({k: v for k, v in value.items() if k != "format"}, Conversation)
+            found = msgspec.convert({k: v for k, v in value.items() if k != "format"}, Conversation)
         except msgspec.ValidationError as error:
             raise InvalidRequest(f"the conversation cannot be read: {error}", param="text") from None
+        check_importable(found)
+        return found
     messages = value.get("messages") if isinstance(value, dict) else value
     try:
         body = msgspec.json.encode({"model": "", "messages": messages})

@@ -197,4 +197,8 @@ def _picture(url: str) -> Response:
         "cross-origin-resource-policy": "same-origin",
         "x-content-type-options": "nosniff",
     }
-    return Response(b64decode(body), headers=headers, media_type=media_type)
+    try:
+        content = b64decode(body)
+    except ValueError:
+        raise ConversationNotFound("what was sent as a picture is none") from None
+    return Response(content, headers=headers, media_type=media_type)

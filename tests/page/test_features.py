@@ -8,7 +8,9 @@ import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from modelway.conversations import Conversation, StoredMessage, TurnRecord
 from modelway.errors import UpstreamOverloaded
@@ -323,6 +325,78 @@ async def test_what_cannot_be_imported_is_refused_and_nothing_is_stored(tmp_path
         reply = await browser.http.post("/page/import", json={"text": text})
         assert reply.status_code == 400, reply.text
         assert not await browser.gateway.conversations.list("local")
+
+
+def exported(**fields: object) -> str:
+    """A conversation as a file has it, whose author may have made it by hand."""
+    turn = TurnRecord(
+        id="turn_1",
+        status="done",
+        provider="Local",
+        model="m",
+        parent="",
+        tail="msg_1",
+        messages=(),
+        instructions=(),
+        answer_id="",
+        answer=None,
+        finish_reason="stop",
+        usage=Usage(1, 2),
+        error_code="",
+        error="",
+        created_at=1.0,
+        finished_at=2.0,
+    )
+    said = StoredMessage(id="msg_1", parent="", turn_id="turn_1", message=Message(role="user", content="hi"))
+    whole: dict[str, object] = {
+        "format": "modelway.conversation.v1",
+        "conversation_id": "c",
+        "title": "made by hand",
+        "created_at": 1.0,
+        "updated_at": 1.0,
+        "instructions": [],
+        "messages": [],
+        "turns": [turn],
+        "branches": [],
+        "tree": [said],
+        "head": "msg_1",
+    }
+    for name, changed in fields.items():
+        whole[name] = changed(whole[name]) if callable(changed) else changed
+    return msgspec.json.encode(whole).decode()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"updated_at": 1e300},
+        {"created_at": -1e15},
+        {"turns": lambda turns: [replace(turns[0], created_at=1e15)]},
+        {"turns": lambda turns: [replace(turns[0], finished_at=-1.0)]},
+        {"turns": lambda turns: [*turns, *turns]},
+        {"tree": lambda tree: [replace(tree[0], parent="msg_1")]},
+    ],
+    ids=["updated", "created", "begun", "finished", "twice", "round"],
+)
+async def test_a_file_with_one_conversation_that_cannot_be_is_refused_as_a_whole(
+    tmp_path: Path, fields: dict[str, object]
+) -> None:
+    async with browsing([local()], tmp_path) as browser:
+        text = f"{exported()}\n{exported(**fields)}\n"
+        reply = await browser.http.post("/page/import", json={"text": text})
+        assert (reply.status_code, reply.json()["error"]["code"]) == (400, "invalid_request")
+        assert not await browser.gateway.conversations.list("local")
+        assert (await browser.do("import", text=exported()))["count"] == 1
+        assert "made by hand" in (await browser.get("/page/list")).text
+
+
+@pytest.mark.parametrize("content", ["A", "é", "@@@", ""])
+async def test_a_picture_that_is_none_does_no_harm(tmp_path: Path, content: str) -> None:
+    async with browsing([local()], tmp_path) as browser:
+        files = [{"name": "a.png", "url": f"data:image/png;base64,{content}"}]
+        id = await browser.ask("look", attachments=files)
+        [address] = re.findall(r'src="(/c/[^"]+/files/[^"]+)"', (await browser.get(f"/c/{id}")).text)
+        assert (await browser.http.get(address)).status_code in (200, 404)
 
 
 async def test_one_conversation_is_exported_in_each_format(tmp_path: Path) -> None:
