@@ -10,7 +10,7 @@ INSTALL := $(PIP) install --require-hashes --only-binary=:all: --no-deps --no-co
 # Where Python may not keep its bytecode, every process that a test starts compiles every module anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test .check .tests fix reliability bench screenshots sql lock clean
+.PHONY: run test .check .tests clients fix reliability bench screenshots sql lock clean
 
 run: .venv/.run .venv/.model
 	$(BIN)/python examples/python_client.py
@@ -33,6 +33,13 @@ test: $(if $(THOROUGH),.venv/.dev .venv/.model,.venv/.test)
 .tests:
 	$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder \
 		$(if $(THOROUGH),--hypothesis-profile=thorough --cov --cov-report=term:skip-covered -m "not long",-m "not slow and not long")
+
+# The programs that people already have, as clients; docs/clients.md names them. They get an environment of their
+# own, in .clients: they agree with each other about the versions of what they need, but not with requirements/dev.txt.
+# How they close what they open is their own, and so are the warnings.
+clients: .clients/.python .clients/.node
+	PATH="$(CURDIR)/.clients/python/bin:$(CURDIR)/.clients/node/node_modules/.bin:$$PATH" \
+		.clients/python/bin/pytest -p no:asyncio -W ignore -m clients tests/clients
 
 fix: .venv/.test
 	$(BIN)/ruff format .
@@ -57,7 +64,7 @@ lock: .venv/.dev
 	$(BIN)/python requirements/lock.py
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv .clients build dist
 
 .venv/.python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Modelway needs Python 3.11 or newer; set PYTHON=...")'
@@ -78,6 +85,25 @@ clean:
 	$(INSTALL) -r requirements/dev.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	touch $@
+
+.clients/.python: requirements/clients.txt pyproject.toml
+	$(PYTHON) -m venv .clients/python
+	.clients/python/bin/python -m pip --disable-pip-version-check --quiet install \
+		--require-hashes --only-binary=:all: --no-deps --no-compile -r requirements/clients.txt
+	.clients/python/bin/python -m pip --disable-pip-version-check --quiet install \
+		--no-deps --no-build-isolation --editable .
+	.clients/python/bin/modelway models pull smollm2
+	touch $@
+
+# Without Node the half that needs it fails, and the other half is run all the same. No package's own script is
+# run but the one that puts Claude Code's program in its place.
+.clients/.node: tests/clients/node/package.json tests/clients/node/package-lock.json
+	@mkdir -p .clients/node
+	cp $^ .clients/node
+	@if command -v npm >/dev/null; then \
+		npm ci --prefix .clients/node --ignore-scripts --no-audit --no-fund --loglevel=error && \
+		(cd .clients/node/node_modules/@anthropic-ai/claude-code && node install.cjs) && touch $@; \
+	else echo 'Node.js 20 or newer with npm is not installed: the programs in Node will fail' >&2; fi
 
 # The model's own download shows its progress; without the engine's wheel nothing could use it.
 .venv/.model: | .venv/.python

@@ -1,6 +1,6 @@
-"""Writes dev.txt, test.txt and run.txt anew: every version pinned, with hashes and without addresses.
+"""Writes what is pinned anew, with hashes and without addresses: the *.txt here, and Node's packages.
 
-Needs uv (`pip install uv`), which resolves for every platform and Python at once.
+Needs uv (`pip install uv`), which resolves for every platform and Python at once, and npm.
 """
 
 import subprocess
@@ -23,6 +23,19 @@ def compile_requirements(output: Path, *arguments: str) -> None:
     subprocess.run([*COMPILE, *arguments, "--output-file", str(output)], check=True, cwd=PROJECT)  # noqa: S603
 
 
+def lock_node(folder: Path) -> None:
+    """Without their addresses npm finds the packages by name, wherever it is told to look."""
+    command = [
+        "npm",
+        "install",
+        "--package-lock-only",
+        "--omit-lockfile-registry-resolved",
+        "--no-audit",
+        "--no-fund",
+    ]
+    subprocess.run(command, check=True, cwd=folder)  # noqa: S603
+
+
 def main() -> int:
     dev = HERE / "dev.txt"
     extras = [word for name in EXTRAS for word in ("--extra", name)]
@@ -32,6 +45,9 @@ def main() -> int:
     compile_requirements(
         HERE / "test.txt", *same, "--extra", "keyring", "--extra", "vertex", "--group", "test"
     )
+    # Programs of others, which want other versions.
+    compile_requirements(HERE / "clients.txt", "pyproject.toml", "--extra", "local", "--group", "clients")
+    lock_node(PROJECT / "tests" / "clients" / "node")
     with tempfile.TemporaryDirectory() as folder:
         build = Path(folder) / "build.in"
         build.write_text(BUILD)

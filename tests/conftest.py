@@ -25,14 +25,11 @@ SLOW = (
     "tests/conversations/test_leases.py",
     "tests/dialects/test_anthropic_published.py",
     "tests/dialects/test_openai_responses.py",
-    "tests/e2e/test_agents.py",
     "tests/e2e/test_anthropic_programs.py",
     "tests/e2e/test_anthropic_sdk.py",
     "tests/e2e/test_budget_crash.py",
-    "tests/e2e/test_claude_code.py",
     "tests/e2e/test_client_programs.py",
     "tests/e2e/test_conversations_api.py",
-    "tests/e2e/test_codex.py",
     "tests/e2e/test_completions.py",
     "tests/e2e/test_copilot.py",
     "tests/e2e/test_copilot_programs.py",
@@ -41,8 +38,6 @@ SLOW = (
     "tests/e2e/test_every_provider.py",
     "tests/e2e/test_faults.py",
     "tests/e2e/test_format_table.py",
-    "tests/e2e/test_langchain.py",
-    "tests/e2e/test_node_programs.py",
     "tests/e2e/test_limits_sdk.py",
     "tests/e2e/test_ollama_client.py",
     "tests/e2e/test_ollama_programs.py",
@@ -64,6 +59,8 @@ SLOW = (
     "tests/reliability/test_kills.py",
     "tests/test_plugins.py",
 )
+# Programs of others as clients, which `make clients` installs.
+CLIENTS = "tests/clients/"
 # Begun last, one of these would keep one worker busy alone at the end.
 LONG = (*SLOW, "tests/e2e/", "tests/contract/test_providers.py")
 
@@ -101,14 +98,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave files alone that `make test` would leave out: to import an SDK takes a second, if it is there."""
-    is_slow = collection_path.as_posix().endswith(SLOW)
-    return True if is_slow and config.getoption("markexpr").startswith("not slow") else None
+    path, chosen = collection_path.as_posix(), config.getoption("markexpr")
+    is_slow = path.endswith(SLOW) and chosen.startswith("not slow")
+    return True if is_slow or (CLIENTS in path and chosen != "clients") else None
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark what takes long, and note the checks of tests/reliability/checks.toml that a test shows."""
     if item.nodeid.startswith(SLOW):
         item.add_marker("slow")
+    if item.nodeid.startswith(CLIENTS):
+        item.add_marker("clients")
     if named := re.match(r"test_check_(\d+)_", item.name):
         item.add_marker(pytest.mark.check(int(named[1])))
     for marker in item.iter_markers("check"):

@@ -1,25 +1,27 @@
-"""Frameworks for agents as clients: pydantic-ai in three formats, instructor in its ways to get an object.
-
-Each runs where it is installed, which nothing of ours does. Of anthropic, pydantic-ai needs one below 2.
-"""
+"""Frameworks for agents as clients: pydantic-ai in three formats, instructor in its ways to get an object."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import instructor
+import openai
+import pydantic_ai
 import pytest
+from pydantic import BaseModel
+from pydantic_ai.models.anthropic import AnthropicModel
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+from pydantic_ai.providers.anthropic import AnthropicProvider
+from pydantic_ai.providers.openai import OpenAIProvider
 
 from modelway.testing.fake_upstream import FakeUpstream
-from tests.conftest_local import find_model
+from tests.clients.conftest import Server
 from tests.e2e.obliging import oblige
-from tests.e2e.running import Running
 from tests.e2e.test_relay import relaying
 
-# How these close what they open is their own.
-pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("default")]
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
@@ -35,20 +37,27 @@ async def address(upstream: FakeUpstream, tmp_path: Path) -> AsyncIterator[str]:
         yield caller.address
 
 
+class Joke(BaseModel):
+    setup: str
+    punchline: str
+
+
+class City(BaseModel):
+    name: str
+    is_large: bool
+
+
 def pydantic_models(address: str) -> dict[str, Any]:
-    models = {
-        vendor: pytest.importorskip(f"pydantic_ai.models.{vendor}") for vendor in ("openai", "anthropic")
-    }
-    providers = {vendor: pytest.importorskip(f"pydantic_ai.providers.{vendor}") for vendor in models}
-    openai = providers["openai"].OpenAIProvider(base_url=f"{address}/v1", api_key="none")
-    anthropic = providers["anthropic"].AnthropicProvider(base_url=address, api_key="none")
+    chats = OpenAIProvider(base_url=f"{address}/v1", api_key="none")
+    messages = AnthropicProvider(base_url=address, api_key="none")
     return {
-        "chats": models["openai"].OpenAIChatModel("Fake/m", provider=openai),
-        "responses": models["openai"].OpenAIResponsesModel("Fake/m", provider=openai),
-        "messages": models["anthropic"].AnthropicModel("Fake/m", provider=anthropic),
+        "chats": OpenAIChatModel("Fake/m", provider=chats),
+        "responses": OpenAIResponsesModel("Fake/m", provider=chats),
+        "messages": AnthropicModel("Fake/m", provider=messages),
     }
 
 
+@pytest.mark.shows("pydantic-ai", "fake", "chat", "tools")
 @pytest.mark.parametrize("format", ["chats", "responses", "messages"])
 async def test_an_agent_of_pydantic_ai_calls_a_tool_and_goes_on(
     address: str, upstream: FakeUpstream, format: str
@@ -61,7 +70,7 @@ async def test_an_agent_of_pydantic_ai_calls_a_tool_and_goes_on(
         looked.append(at)
         return "it is blue"
 
-    agent = pytest.importorskip("pydantic_ai").Agent(model, instructions="Be brief", tools=[look])
+    agent = pydantic_ai.Agent(model, instructions="Be brief", tools=[look])
     first = await agent.run("What colour?")
     assert "it is blue" in first.output
     assert looked == ["你好, こんにちは, blue"]
@@ -73,18 +82,11 @@ async def test_an_agent_of_pydantic_ai_calls_a_tool_and_goes_on(
     assert upstream.requests[-1].json["messages"][0]["content"] == "Be brief"
 
 
+@pytest.mark.shows("pydantic-ai", "fake", "objects")
 @pytest.mark.parametrize("format", ["chats", "responses", "messages"])
 @pytest.mark.parametrize("way", ["ToolOutput", "NativeOutput", "PromptedOutput"])
 async def test_an_agent_of_pydantic_ai_gives_an_object(address: str, format: str, way: str) -> None:
     model = pydantic_models(address)[format]
-    from pydantic import BaseModel
-
-    pydantic_ai = pytest.importorskip("pydantic_ai")
-
-    class Joke(BaseModel):
-        setup: str
-        punchline: str
-
     if way != "ToolOutput" and format == "messages":
         pytest.skip("it asks Claude so only where it knows the model")
     agent = pydantic_ai.Agent(model, output_type=getattr(pydantic_ai, way)(Joke))
@@ -93,16 +95,9 @@ async def test_an_agent_of_pydantic_ai_gives_an_object(address: str, format: str
     assert joke.punchline
 
 
+@pytest.mark.shows("instructor", "fake", "objects", "tools")
 @pytest.mark.parametrize("mode", ["TOOLS", "JSON", "JSON_SCHEMA", "PARALLEL_TOOLS", "RESPONSES_TOOLS"])
 async def test_instructor_gets_its_object(address: str, mode: str) -> None:
-    instructor = pytest.importorskip("instructor")
-    import openai
-    from pydantic import BaseModel
-
-    class Joke(BaseModel):
-        setup: str
-        punchline: str
-
     async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none") as plain:
         client = instructor.from_openai(plain, mode=instructor.Mode[mode])
         wanted: Any = Iterable[Joke] if mode == "PARALLEL_TOOLS" else Joke
@@ -116,29 +111,17 @@ async def test_instructor_gets_its_object(address: str, mode: str) -> None:
         assert one.punchline
 
 
-async def test_the_embedded_model_gives_instructor_its_object(tmp_path: Path) -> None:
-    instructor = pytest.importorskip("instructor")
-    # Not imported here: another test shows that the engine stays in its child process.
-    if find_spec("xllamacpp") is None:
-        pytest.skip("the engine is not installed")
-    import openai
-    from pydantic import BaseModel
-
-    class City(BaseModel):
-        name: str
-        is_large: bool
-
-    config = f'[local]\nmodel = "{find_model()}"\n'
-    with Running(tmp_path, config=config) as running:
-        async with openai.AsyncOpenAI(base_url=f"{running.address}/v1", api_key="none") as plain:
-            for mode in ("TOOLS", "JSON_SCHEMA"):
-                client = instructor.from_openai(plain, mode=instructor.Mode[mode])
-                city = await client.chat.completions.create(
-                    model="Local",
-                    response_model=City,
-                    max_retries=0,
-                    max_tokens=64,
-                    messages=[{"role": "user", "content": "Which is the capital of France?"}],
-                )
-                assert city.name
-                assert isinstance(city.is_large, bool)
+@pytest.mark.shows("instructor", "embedded", "objects", "tools")
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mode", ["TOOLS", "JSON_SCHEMA", "RESPONSES_TOOLS"])
+async def test_the_embedded_model_gives_instructor_its_object(embedded: Server, mode: str) -> None:
+    async with openai.AsyncOpenAI(base_url=embedded.v1, api_key="none") as plain:
+        city = await instructor.from_openai(plain, mode=instructor.Mode[mode]).chat.completions.create(
+            model=embedded.model,
+            response_model=City,
+            max_retries=0,
+            max_tokens=64,
+            messages=[{"role": "user", "content": "Which is the capital of France?"}],
+        )
+    assert city.name
+    assert isinstance(city.is_large, bool)

@@ -1,24 +1,19 @@
-"""Codex itself, without a window, with a call of its own tool.
-
-Runs where MODELWAY_CODEX names the program (`npm install @openai/codex`).
-"""
+"""Codex itself, without a window, with a call of its own tool."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 from modelway.testing.fake_upstream import FakeUpstream, Received
 from modelway.types import ToolCall
+from tests.clients.conftest import Programs
 from tests.e2e.test_relay import relaying
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
-PROGRAM = os.environ.get("MODELWAY_CODEX", "")
 CONFIG = """
 model = "Fake/m"
 model_provider = "modelway"
@@ -33,8 +28,8 @@ enabled = false
 """
 
 
-@pytest.mark.skipif(not PROGRAM, reason="MODELWAY_CODEX does not name the program")
-async def test_codex_reads_a_file_and_answers(tmp_path: Path) -> None:
+@pytest.mark.shows("Codex", "fake", "chat", "tools")
+async def test_codex_reads_a_file_and_answers(programs: Programs, tmp_path: Path) -> None:
     work, home = tmp_path / "work", tmp_path / "home/.codex"
     work.mkdir()
     home.mkdir(parents=True)
@@ -49,17 +44,19 @@ async def test_codex_reads_a_file_and_answers(tmp_path: Path) -> None:
 
         upstream.decide(choose)
         (home / "config.toml").write_text(CONFIG.format(address=caller.address))
-        process = await asyncio.create_subprocess_exec(
-            PROGRAM,
-            *("exec", "--skip-git-repo-check", "--json", "-s", "danger-full-access", "What is the plan?"),
-            cwd=work,
-            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "MODELWAY_KEY": "none"},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+        out = await programs.run(
+            *(
+                "codex",
+                "exec",
+                "--skip-git-repo-check",
+                "--json",
+                "-s",
+                "danger-full-access",
+                "What is the plan?",
+            ),
+            folder=work,
+            environ={"HOME": str(tmp_path / "home"), "MODELWAY_KEY": "none"},
         )
-        out, err = await asyncio.wait_for(process.communicate(), 120)
-    assert process.returncode == 0, out.decode() + err.decode()
     told = [json.loads(line) for line in out.splitlines()]
     said = [event["item"].get("text") for event in told if event["type"] == "item.completed"]
     assert "The plan is blue." in said

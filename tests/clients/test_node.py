@@ -1,15 +1,8 @@
-"""Programs in Node: OpenAI's own SDK, and the Vercel AI SDK in four formats, tools included.
-
-They run where `node` and what node/package.json names are installed: there, or in the folder that
-MODELWAY_NODE_MODULES names.
-"""
+"""Programs in Node: the packages of OpenAI, Anthropic and Ollama, and the Vercel AI SDK in four formats."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +10,13 @@ import pytest
 
 from modelway.testing.fake_upstream import FakeUpstream, Received
 from modelway.types import ToolCall
+from tests.clients.conftest import Programs, Server
 from tests.e2e.test_relay import relaying
 from tests.scripted import Scripted, says
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
 HERE = Path(__file__).parent / "node"
-MODULES = Path(os.environ.get("MODELWAY_NODE_MODULES") or HERE / "node_modules")
-needs_node = pytest.mark.skipif(
-    not (shutil.which("node") and (MODULES / "openai").is_dir()), reason="needs node and its packages"
-)
 
 
 def answering(upstream: FakeUpstream) -> None:
@@ -53,29 +43,18 @@ def answering(upstream: FakeUpstream) -> None:
     upstream.decide(choose)
 
 
-async def run(program: str, upstream: FakeUpstream, folder: Path) -> Any:
-    """What a program prints."""
-    source = folder / program
-    source.write_text((HERE / program).read_text())
-    (folder / "node_modules").symlink_to(MODULES)
-    async with relaying(upstream, folder, Scripted("Other", says(" upon a time"))) as caller:
-        process = await asyncio.create_subprocess_exec(
-            "node",
-            source,
-            env={"PATH": os.environ["PATH"], "ADDRESS": caller.address},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await asyncio.wait_for(process.communicate(), 120)
-    assert process.returncode == 0, err.decode()
-    return json.loads(out)
-
-
-@needs_node
-async def test_openai_s_sdk(tmp_path: Path) -> None:
+async def run(program: str, programs: Programs, folder: Path) -> Any:
+    """What a program prints that talks to such a model."""
     async with FakeUpstream() as upstream:
         answering(upstream)
-        seen = await run("openai.mjs", upstream, tmp_path)
+        async with relaying(upstream, folder, Scripted("Other", says(" upon a time"))) as caller:
+            source = (HERE / program).read_text()
+            return json.loads(await programs.script(source, folder, {"ADDRESS": caller.address}))
+
+
+@pytest.mark.shows("openai (Node)", "fake", "chat", "tools", "objects")
+async def test_openai_s_sdk(programs: Programs, tmp_path: Path) -> None:
+    seen = await run("openai.mjs", programs, tmp_path)
     assert (seen["whole"], seen["streamed"]) == ("Hello", "Hello")
     assert (seen["looped"], seen["looped_streamed"], seen["looked"]) == (
         "It is blue",
@@ -88,11 +67,9 @@ async def test_openai_s_sdk(tmp_path: Path) -> None:
     assert seen["error"] == ["NotFoundError", 404, "model_not_found"]
 
 
-@needs_node
-async def test_the_vercel_ai_sdk_in_every_format(tmp_path: Path) -> None:
-    async with FakeUpstream() as upstream:
-        answering(upstream)
-        seen = await run("ai_sdk.mjs", upstream, tmp_path)
+@pytest.mark.shows("Vercel AI SDK", "fake", "chat", "tools", "objects")
+async def test_the_vercel_ai_sdk_in_every_format(programs: Programs, tmp_path: Path) -> None:
+    seen = await run("ai_sdk.mjs", programs, tmp_path)
     assert seen.keys() == {"responses", "chat", "compatible", "anthropic"}
     for own in seen.values():
         assert (own["text"], own["streamed"]) == ("Hello", "Hello")
@@ -101,3 +78,28 @@ async def test_the_vercel_ai_sdk_in_every_format(tmp_path: Path) -> None:
         assert own["looked"] == ["sky", "sky"]
         assert own["object"] == {"colour": "blue"}
         assert own["image"] == "A picture"
+
+
+CLIENTS = ("openai (Node)", "anthropic (Node)", "Vercel AI SDK")
+EMBEDDED = [pytest.mark.shows(client, "embedded", "tools") for client in CLIENTS]
+FAKE = [pytest.mark.shows(client, "fake", "tools") for client in (*CLIENTS, "ollama (Node)")]
+
+
+@pytest.mark.parametrize(
+    ("server", "environ"),
+    [
+        pytest.param("embedded", {}, id="embedded", marks=EMBEDDED),
+        pytest.param("fake", {"CALLS_BY_ITSELF": "1"}, id="fake", marks=FAKE),
+    ],
+    indirect=["server"],
+)
+async def test_a_tool_is_called_and_its_result_is_told(
+    server: Server, environ: dict[str, str], programs: Programs, tmp_path: Path
+) -> None:
+    environ = {"ADDRESS": server.address, "MODEL": server.model, **environ}
+    seen = json.loads(await programs.script((HERE / "tools.mjs").read_text(), tmp_path, environ))
+    assert len(seen) == (16 if server.model == "Fake/m" else 14)
+    for name, trip in seen.items():
+        assert trip["called"]["city"] in ("Paris", "Rome"), name
+        # The model knows it from the tool alone.
+        assert "23" in trip["text"], name
