@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from typing import Any, Literal, Union, assert_never
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 # In `extra` of instructions: the next turn does not inherit them.
 THIS_TURN_ONLY = "this_turn_only"
+_MOST_TOKENS = 1_000_000_000
 
 
 class TextPart(Struct, frozen=True, tag="text", omit_defaults=True):
@@ -250,6 +251,17 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     reasoning_tokens: int = 0
     cache_write_tokens: int = 0
 
+    @property
+    def is_plausible(self) -> bool:
+        """Whether these can be counts of tokens: none is less than nothing, or more than anybody can read."""
+        return (
+            0 <= self.input_tokens <= _MOST_TOKENS
+            and 0 <= self.output_tokens <= _MOST_TOKENS
+            and 0 <= self.cached_tokens <= _MOST_TOKENS
+            and 0 <= self.reasoning_tokens <= _MOST_TOKENS
+            and 0 <= self.cache_write_tokens <= _MOST_TOKENS
+        )
+
 
 class TextDelta(_Delta, frozen=True, tag="text"):
     """More text of the answer."""
@@ -308,13 +320,17 @@ class Finish(Struct, frozen=True, omit_defaults=True, kw_only=True, tag="finish"
 
     `raw` is the tail of the stream in the caller's dialect (without its end marker) or, where the caller
     did not ask for a stream, the upstream's whole body. `model` is the name that the upstream gave.
-    `reasons` tells why each choice ended.
+    `reasons` tells why each choice ended. A `usage` that cannot be is taken as none.
     """
 
     reasons: tuple[FinishReason, ...] = ("stop",)
     usage: Usage | None = None
     model: str = ""
     raw: bytes | None = None
+
+    def __post_init__(self) -> None:
+        if self.usage is not None and not self.usage.is_plausible:
+            force_setattr(self, "usage", None)
 
     @property
     def reason(self) -> FinishReason:

@@ -8,6 +8,8 @@ from modelway.types import Usage
 
 # Billionths of a dollar, in which money is counted: a token may cost less than a millionth.
 NANOS = 1_000_000_000
+# No answer costs a million dollars, whatever price somebody has set; so sums stay numbers that can be stored.
+MOST_NANOS = 1_000_000 * NANOS
 
 
 class Price(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -59,7 +61,7 @@ class Price(Struct, frozen=True, omit_defaults=True, kw_only=True):
             + usage.cache_write_tokens * price.cache_write
             + usage.output_tokens * price.output
         )
-        return -(-thousandths // 1000)
+        return min(-(-thousandths // 1000), MOST_NANOS)
 
 
 def _nanos(dollars_for_a_million: float) -> int:

@@ -59,13 +59,14 @@ class EmbeddingEndpoints:
             body=asked.for_openai(model),
         )
         guess = tokens_of_fields(list(asked.texts))
-        permit = self._gateway.admit(exchange.caller, candidate, Size(guess))
+        permit = await self._gateway.admit(exchange.caller, candidate, Size(guess))
         estimated = False
         try:
             reply = await self._gateway.relay(provider, model, request, record.attempts)
             async with aclosing(reply):
                 found = codec.decode_vectors(await _whole(reply))
-            record.input_tokens, estimated = found.tokens or guess, not found.tokens
+            is_told = found.tokens > 0 and Usage(found.tokens).is_plausible
+            record.input_tokens, estimated = found.tokens if is_told else guess, not is_told
             return found
         finally:
             used = Usage(record.input_tokens)

@@ -18,6 +18,8 @@ _USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 _TEXT = re.compile(rb'"(?:text|content|delta|reasoning|reasoning_content|refusal)"\s*:\s*"((?:[^"\\]|\\.)*+)')
 _EVENTS = "text/event-stream"
 _JSON = "application/json"
+# In anything else, such as a file that its caller has sent, "usage" may say what it likes.
+_TELLING = (_EVENTS, _JSON)
 
 
 class _Tokens(Struct):
@@ -52,9 +54,9 @@ class Meter:
         """The next piece of the reply."""
         seen = self._tail + piece
         self._tail = seen[-_TAIL_BYTES:]
-        if b'"usage"' in seen and (found := _USAGE.findall(seen)):
+        if self._kind in _TELLING and b'"usage"' in seen and (found := _USAGE.findall(seen)):
             self._told = found[-1]
-        if self._kind in (_EVENTS, _JSON):
+        if self._kind in _TELLING:
             self._hold(piece)
         elif self._kind == "text/plain":
             self._characters += len(piece)
@@ -69,7 +71,8 @@ class Meter:
         written = tokens.completion_tokens or tokens.output_tokens
         if not (asked or written or tokens.total_tokens):
             return None
-        return Usage(asked, written) if asked or written else Usage(tokens.total_tokens, 0)
+        found = Usage(asked, written) if asked or written else Usage(tokens.total_tokens, 0)
+        return found if found.is_plausible else None
 
     def written(self) -> int:
         """About how many tokens have come."""

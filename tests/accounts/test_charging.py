@@ -85,6 +85,25 @@ async def test_a_turn_is_charged_in_the_transaction_that_ends_it(store: Conversa
     assert accounts.today() == line.day
 
 
+@pytest.mark.parametrize(
+    "usage",
+    [Usage(-(10**9), 5), Usage(5, -(10**9)), Usage(5, 10**25), Usage(5, 5, cached_tokens=-(10**9))],
+    ids=["asked", "written", "huge", "cached"],
+)
+async def test_tokens_that_cannot_be_are_guessed_and_give_nothing_back(
+    store: Conversations, usage: Usage
+) -> None:
+    accounts = Accounts(store.callers, PRICES)
+    turn = await billed(store, accounts)
+    turn.record(TextDelta(text="y" * 20))
+    turn.record(Finish(usage=usage))
+    await turn.finish("P", "m")
+    (line,) = await spent(store)
+    assert (line.nanos // NANOS_A_TOKEN, line.estimated) == (14 + 5, 1)
+    (shown,) = (await store.show(ALICE.name, "talk")).turns
+    assert (shown.status, shown.usage) == ("done", None)
+
+
 async def test_a_turn_that_was_taken_over_is_charged_once(tmp_path: Path, store: Conversations) -> None:
     accounts = Accounts(store.callers, PRICES)
     turn = await billed(store, accounts, stream=True)

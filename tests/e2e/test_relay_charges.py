@@ -22,6 +22,7 @@ from modelway.providers.openai_compatible import build_provider
 from modelway.testing.fake_upstream import FakeUpstream
 from modelway.types import Rules
 from tests.e2e.test_keys import Reply, ask
+from tests.polling import until
 from tests.scripted import Scripted
 from tests.serving import gateway_of, serving
 
@@ -90,6 +91,43 @@ async def test_usage_anywhere_in_a_reply_is_believed(tmp_path: Path) -> None:
         await at.post("/v1/completions", prompt="x" * 40)
         line = await at.spent()
     assert (line["input_tokens"], line["output_tokens"], line["estimated"]) == (7, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (b'{"usage":{"prompt_tokens":-1000000,"completion_tokens":2}}', "application/json"),
+        (b'{"usage":{"total_tokens":-1000000}}', "application/json"),
+        (b'{"usage":{"prompt_tokens":1,"completion_tokens":100000000000000000000}}', "application/json"),
+        (b'The caller has written "usage": {"prompt_tokens": 1} here.', "text/plain"),
+        (b'The caller has written "usage": {"prompt_tokens": -9000000} here.', "application/octet-stream"),
+    ],
+    ids=["negative", "total", "huge", "text", "file"],
+)
+async def test_usage_that_cannot_be_is_not_believed(tmp_path: Path, reply: bytes, kind: str) -> None:
+    async with stage(tmp_path, Rules(daily_budget=NANOS)) as at:
+        at.upstream.reply_with(reply, kind=kind)
+        assert (await at.post("/v1/completions", prompt="x" * 40)).status == 200
+        line = await at.spent()
+        assert (line["input_tokens"], line["estimated"]) == (10, 1)
+        assert line["cost"] > 0
+        # Whoever fetches a file that it has written itself gets nothing back for it.
+        await ask(at.address, "GET", "/v1/files/f/content?provider=Fake", at.key)
+        await until(lambda: not at.gateway.accounts._unwritten)
+        assert (await at.spent())["cost"] == line["cost"]
+
+
+@pytest.mark.parametrize("tokens", [-1_000_000, 10**25], ids=["negative", "huge"])
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/api/embed"])
+async def test_vectors_are_charged_by_their_texts_where_the_count_cannot_be(
+    tmp_path: Path, tokens: int, path: str
+) -> None:
+    async with stage(tmp_path, Rules(daily_budget=NANOS)) as at:
+        vectors = b'{"data":[{"index":0,"embedding":[0.5]}],"usage":{"prompt_tokens":%d}}' % tokens
+        at.upstream.reply_with(vectors, kind="application/json")
+        assert (await at.post(path, input="x" * 40)).status == 200
+        line = await at.spent()
+    assert (line["input_tokens"], line["estimated"]) == (10, 1)
 
 
 @pytest.mark.parametrize("come", [0, 3])
