@@ -45,6 +45,7 @@ SLOW = (
     "tests/e2e/test_openai_sdk.py",
     "tests/e2e/test_responses.py",
     "tests/e2e/test_stream_crash.py",
+    "tests/e2e/test_stream_survival.py",
     "tests/providers/test_any_llm.py",
     "tests/providers/test_bedrock.py",
     "tests/providers/test_copilot_github.py",
@@ -58,6 +59,7 @@ SLOW = (
     "tests/reliability/test_crowds.py",
     "tests/reliability/test_kills.py",
     "tests/test_plugins.py",
+    "tests/wire/test_leaving.py",
 )
 # Programs of others as clients, which `make clients` installs.
 CLIENTS = "tests/clients/"
