@@ -94,6 +94,7 @@ class Gateway:
             return await self._answer(request, caller, candidates, attempts, None)
         params = request.params
         size = Size.of(tokens_of(request.messages), params.max_tokens, params.n)
+        await self.accounts.make_room(caller, size)
         permit = self.accounts.admit(caller, size, [one.key for one in candidates])
         try:
             return await self._answer(request, caller, candidates, attempts, permit)
@@ -129,7 +130,7 @@ class Gateway:
         with discreet(self.router, caller, provider, model):
             return self.router.choose(provider, model)
 
-    def admit(self, caller: Caller, candidate: Candidate, size: Size) -> Permit | None:
+    async def admit(self, caller: Caller, candidate: Candidate, size: Size) -> Permit | None:
         """Let in a request of about this size that is no chat; what it takes is told to charge().
 
         Where no model is named, as with batches and files, nobody knows which ones are asked: keys that are
@@ -140,6 +141,7 @@ class Gateway:
         is_unknown = bool(caller.rules.models) and not candidate.model
         if is_unknown or not may_go(caller.rules, candidate):
             raise denied(caller, *candidate.key)
+        await self.accounts.make_room(caller, size)
         return self.accounts.admit(caller, size, [candidate.key])
 
     def charge(
@@ -181,7 +183,10 @@ class Gateway:
         NotFound where nobody counts them.
         """
         candidate = resolved(self.router, request, caller)[0]
-        permit = None if caller.rules is None else self.accounts.admit(caller, Size())
+        permit = None
+        if caller.rules is not None:
+            await self.accounts.make_room(caller, Size())
+            permit = self.accounts.admit(caller, Size())
         try:
             return await self._counted(candidate, request, caller, attempts)
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from modelway.accounts.windows import Window
+from modelway.conversations import NOTHING, Allotment
 from modelway.errors import BudgetExceeded, CallerRateLimited, GatewayError
 from modelway.prices import NANOS
 from modelway.types import Rules
@@ -56,10 +57,24 @@ class Spent:
 class Account:
     """What a caller has asked within the last minute, asks now, and has spent.
 
-    `reserved` is what the answers under way may cost, in billionths of a dollar.
+    `reserved` is what the answers under way may cost, in billionths of a dollar. `own` is what this server
+    has taken of the limits that it shares with others, None where it does not; `others` what those had then,
+    `wanted` what is being asked for, `was_asked` whether a request has come since somebody last looked.
     """
 
-    __slots__ = ("_requests", "_tokens", "name", "reserved", "rules", "running", "spent")
+    __slots__ = (
+        "_requests",
+        "_tokens",
+        "name",
+        "others",
+        "own",
+        "reserved",
+        "rules",
+        "running",
+        "spent",
+        "wanted",
+        "was_asked",
+    )
 
     def __init__(self, name: str, rules: Rules) -> None:
         self.name = name
@@ -67,8 +82,36 @@ class Account:
         self.running = 0
         self.reserved = 0
         self.spent = Spent()
+        self.own: Allotment | None = None
+        self.others = NOTHING
+        self.wanted = NOTHING
+        self.was_asked = False
         self._requests = Window()
         self._tokens = Window()
+
+    @property
+    def limits(self) -> Allotment:
+        """Its limits; 0 for none."""
+        rules = self.rules
+        return Allotment(rules.requests_per_minute, rules.tokens_per_minute, rules.streams)
+
+    def use(self, now: float) -> Allotment:
+        """What of them is in use."""
+        self._requests.forget(now)
+        self._tokens.forget(now)
+        return Allotment(self._requests.total, self._tokens.total, self.running)
+
+    def has_room(self, tokens: int, now: float) -> bool:
+        """Whether a request of so many tokens is within what this server has taken of the limits."""
+        self.was_asked = True
+        limits, own = self.limits, self.own
+        if limits == NOTHING or tokens > limits.tokens > 0:
+            return True
+        if own is None:
+            return False
+        use = self.use(now)
+        need = (use.requests + 1, use.tokens + tokens, use.streams + 1)
+        return all(not limit or needed <= had for limit, needed, had in zip(limits, need, own, strict=True))
 
     @property
     def has_budget(self) -> bool:
@@ -82,12 +125,15 @@ class Account:
         """
         rules = self.rules
         self._check_budgets(now, day)
-        if rules.streams and self.running >= rules.streams:
+        room = self.limits if self.own is None else Allotment(*map(min, self.own, self.limits))
+        if rules.streams and self.running >= room.streams:
             raise self._refusal(f"{rules.streams} answers at the same time", _BUSY_S, now, day)
         if rules.requests_per_minute:
-            self._check_window(self._requests, rules.requests_per_minute, 1, "requests", now, day)
+            limit = rules.requests_per_minute
+            self._check_window(self._requests, limit, room.requests, 1, "requests", now, day)
         if rules.tokens_per_minute:
-            self._check_window(self._tokens, rules.tokens_per_minute, tokens, "tokens", now, day)
+            limit = rules.tokens_per_minute
+            self._check_window(self._tokens, limit, room.tokens, tokens, "tokens", now, day)
         self.running += 1
         if rules.requests_per_minute:
             self._requests.add(1, now)
@@ -106,14 +152,14 @@ class Account:
     def headers(self, now: float, day: str) -> Headers:
         """What is left: of the last minute under OpenAI's names, of budgets in dollars under ours."""
         told: list[tuple[str, str]] = []
-        for kind, limit, window in (
-            ("requests", self.rules.requests_per_minute, self._requests),
-            ("tokens", self.rules.tokens_per_minute, self._tokens),
+        for kind, limit, window, others in (
+            ("requests", self.rules.requests_per_minute, self._requests, self.others.requests),
+            ("tokens", self.rules.tokens_per_minute, self._tokens, self.others.tokens),
         ):
             if limit:
                 window.forget(now)
                 told.append((f"x-ratelimit-limit-{kind}", str(limit)))
-                told.append((f"x-ratelimit-remaining-{kind}", str(max(0, limit - window.total))))
+                told.append((f"x-ratelimit-remaining-{kind}", str(max(0, limit - others - window.total))))
                 told.append((f"x-ratelimit-reset-{kind}", _span(window.reset(now))))
         for kind, budget, spent in self._budgets(day):
             left = max(0, budget - spent) / NANOS
@@ -140,12 +186,16 @@ class Account:
                 what = f"no more answers at the same time: they may take what is left of the {kind} budget"
                 raise self._refusal(what, _BUSY_S, now, day)
 
-    def _check_window(self, window: Window, limit: int, amount: int, kind: str, now: float, day: str) -> None:
+    def _check_window(
+        self, window: Window, limit: int, room: int, amount: int, kind: str, now: float, day: str
+    ) -> None:
         window.forget(now)
-        excess = window.total + amount - limit
+        excess = window.total + amount - room
         if excess <= 0:
             return
-        error = self._refusal(f"{limit} {kind} a minute", window.wait(excess, now), now, day)
+        # What other servers have let in is over at a time that only they know.
+        wait_s = window.wait(excess, now) or _BUSY_S
+        error = self._refusal(f"{limit} {kind} a minute", wait_s, now, day)
         if amount > limit:
             error.hint, error.retry_after = f"this one alone has about {amount}: send less", None
             error.headers = (*error.headers, NO_RETRY)

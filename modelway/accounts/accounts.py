@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from modelway.accounts.account import Account, Headers, Permit
 from modelway.accounts.bills import Bill
+from modelway.accounts.sharing import Sharing
 from modelway.conversations import Callers, Spending, day_of, report_lost
 from modelway.errors import StoreUnavailable
 from modelway.prices import Prices
@@ -60,7 +61,7 @@ class Size(Struct, frozen=True):
 
 
 class Accounts:
-    """Counts what callers ask and spend; limits are of this process, budgets of the database.
+    """Counts what callers ask and spend; limits and budgets are of all servers of the database together.
 
     Belongs to the event loop's thread. `clock` tells the time, `timer` is monotonic.
     """
@@ -75,6 +76,7 @@ class Accounts:
     ) -> None:
         self.prices = prices
         self._store = store
+        self._sharing = Sharing(store)
         self._clock = clock
         self._timer = timer
         self._accounts: dict[str, Account] = {}
@@ -91,6 +93,22 @@ class Accounts:
             self._day_number, self._day = number, day_of(number * _DAY_S)
         return self._day
 
+    def has_room(self, caller: Caller, size: Size) -> bool:
+        """Whether admit() need not ask other servers, so that make_room() would do nothing."""
+        account = self._account(caller)
+        return account.has_room(_needed(account, size), self._timer())
+
+    async def make_room(self, caller: Caller, size: Size) -> None:
+        """Share the caller's limits with other servers; to be called just before admit()."""
+        account = self._account(caller)
+        tokens, now = _needed(account, size), self._timer()
+        if not account.has_room(tokens, now):
+            await self._sharing.make_room(account, tokens, now)
+
+    def give_back(self) -> None:
+        """Leave to other servers what of the limits is not needed here; to be called now and then."""
+        self._sharing.give_back(self._accounts.values(), self._timer())
+
     def admit(self, caller: Caller, size: Size, models: Iterable[tuple[str, str]] = ()) -> Permit:
         """Let a request of about this size in, for one of these providers and their models.
 
@@ -98,10 +116,8 @@ class Accounts:
         """
         account = self._account(caller)
         limit = account.rules.tokens_per_minute
-        asked = size.asked if limit else 0
-        # How long the answer will be nobody knows; a large allowance alone must not keep it out.
-        needed = min(asked + size.granted, limit) if asked <= limit else asked
-        kept = max(needed, min(asked + size.written, limit))
+        needed = _needed(account, size)
+        kept = max(needed, min(size.asked + size.written, limit))
         return account.admit(
             needed,
             self._timer(),
@@ -209,6 +225,7 @@ class Accounts:
     async def aclose(self) -> None:
         """Write down what has not been."""
         self._is_closed = True
+        self._sharing.give_back(self._accounts.values(), self._timer(), is_last=True)
         if charges := self._take():
             try:
                 await self._store.spend(charges, self.today())
@@ -255,3 +272,12 @@ class Accounts:
             return
         for charge in charges:
             self.add(charge)
+
+
+def _needed(account: Account, size: Size) -> int:
+    """How many tokens must be left for it."""
+    limit = account.rules.tokens_per_minute
+    if not limit or size.asked > limit:
+        return size.asked if limit else 0
+    # How long the answer will be nobody knows; a large allowance alone must not keep it out.
+    return min(size.asked + size.granted, limit)

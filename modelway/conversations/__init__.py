@@ -1,5 +1,6 @@
 """Durable memory: turns, history, forks, and the lease that lets one turn at a time in."""
 
+from modelway.conversations.allotments import NOTHING, Allotment
 from modelway.conversations.callers import Callers
 from modelway.conversations.calls import refuse_nameless_results
 from modelway.conversations.claims import Asking
@@ -26,6 +27,8 @@ from modelway.conversations.turn import Turn
 
 __all__ = [
     "CANCELLED",
+    "NOTHING",
+    "Allotment",
     "Asking",
     "Branch",
     "Callers",

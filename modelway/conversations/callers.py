@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
+from modelway.conversations.allotments import Allotment, Share, put_back, take
 from modelway.conversations.failures import unavailable
+from modelway.conversations.leases import Leases
 from modelway.conversations.ledger import Ledger
 from modelway.conversations.spending import Spending, Sums, spend, sums, usage
 from modelway.conversations.writer import Writer
@@ -49,10 +51,11 @@ class Callers:
     Raises StoreUnavailable as Conversations does.
     """
 
-    def __init__(self, database: Database, writer: Writer, read: Read) -> None:
+    def __init__(self, database: Database, writer: Writer, read: Read, leases: Leases) -> None:
         self._database = database
         self._writer = writer
         self._read = read
+        self._leases = leases
         self._watching: Ledger | None = None
         self._watches = 0
 
@@ -116,6 +119,17 @@ class Callers:
     async def usage(self, caller: str, first: str, last: str) -> Sequence[Spending]:
         """What was spent from one day to another, by one caller or ("") all of them."""
         return await self._read(lambda ledger: usage(ledger, caller, first, last))
+
+    async def allot(self, caller: str, choose: Callable[[Allotment], Allotment]) -> Share:
+        """Take of a caller's limits, for this server, what `choose` says when it is told what others have."""
+        leases = self._leases
+        return await self._writer.submit(
+            lambda ledger: take(ledger, caller, leases.owner, choose, leases.lives), may_refuse=False
+        )
+
+    def put_back(self, kept: Mapping[str, Allotment]) -> None:
+        """Note what this server keeps of the limits of some callers, without waiting."""
+        self._writer.send(lambda ledger: put_back(ledger, self._leases.owner, kept))
 
     def version(self) -> tuple[int, int]:
         """What is another one after any change of the database, by whichever process.

@@ -6,6 +6,11 @@ VERSION = 3
 
 SCHEMA = (
     (
+        "CREATE TABLE allotments ( caller TEXT NOT NULL, owner TEXT NOT NULL, requests INTEGER NOT "
+        "NULL, tokens BIGINT NOT NULL, streams INTEGER NOT NULL, written_at FLOAT NOT NULL, PRIMARY"
+        " KEY (caller, owner) ) WITHOUT ROWID"
+    ),
+    (
         "CREATE TABLE api_keys ( id INTEGER NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL, "
         "hint TEXT NOT NULL, rules BLOB NOT NULL, created_at FLOAT NOT NULL, expires_at FLOAT, "
         "revoked_at FLOAT, PRIMARY KEY (id), UNIQUE (digest) )"

@@ -34,6 +34,10 @@ class Leases:
             lock.release()
         return lock is not None
 
+    def lives(self, owner: str) -> bool:
+        """Whether this holder's lock file is there and held."""
+        return owner == self.owner or (self._file(owner).exists() and not self.is_dead(owner))
+
     def dead(self) -> set[str]:
         """The holders that have certainly ended and of whom something may be left."""
         files = self._directory.glob(f"{self._prefix}*.lock")

@@ -175,6 +175,19 @@ api_keys = Table(
     Column("revoked_at", Float),
 )
 
+# What each server has taken of the limits of callers; `owner` is the server.
+allotments = Table(
+    "allotments",
+    metadata,
+    Column("caller", Text, primary_key=True),
+    Column("owner", Text, primary_key=True),
+    Column("requests", Integer, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("streams", Integer, nullable=False),
+    Column("written_at", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 # What answers cost, by the day (UTC) on which they ended. `nanos` are billionths of a dollar; of the
 # `requests` so many are `estimated`, because nobody told their tokens, or `unpriced`.
 spending = Table(

@@ -95,7 +95,7 @@ class Conversations:
         self._is_closed = False
         self.reconnect_grace_s = settings.reconnect_grace_s
         self.max_reply_bytes = settings.max_reply_bytes
-        self.callers = Callers(database, self._writer, self._read)
+        self.callers = Callers(database, self._writer, self._read, leases)
         self._opener = Opener(leases.owner, self._paths, self._is_gone)
         self.streams = Streams(
             self._recorder,

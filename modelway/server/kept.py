@@ -117,7 +117,7 @@ class KeptReplies:
     async def _ask(
         self, call: RelayedCall, request: ChatRequest, caller: Caller, attempts: list[Attempt]
     ) -> _Keeping:
-        call.admit()
+        await call.admit()
         try:
             turn = await self._gateway.conversations.open_turn(caller.name, request)
             try:

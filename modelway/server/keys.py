@@ -41,6 +41,7 @@ class KeyWatch:
         was_told = False
         while True:
             await asyncio.sleep(PERIOD_S)
+            self._accounts.give_back()
             try:
                 await self._look()
                 was_told = False

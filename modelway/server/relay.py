@@ -76,7 +76,7 @@ class RelayEndpoint:
         if exchange.method == "POST" and KEY_HEADER in exchange.headers:
             await self._kept.answer(exchange, call, asked, body.said())
             return
-        call.admit()
+        await call.admit()
         try:
             with until_client_is_gone(exchange):
                 reply = await call.begin(record.attempts)

@@ -75,10 +75,10 @@ class RelayedCall:
         self._permit: Permit | None = None
         self._is_open = False
 
-    def admit(self) -> None:
+    async def admit(self) -> None:
         """Let it in; raises PermissionDenied, CallerRateLimited or BudgetExceeded."""
         size = Size() if self._caller.rules is None else self._size()
-        self._permit = self._gateway.admit(self._caller, self._candidate, size)
+        self._permit = await self._gateway.admit(self._caller, self._candidate, size)
         self._is_open = True
 
     async def begin(self, attempts: list[Attempt]) -> RelayReply:
