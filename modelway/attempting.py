@@ -10,15 +10,17 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from modelway.errors import GatewayError, ProviderUnavailable, UpstreamTimeout
+from modelway.errors import GatewayError, ProviderUnavailable, UpstreamProtocolError, UpstreamTimeout
 from modelway.provider import CONNECT_LIMIT_S, EventStream
 from modelway.routing import Breakers, Candidate, Limits, RetryPolicy
 from modelway.telemetry import Attempt, milliseconds_since
-from modelway.types import Event
+from modelway.types import Delta, Event, Finish
 
 T = TypeVar("T")
 
 LOST = "hedge_lost"
+# Events that a caller can see.
+HAS_BEGUN = (*Delta, Finish)
 
 
 class Begun(Struct, frozen=True):
@@ -33,6 +35,18 @@ class Begun(Struct, frozen=True):
     held: list[Event]
     ignored: tuple[str, ...] = ()
     seamless: bool = False
+
+
+class Sent(Struct):
+    """A call that was made already, of the first candidate: what has come of it, and when it was made.
+
+    `ignored`: see Begun. `started` is in seconds since the epoch.
+    """
+
+    stream: EventStream
+    ignored: tuple[str, ...] = ()
+    held: list[Event] = []
+    started: float = 0.0
 
 
 Begin = Callable[[Candidate], Awaitable[Begun]]
@@ -51,12 +65,20 @@ class Attempting:
         self._clock = breakers.clock
 
     async def first_to_answer(
-        self, candidates: Sequence[Candidate], begin: Begin, attempts: list[Attempt]
+        self,
+        candidates: Sequence[Candidate],
+        begin: Begin,
+        attempts: list[Attempt],
+        *,
+        started: float = 0.0,
     ) -> Begun:
-        """Who begins to answer first, in the order of the candidates; otherwise the first one's error."""
+        """Who begins to answer first, in the order of the candidates; otherwise the first one's error.
+
+        `started` is when the first call was made, in seconds since the epoch, where that was before.
+        """
         left = list(candidates)
         first: GatewayError | None = None
-        until = self._clock() + self._deadline_s(left[0])
+        until = self._clock() + self._deadline_s(left[0]) - (time.time() - started if started else 0.0)
         hedge_after_s = left[0].route.hedge_after_s if left[0].route is not None else None
         while True:
             if hedge_after_s is not None and first is None:
@@ -67,9 +89,10 @@ class Attempting:
             else:
                 asked = left.pop(0)
                 try:
-                    return await self._ask(asked, begin, attempts, until)
+                    return await self._ask(asked, begin, attempts, until, started)
                 except GatewayError as error:
                     failed = [(asked, error)]
+            started = 0.0
             first = failed[0][1] if first is None else first
             for candidate, failure in failed:
                 if failure is not first:
@@ -97,12 +120,19 @@ class Attempting:
             self._others.succeeded(key)
         return result
 
-    async def _ask(self, candidate: Candidate, begin: Begin, attempts: list[Attempt], until: float) -> Begun:
+    async def _ask(
+        self,
+        candidate: Candidate,
+        begin: Begin,
+        attempts: list[Attempt],
+        until: float,
+        started: float = 0.0,
+    ) -> Begun:
         """Ask one candidate, as its route wants it."""
         retries = candidate.route.retries if candidate.route is not None else None
         pause = partial(self.policy.pause, stateful=_is_stateful(candidate), retries=retries)
         timed = partial(_within, candidate.name, candidate.limits, partial(begin, candidate))
-        return await self._with_retries(candidate.key, self.breakers, timed, pause, attempts, until)
+        return await self._with_retries(candidate.key, self.breakers, timed, pause, attempts, until, started)
 
     async def _with_retries(
         self,
@@ -112,13 +142,14 @@ class Attempting:
         pause_after: Callable[[GatewayError, int], float | None],
         attempts: list[Attempt],
         until: float,
+        started: float = 0.0,
     ) -> T:
         """Call, which is told the seconds that are left; again where error, policy and time permit it."""
         name, model, tried = key[0], key[1], 0
         while True:
             # Again before each retry: others may have failed during the pause.
             probe = _admit(breakers, key, attempts) if breakers.troubled else False
-            started = time.time()
+            started = started or time.time()
             try:
                 result = await call(until - self._clock())
             except GatewayError as error:
@@ -136,7 +167,7 @@ class Attempting:
                 if probe:
                     breakers.answers(key)
                 return result
-            tried += 1
+            tried, started = tried + 1, 0.0
             await asyncio.sleep(pause)
 
     async def _hedged(
@@ -207,6 +238,26 @@ async def _first_of(calls: Calls) -> asyncio.Task[Begun] | list[Failure]:
         if leader in failed and not calls[leader][0].may_fail_over(failed[leader][1]):
             break
     return [failed[task] for task in calls if task in failed]
+
+
+async def begun(candidate: Candidate, sent: Sent) -> Begun:
+    """Wait for the first event that a caller can see; what came before it is held."""
+    try:
+        async for event in sent.stream:
+            sent.held.append(event)
+            if isinstance(event, HAS_BEGUN):
+                return Begun(candidate, sent.stream, sent.held, sent.ignored)
+    except BaseException:
+        await sent.stream.aclose()
+        raise
+    raise no_finish(candidate.name)
+
+
+def no_finish(provider: str) -> UpstreamProtocolError:
+    """The error of an answer that just ends."""
+    return UpstreamProtocolError(
+        f"the answer of {provider} ended without a finish", code="upstream_truncated"
+    )
 
 
 class Hurried:

@@ -70,6 +70,40 @@ class EventStream(Protocol):
         ...
 
 
+class TellingStream(EventStream, Protocol):
+    """Events that need not be waited for: it tells when there are some to take."""
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether an error follows what has been taken: waiting for the next event raises it."""
+        ...
+
+    def begin(self) -> bool:
+        """Make the call, if that takes no time; whether it was made."""
+        ...
+
+    def listen(self, listener: Callable[[], None] | None) -> None:
+        """Whom to tell of everything that comes, and where nothing comes in time; None: nobody."""
+        ...
+
+    def take(self) -> list[Event] | None:
+        """The events that have come; None where one has to wait for what follows."""
+        ...
+
+    def cut(self) -> None:
+        """As aclose(), which must take no time."""
+        ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A provider whose answers need not be waited for."""
+
+    def telling(self, request: ChatRequest) -> TellingStream:
+        """As Provider.stream()."""
+        ...
+
+
 @runtime_checkable
 class Provider(Protocol):
     """One upstream that can answer a chat request.

@@ -116,6 +116,7 @@ class Sending:
     def abort(self) -> None:
         """Give it up."""
         if self.connection is not None:
+            self.connection.listen(None)
             self.connection.abort()
 
     def _send(self, connection: Connection) -> None:
@@ -245,6 +246,7 @@ class Response:
         connection, self._connection = self._connection, None
         if connection is None:
             return
+        connection.listen(None)
         if connection.complete or connection.lost:
             self._client.release(connection)
         else:
@@ -258,6 +260,7 @@ class Response:
         """As aclose(): nothing of it takes time."""
         connection, self._connection = self._connection, None
         if connection is not None:
+            connection.listen(None)
             self._client.release(connection)
 
     @property

@@ -104,6 +104,10 @@ class OpenAICompatible:
 
     def stream(self, request: ChatRequest) -> Call:
         """Answer the request with one call of the upstream."""
+        return self.telling(request)
+
+    def telling(self, request: ChatRequest) -> Call:
+        """As stream()."""
         key = self._require_key()
         body = openai_chat.encode_request(
             request,

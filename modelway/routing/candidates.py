@@ -55,6 +55,14 @@ class Candidate(Struct, frozen=True):
         """What its failures are counted under."""
         return self.name, self.model
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is simply asked: under no limits of its own, by no route that wants more than that."""
+        route = self.route
+        return self.limits is None and (
+            route is None or (not route.continues and route.hedge_after_s is None and route.shadow is None)
+        )
+
     def may_fail_over(self, error: GatewayError) -> bool:
         """Whether the next candidate may answer in place of this one."""
         return error.failover or (self.failover_on_context and isinstance(error, ContextTooLong))

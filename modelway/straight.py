@@ -1,0 +1,167 @@
+"""An answer that comes without anybody waiting for it: each step is taken as soon as it can be.
+
+The usual case only: the conversation is free, a connection to the first candidate is there, and its answer
+comes in one go. It saves a task and some twenty coroutines. Whatever else happens, `gateway` goes on from
+where this has come to, so that retries, other candidates and errors are its business alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from modelway.accounts import Accounts, Permit
+from modelway.answer import Answer
+from modelway.attempting import HAS_BEGUN, Begun, Sent
+from modelway.conversations import Ephemeral, Turn
+from modelway.errors import GatewayError
+from modelway.provider import Telling, TellingStream
+from modelway.routing import Breakers, Candidate
+from modelway.telemetry import Attempt, milliseconds_since
+from modelway.types import Caller, ChatRequest, Event, Usage
+
+
+class Gateway(Protocol):
+    """What goes on where the straight way ends."""
+
+    @property
+    def accounts(self) -> Accounts:
+        """Who pays."""
+        ...
+
+    @property
+    def breakers(self) -> Breakers:
+        """Who fails."""
+        ...
+
+    async def open_turn(self, request: ChatRequest, caller: Caller) -> Turn | Ephemeral:
+        """Open a turn."""
+        ...
+
+    def asked(
+        self, asked: ChatRequest, candidate: Candidate, turn: Turn | Ephemeral
+    ) -> tuple[ChatRequest, tuple[str, ...]]:
+        """The request as a candidate is told it, and what is left out of it."""
+        ...
+
+    async def answer_turn(
+        self,
+        turn: Turn | Ephemeral,
+        caller: Caller,
+        candidates: list[Candidate],
+        attempts: list[Attempt],
+        permit: Permit | None,
+        sent: Sent | None,
+    ) -> Answer:
+        """The answer to an open turn; `sent` is the first candidate's call, where it was made."""
+        ...
+
+
+class Straight:
+    """One answer on its way. `answer` is there as soon as it has begun.
+
+    `must_wait`: what follows can only be waited for, with the answer that go_on() gives. It ends with its
+    answer, or by leave().
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        request: ChatRequest,
+        caller: Caller,
+        candidates: list[Candidate],
+        attempts: list[Attempt],
+        permit: Permit | None,
+    ) -> None:
+        self.answer: Answer | None = None
+        self.must_wait = False
+        self._gateway = gateway
+        self._request = request
+        self._caller = caller
+        self._candidates = candidates
+        self._attempts = attempts
+        self._permit = permit
+        self._turn: Turn | Ephemeral | None = None
+        self._sent: Sent | None = None
+        self._stream: TellingStream | None = None
+
+    def begin(self, turn: Turn | Ephemeral, provider: Telling) -> None:
+        """Ask the provider, over a connection that is there."""
+        self._turn = turn
+        try:
+            asked, ignored = self._gateway.asked(turn.request, self._candidates[0], turn)
+            stream = provider.telling(asked)
+        except GatewayError:
+            # Once more where it can be told of, and somebody else may be asked.
+            self.must_wait = True
+            return
+        self._stream = stream
+        self._sent = Sent(stream, ignored, [], time.time())
+        self.must_wait = not stream.begin()
+
+    def listen(self, listener: Callable[[], None] | None) -> None:
+        """Whom to tell that there is something to take()."""
+        if self._stream is not None:
+            self._stream.listen(listener)
+
+    def take(self) -> list[Event]:
+        """The events that have come, recorded."""
+        stream, sent = self._stream, self._sent
+        if stream is None or sent is None:
+            return []
+        events = stream.take()
+        if events is None:
+            self.must_wait = True
+            return []
+        self.must_wait = stream.is_broken
+        if self.answer is None:
+            sent.held += events
+            if not any(isinstance(event, HAS_BEGUN) for event in events):
+                return []
+            events, sent.held = sent.held, []
+            self.answer = self._begun(sent)
+        taken = self.answer.take_at_once(events)
+        self.must_wait = self.must_wait or self.answer.is_behind
+        return taken
+
+    async def go_on(self) -> Answer:
+        """The answer, from here on by waiting; raises what gateway.answer() raises."""
+        self.listen(None)
+        if self.answer is not None:
+            return self.answer
+        permit, self._permit = self._permit, None
+        gateway = self._gateway
+        try:
+            turn = self._turn or await gateway.open_turn(self._request, self._caller)
+            return await gateway.answer_turn(
+                turn, self._caller, self._candidates, self._attempts, permit, self._sent
+            )
+        except BaseException:
+            if permit is not None:
+                gateway.accounts.end(permit, Usage())
+            raise
+
+    def leave(self) -> None:
+        """Nobody wants the answer any more; what has come of it is kept. Harmless after its end."""
+        self.listen(None)
+        if self.answer is not None:
+            self.answer.cut()
+        elif self._turn is not None:
+            self._turn.interrupt()
+        if self._stream is not None:
+            self._stream.cut()
+        permit, self._permit = self._permit, None
+        if permit is not None and self.answer is None:
+            self._gateway.accounts.end(permit, Usage())
+
+    def _begun(self, sent: Sent) -> Answer:
+        candidate, turn = self._candidates[0], self._turn
+        assert turn is not None  # noqa: S101 - it was there before the call was made
+        self._attempts.append(Attempt(candidate.name, candidate.model, milliseconds_since(sent.started)))
+        begun = Begun(candidate, sent.stream, [], sent.ignored)
+        answer = Answer(begun, turn, self._attempts, self._gateway.breakers)
+        answer.bill = turn.bill = self._gateway.accounts.bill(
+            self._caller, self._permit, answer.provider, answer.model, turn.request
+        )
+        return answer
