@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelway.bench.faults import TEXT, WORDS, Act, chunked, event, status_line
+from modelway.bench.faults import TEXT, WORDS, Act, Step, chunked, event, status_line
 from tests.wire.gate import Gate, by_model, gate
 from tests.wire.serving import in_a_thread
 from tests.wire.talking import hang_up, replies, talk
@@ -56,7 +56,7 @@ def is_idle(server: Gate) -> bool:
 def test_a_client_that_leaves_at_any_byte_leaves_nothing_behind(
     server: Gate, place: int, read: int, stream: bool, reset: bool, path: bytes
 ) -> None:
-    started = [HEAD, *(chunked(event(word)) for word in WORDS), Act.HANG]
+    started: list[Step] = [HEAD, *(chunked(event(word)) for word in WORDS), Act.HANG]
     server.upstream.play = lambda _: started
     request = asking(path, stream=stream)
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=LONG_S)
