@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
@@ -14,6 +15,7 @@ from modelway.gateway import Gateway
 from modelway.page.signing import Badges, cookie, read_shown
 from modelway.server.exchange import Exchange
 from modelway.telemetry import Telemetry
+from modelway.types import Caller
 
 if TYPE_CHECKING:
     from modelway.page.building import Built
@@ -51,7 +53,7 @@ class Door:
             self._badges.revoke(exchange)
             await exchange.reply(200, b"{}", [(b"set-cookie", cookie("", secure=False))])
         elif exchange.path == "/page/events" and exchange.method == "GET":
-            await built.events(exchange)
+            await built.events(exchange, partial(self._knows, exchange))
         else:
             await self._route(exchange)
 
@@ -73,9 +75,19 @@ class Door:
             await self._built.frame.trash.aclose()
             await self._built.watching.aclose()
 
+    def _identify(self, exchange: Exchange) -> Caller:
+        return self._auth.identify(exchange.api_key or self._badges.key(exchange))
+
+    def _knows(self, exchange: Exchange) -> bool:
+        """Whether somebody who was let in would be let in again."""
+        try:
+            return self._identify(exchange).name == exchange.caller.name
+        except AuthenticationError:
+            return False
+
     async def _lets_in(self, exchange: Exchange) -> bool:
         try:
-            exchange.caller = self._auth.identify(exchange.api_key or self._badges.key(exchange))
+            exchange.caller = self._identify(exchange)
         except AuthenticationError:
             if exchange.method == "GET" and b"text/html" in exchange.headers.get(b"accept", b""):
                 await exchange.start(303, [(b"location", b"/login"), (b"content-length", b"0")])

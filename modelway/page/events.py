@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import parse_qs
 
@@ -26,9 +27,13 @@ _HEADERS = [
 
 
 class _Shown(Struct, kw_only=True):
-    """What a page shows: which conversation, how much of the answer under way, in which version."""
+    """What a page shows: which conversation, how much of the answer under way, in which version.
+
+    `may_stay`: whether the key that opened it still counts.
+    """
 
     caller: Caller
+    may_stay: Callable[[], bool]
     key: str
     seq: int
     version: str
@@ -50,14 +55,15 @@ class Events:
         """End all streams, so that the server can end."""
         self._closing.set()
 
-    async def __call__(self, exchange: Exchange) -> None:
-        """Stream until the page is closed."""
+    async def __call__(self, exchange: Exchange, may_stay: Callable[[], bool]) -> None:
+        """Stream until the page is closed, or may not stay any longer."""
         query = parse_qs(exchange.scope["query_string"].decode("latin-1"))
         key = query.get("key", [""])[0]
         last_seen = exchange.header(b"last-event-id") or query.get("seq", ["0"])[0]
         seq = int(last_seen) if last_seen.isdigit() and len(last_seen) < 10 else 0
         shown = _Shown(
             caller=exchange.caller,
+            may_stay=may_stay,
             key=key,
             seq=seq,
             version=query.get("version", [""])[0],
@@ -75,12 +81,12 @@ class Events:
         # Asked before anything else: what changes from here on is told.
         known, silent = await self._standing(shown), 0
         shown.version = shown.version or version_of(known)
-        while not self._closing.is_set():
+        while self._goes_on(shown):
             draft = self._draft(shown, known)
             if draft is not None and not draft.is_over:
                 await exchange.write(_event("begin", {}))
-                await self._follow(exchange, draft, shown.seq)
-                if self._closing.is_set():
+                await self._follow(exchange, draft, shown)
+                if not self._goes_on(shown):
                     return
                 known = await self._standing(shown)
                 await exchange.write(_event("over", self._ending(exchange, draft)))
@@ -106,9 +112,13 @@ class Events:
             return drafts.read_along(shown.caller, shown.key, turn)
         return draft
 
-    async def _follow(self, exchange: Exchange, draft: Draft, seq: int) -> None:
-        """Send an answer from the moment `seq` on, until it is over."""
-        while not self._closing.is_set():
+    def _goes_on(self, shown: _Shown) -> bool:
+        return not self._closing.is_set() and shown.may_stay()
+
+    async def _follow(self, exchange: Exchange, draft: Draft, shown: _Shown) -> None:
+        """Send an answer from the moment that is shown on, until it is over."""
+        seq = shown.seq
+        while self._goes_on(shown):
             await draft.render()
             if draft.seq > seq:
                 await exchange.write(_event("patch", draft.since(seq), draft.seq))

@@ -12,7 +12,7 @@ import pytest
 from modelway.auth import Auth, hash_key
 from modelway.page.building import build
 from modelway.telemetry import Telemetry
-from modelway.types import Finish, TextDelta, Usage
+from modelway.types import Finish, Rules, TextDelta, Usage
 from tests.page.browsing import HTML, browsing, messages
 from tests.page.hostile import problems
 from tests.scripted import Scripted
@@ -133,6 +133,21 @@ async def test_a_browser_signs_in_with_a_key_and_keeps_only_a_cookie_that_no_scr
         assert (await browser.http.get("/v1/models")).status_code == 401
         await browser.do("logout")
         assert (await browser.get("/")).status_code == 303
+
+
+async def test_a_page_that_is_open_is_told_nothing_more_when_its_key_is_revoked(tmp_path: Path) -> None:
+    async with browsing([local()], tmp_path, rules=Rules(streams=5)) as browser:
+        store = browser.gateway.conversations
+        await browser.ask("hello")
+        events = browser.events("")
+        assert (await anext(events))[0] == "open"
+        await store.callers.revoke("ann")
+        # Whoever has the next key of this name is none of its business.
+        await store.callers.create("ann", Rules())
+        async with asyncio.timeout(10):
+            told = [name async for name, _ in events]
+        assert told == []
+        assert (await browser.get("/page/list")).status_code in (303, 401)
 
 
 async def test_another_caller_s_conversation_does_not_exist(tmp_path: Path) -> None:
