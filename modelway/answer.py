@@ -60,6 +60,11 @@ class Answer:
         return self.bill.nanos / NANOS
 
     @property
+    def answering(self) -> tuple[str, str]:
+        """The provider and the model that answer now."""
+        return self._candidate.key
+
+    @property
     def trail(self) -> str:
         """Who was asked, how it ended and the milliseconds."""
         return trail(self.attempts)
@@ -116,13 +121,20 @@ class Answer:
         begun = await self._continuing.after(self._candidate, error)
         if self.bill is not None:
             self.bill.hand_over(begun.candidate.name, begun.candidate.model, self._turn.so_far())
+            self._turn.pay_anew()
         self._candidate, self._stream = begun.candidate, begun.stream
-        self.provider = f"{self.provider}+{begun.candidate.name}"
-        self.model = f"{self.model}+{begun.candidate.model}"
+        self.follows(self.provider, self.model)
         return await anext(self._stream)
+
+    def follows(self, provider: str, model: str) -> None:
+        """Whoever answers now goes on with what these had begun."""
+        self.provider = f"{provider}+{self._candidate.name}"
+        self.model = f"{model}+{self._candidate.model}"
 
     async def _take(self, event: Event) -> Event:
         self._turn.record(event)
+        if self._turn.survives:
+            await self._turn.stored()
         if isinstance(event, Finish):
             if self._breakers.troubled:
                 self._breakers.succeeded(self._candidate.key)

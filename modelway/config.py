@@ -52,7 +52,8 @@ class ConversationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fie
     another one of the same conversation. `synchronous` "full" also survives a power cut. An answer whose
     reader is to come back goes on for `reconnect_grace_s`; streams and `Idempotency-Key`s are known for
     `stream_log_s`, and relayed replies of up to `max_reply_bytes` with them; responses outside of any
-    conversation are kept for `response_days`, 0: for ever.
+    conversation are kept for `response_days`, 0: for ever. `on_crash` says what becomes of an answer whose
+    server dies: "continue" lets another one, or the same one again, go on with it when its reader comes back.
     """
 
     path: str = ""
@@ -62,6 +63,7 @@ class ConversationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fie
     reconnect_grace_s: float = 60.0
     stream_log_s: float = 86400.0
     max_reply_bytes: int = 16 * 1024 * 1024
+    on_crash: Literal["interrupt", "continue"] = "interrupt"
     response_days: float = 30.0
     synchronous: Literal["normal", "full"] = "normal"
 

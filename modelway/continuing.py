@@ -77,10 +77,17 @@ class Continuing:
         """The rest of an answer that broke off, from the next candidate; the error again where none can."""
         if not broken.may_fail_over(error):
             raise error
-        request, said = self._turn.request, self._turn.so_far()
         # By identity: one that is named twice would be found where it stood first, again and again.
         place = next(place for place, one in enumerate(self._candidates) if one is broken)
-        others = able(self._candidates[place + 1 :], request, said)
+        return await self._rest_by(self._candidates[place + 1 :], broken.name, error)
+
+    async def resumed(self, by: str, error: GatewayError) -> Begun:
+        """The rest of an answer that a dead server has left, from any candidate; `by` had begun it."""
+        return await self._rest_by(self._candidates, by, error)
+
+    async def _rest_by(self, candidates: Sequence[Candidate], after: str, error: GatewayError) -> Begun:
+        request, said = self._turn.request, self._turn.so_far()
+        others = able(candidates, request, said)
         why_not = obstacle(request, said) or ("" if others else "no other candidate can")
         if why_not:
             error.hint = f"nobody goes on with it: {why_not}"
@@ -93,7 +100,7 @@ class Continuing:
             error.hint = f"nobody goes on with it: {failed.explanation}"
             raise error from failed
         echoed = begun.seamless and ECHOED_PREFIX in begun.candidate.provider.info.supports
-        told = _notice(broken, error, begun)
+        told = _notice(after, error, begun)
         rest = Rest(told, begun.held, begun.stream, said=said.text, echoed=echoed)
         return replace(begun, stream=rest, held=[])
 
@@ -250,10 +257,10 @@ def unquoted(event: Event) -> Event:
     return replace(event, raw=None)
 
 
-def _notice(broken: Candidate, error: GatewayError, begun: Begun) -> Continued:
+def _notice(after: str, error: GatewayError, begun: Begun) -> Continued:
     by = begun.candidate
     return Continued(
-        after=broken.name,
+        after=after,
         code=error.code,
         provider=by.name,
         model=by.model or by.provider.info.default_model,

@@ -20,7 +20,7 @@ from modelway.errors import (
     InvalidRequest,
     NotFound,
 )
-from modelway.live import Live
+from modelway.live import Live, cut_off
 from modelway.offering import Offering
 from modelway.prices import NANOS, Prices
 from modelway.prices.estimate import tokens_of
@@ -73,7 +73,7 @@ class Gateway:
         self._shadows = Shadows(self._told)
         self._resources = resources
         self._fits: dict[str, Fit] = {}
-        self.live = Live(self.answer, conversations, grace_s=conversations.reconnect_grace_s)
+        self.live = Live(self.answer, self.resume, conversations, grace_s=conversations.reconnect_grace_s)
 
     @property
     def providers(self) -> dict[str, Provider]:
@@ -92,15 +92,44 @@ class Gateway:
         attempts = [] if attempts is None else attempts
         if caller.rules is None:
             return await self._answer(request, caller, candidates, attempts, None)
-        params = request.params
-        size = Size.of(tokens_of(request.messages), params.max_tokens, params.n)
-        await self.accounts.make_room(caller, size)
-        permit = self.accounts.admit(caller, size, [one.key for one in candidates])
+        permit = await self._let_in(request, caller, candidates)
         try:
             return await self._answer(request, caller, candidates, attempts, permit)
         except BaseException:
             self.accounts.end(permit, Usage())
             raise
+
+    async def resume(self, turn: Turn, caller: Caller, attempts: list[Attempt]) -> Answer:
+        """Go on with an answer whose server has died; what had come of it is kept where nobody can."""
+        permit, left = None, turn.left
+        by = (left.head.provider, left.head.model) if left is not None else ("", "")
+        try:
+            if left is not None:
+                self.accounts.charged(caller, left.charged)
+            candidates = resolved(self.router, turn.request, caller)
+            if caller.rules is not None:
+                permit = await self._let_in(turn.request, caller, candidates)
+            if left is None:
+                return await self._answer_turn(turn, caller, candidates, attempts, permit)
+            answer = await self._rest(candidates, turn, attempts, *by)
+            answer.bill = turn.bill = self.accounts.bill(
+                caller, permit, *answer.answering, turn.request, left.tab
+            )
+            return answer
+        except BaseException as error:
+            if permit is not None:
+                self.accounts.end(permit, Usage())
+            if isinstance(error, GatewayError):
+                await turn.fail(error, *by)
+            else:
+                turn.interrupt(*by)
+            raise
+
+    async def _let_in(self, request: ChatRequest, caller: Caller, candidates: list[Candidate]) -> Permit:
+        params = request.params
+        size = Size.of(tokens_of(request.messages), params.max_tokens, params.n)
+        await self.accounts.make_room(caller, size)
+        return self.accounts.admit(caller, size, [one.key for one in candidates])
 
     async def _answer(
         self,
@@ -111,6 +140,16 @@ class Gateway:
         permit: Permit | None,
     ) -> Answer:
         turn = await self._open_turn(request, caller)
+        return await self._answer_turn(turn, caller, candidates, attempts, permit)
+
+    async def _answer_turn(
+        self,
+        turn: Turn | Ephemeral,
+        caller: Caller,
+        candidates: list[Candidate],
+        attempts: list[Attempt],
+        permit: Permit | None,
+    ) -> Answer:
         try:
             self._shadow(caller, candidates[0].route, turn.request)
             answer = await self._first_to_answer(candidates, turn, attempts)
@@ -260,10 +299,24 @@ class Gateway:
         """Retry and fail over, which both are possible only as long as no delta has come."""
         begin = partial(self._begin, turn, turn.request)
         begun = await self._attempting.first_to_answer(candidates, begin, attempts)
-        if begun.candidate.route is None or not begun.candidate.route.continues:
+        route = begun.candidate.route
+        is_continued = route is not None and route.continues
+        if not is_continued and not turn.survives:
             return Answer(begun, turn, attempts, self.breakers)
         go_on = Continuing(self._attempting, partial(self._begin, turn), candidates, turn, attempts)
-        return Answer(go_on.ready(begun), turn, attempts, self.breakers, go_on)
+        return Answer(go_on.ready(begun), turn, attempts, self.breakers, go_on if is_continued else None)
+
+    async def _rest(
+        self, candidates: list[Candidate], turn: Turn, attempts: list[Attempt], by: str, model: str
+    ) -> Answer:
+        """What an answer lacks that these had begun, from whoever can go on with it."""
+        go_on = Continuing(self._attempting, partial(self._begin, turn), candidates, turn, attempts)
+        begun = await go_on.resumed(by, cut_off())
+        route = begun.candidate.route
+        is_continued = route is not None and route.continues
+        answer = Answer(begun, turn, attempts, self.breakers, go_on if is_continued else None)
+        answer.follows(by, model)
+        return answer
 
     async def _begin(self, turn: Turn | Ephemeral, asked: ChatRequest, candidate: Candidate) -> Begun:
         """Call the provider and wait for the first event that a caller can see."""

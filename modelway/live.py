@@ -7,12 +7,20 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
+from functools import partial
 from typing import Protocol
 
 from msgspec.structs import replace
 
-from modelway.conversations import Asking, Conversations, Failed, Readable, Running, new_turn_id
-from modelway.errors import GatewayError, InternalError, NotFound, StoreUnavailable, TurnInterrupted
+from modelway.conversations import Asking, Conversations, Failed, Readable, Running, Turn, new_turn_id
+from modelway.errors import (
+    ConversationBusy,
+    GatewayError,
+    InternalError,
+    NotFound,
+    StoreUnavailable,
+    TurnInterrupted,
+)
 from modelway.telemetry import Attempt, RequestRecord, milliseconds_since
 from modelway.types import Caller, ChatRequest, Completion, Event, Finish
 
@@ -56,6 +64,7 @@ class Answering(Protocol):
 
 
 Answer = Callable[[ChatRequest, Caller, list[Attempt]], Awaitable[Answering]]
+Resume = Callable[[Turn, Caller, list[Attempt]], Awaitable[Answering]]
 
 
 class LiveTurn:
@@ -109,12 +118,16 @@ class LiveTurn:
 class Live:
     """Answers turns in tasks of its own, and finds the logs of all turns, wherever they are answered."""
 
-    def __init__(self, answer: Answer, conversations: Conversations, *, grace_s: float) -> None:
+    def __init__(
+        self, answer: Answer, resume: Resume, conversations: Conversations, *, grace_s: float
+    ) -> None:
         self._answer = answer
+        self._resume = resume
         self._conversations = conversations
         self._grace_s = grace_s
         self._turns: dict[str, LiveTurn] = {}
         self._expected: set[str] = set()
+        self._takings: dict[str, asyncio.Task[None]] = {}
         # Told of each turn that begins, and of each that has ended.
         self.on_begin: Callable[[RequestRecord], None] | None = None
         self.on_end: Callable[[RequestRecord, Completion | None], None] | None = None
@@ -149,9 +162,7 @@ class Live:
         )
         opened = self._conversations.streams.opening(lasting.turn_id)
         turn = LiveTurn(lasting, caller, answer or self._answer, asking, opened)
-        self._turns[turn.id] = turn
-        turn.task = asyncio.create_task(self._run(turn))
-        turn.task.add_done_callback(lambda task: self._ended(turn, task))
+        self._start(turn)
         return turn
 
     async def begin_once(
@@ -199,8 +210,22 @@ class Live:
         turn = self._turns.get(turn_id)
         if turn is not None and turn.caller.name == caller.name:
             return await turn.begun()
-        here = self._conversations.streams.here(caller.name, turn_id)
-        return here or await self._conversations.streams.stored(caller.name, turn_id)
+        streams = self._conversations.streams
+        if here := streams.here(caller.name, turn_id):
+            return here
+        stored = await streams.stored(caller.name, turn_id, partial(self._go_on, caller))
+        turn = self._turns.get(turn_id)
+        if turn is None:
+            return stored
+        # This server has just begun to go on with it. Where it could not, the store knows why.
+        with suppress(GatewayError):
+            return await turn.begun()
+        return stored
+
+    async def look_after(self, caller: Caller, turn_id: str) -> None:
+        """Go on with a turn whose server has died, if that is to be."""
+        if turn_id not in self._turns and self._conversations.streams.here(caller.name, turn_id) is None:
+            await self._conversations.streams.stored(caller.name, turn_id, partial(self._go_on, caller))
 
     async def opened(self, turn_id: str) -> None:
         """Wait until a turn is stored; raises the error of one that cannot be."""
@@ -277,10 +302,45 @@ class Live:
         """Interrupt all turns; what has come of them is kept."""
         turns = list(self._turns.values())
         tasks = [task for turn in turns for task in (turn.task, turn.leaving) if task is not None]
+        tasks += self._takings.values()
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+    async def _go_on(self, caller: Caller, turn_id: str) -> None:
+        """Go on with a turn whose server is dead, unless somebody else does."""
+        taking = self._takings.get(turn_id)
+        if taking is None and turn_id not in self._turns:
+            # Not with the reader's task: it may leave just when the turn has become ours.
+            taking = self._takings[turn_id] = asyncio.create_task(self._take_over(caller, turn_id))
+            taking.add_done_callback(lambda _: self._takings.pop(turn_id))
+        if taking is not None:
+            await asyncio.wait((taking,))
+
+    async def _take_over(self, caller: Caller, turn_id: str) -> None:
+        # Where it cannot be had now, its readers will ask again.
+        with suppress(ConversationBusy, StoreUnavailable):
+            left = await self._conversations.take_over(caller.name, turn_id)
+            if left is None:
+                return
+            opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            opened.set_result(None)
+            when_left = "finish" if left.request.when_left == "finish" else "grace"
+            request = replace(left.request, when_left=when_left)
+
+            async def resume(_: ChatRequest, caller: Caller, attempts: list[Attempt]) -> Answering:
+                return await self._resume(left, caller, attempts)
+
+            turn = LiveTurn(request, caller, resume, None, opened)
+            self._start(turn)
+            if when_left == "grace":
+                self._leave_after(turn, self._grace_s)
+
+    def _start(self, turn: LiveTurn) -> None:
+        self._turns[turn.id] = turn
+        turn.task = asyncio.create_task(self._run(turn))
+        turn.task.add_done_callback(lambda task: self._ended(turn, task))
 
     async def _run(self, turn: LiveTurn) -> None:
         record = turn.record

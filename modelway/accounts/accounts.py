@@ -11,7 +11,7 @@ from msgspec import Struct
 from modelway.accounts.account import Account, Headers, Permit
 from modelway.accounts.bills import Bill
 from modelway.accounts.sharing import Sharing
-from modelway.conversations import Callers, Spending, day_of, report_lost
+from modelway.conversations import Callers, Spending, Tab, day_of, report_lost
 from modelway.errors import StoreUnavailable
 from modelway.prices import Prices
 from modelway.types import Caller, ChatRequest, Rules, Usage
@@ -143,10 +143,21 @@ class Accounts:
         return self._account(caller).headers(self._timer(), self.today())
 
     def bill(
-        self, caller: Caller, permit: Permit | None, provider: str, model: str, request: ChatRequest
+        self,
+        caller: Caller,
+        permit: Permit | None,
+        provider: str,
+        model: str,
+        request: ChatRequest,
+        tab: Tab | None = None,
     ) -> Bill:
-        """The bill of an answer that has begun."""
-        return Bill(self, caller.name, permit, provider, model, request)
+        """The bill of an answer that has begun; `tab` tells what others were paid for its beginning."""
+        return Bill(self, caller.name, permit, provider, model, request, tab)
+
+    def charged(self, caller: Caller, nanos: int) -> None:
+        """Something was charged in the database by somebody else."""
+        if caller.rules is not None:
+            self._account(caller).spent.add(nanos)
 
     def charge(
         self,

@@ -38,6 +38,7 @@ class Bill:
         provider: str,
         model: str,
         request: ChatRequest,
+        tab: Tab | None = None,
     ) -> None:
         self._accounts = accounts
         self._caller = caller
@@ -46,8 +47,8 @@ class Bill:
         self.provider = provider
         self.model = model
         # What others had said and what that costs, where somebody else went on.
-        self._before = 0
-        self._handed = 0
+        self._before = tab.before if tab is not None else 0
+        self._handed = tab.paid if tab is not None else 0
         # What it costs, in billionths of a dollar; None before the end, and where the price is not known.
         self.nanos: int | None = None
 
@@ -96,6 +97,8 @@ class Bill:
             model=self.model,
             price=self._accounts.prices.of(self.provider, self.model),
             input_tokens=asked,
+            before=self._before,
+            paid=self._handed,
         )
 
     def _close(self, completion: Completion) -> tuple[Usage, int | None, bool]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from modelway.conversations.closing import end_lost_turn
 from modelway.conversations.ledger import Ledger
 from modelway.conversations.paths import Paths
+from modelway.conversations.resuming import Resuming
 from modelway.errors import IdempotencyKeyReused
 
 
@@ -40,6 +41,7 @@ def claim(
     ledger: Ledger,
     paths: Paths,
     asking: Asking,
+    resuming: Resuming,
     *,
     owner: str,
     now: float,
@@ -56,11 +58,10 @@ def claim(
     row = ledger.one(ledger.sql.find_key, named)
     if row is not None:
         claimed = _Claimed(*row)
-        gone = is_gone(claimed.owner, claimed.turn)
         # Before its turn is opened a process may end and leave nothing to know it by.
-        may_open = not gone and claimed.created_at > now - opening_s
+        may_open = claimed.created_at > now - opening_s and not is_gone(claimed.owner, claimed.turn)
         if claimed.created_at > now - kept_s and (
-            _answers(ledger, paths, asking.caller, claimed.turn, now, is_gone=gone, may_open=may_open)
+            _answers(ledger, paths, resuming, asking.caller, claimed.turn, now, is_gone, may_open=may_open)
         ):
             if claimed.fingerprint != asking.fingerprint:
                 raise IdempotencyKeyReused(
@@ -83,14 +84,24 @@ def give_up(ledger: Ledger, asking: Asking) -> None:
 
 
 def _answers(
-    ledger: Ledger, paths: Paths, caller: str, turn: str, now: float, *, is_gone: bool, may_open: bool
+    ledger: Ledger,
+    paths: Paths,
+    resuming: Resuming,
+    caller: str,
+    turn: str,
+    now: float,
+    is_gone: Callable[[str, str], bool],
+    *,
+    may_open: bool,
 ) -> bool:
     """Whether anything has come, or will come, of the turn that has a key."""
     row = ledger.one(ledger.sql.find_log, {"caller": caller, "turn": turn})
     if row is None:
         return may_open
-    if row[0] == "open" and not is_gone:
-        return True
-    if row[0] == "open":
-        end_lost_turn(ledger, paths, row[4], turn, now)
+    status, *_, conversation, owner, until = row
+    if status == "open":
+        # Not who has taken the key: another server may have gone on with the turn.
+        if not is_gone(owner or "", turn) or resuming.waits(ledger, turn, owner, until, now):
+            return True
+        end_lost_turn(ledger, paths, conversation, turn, now)
     return bool(ledger.all(ledger.sql.read_pieces, {"turn": turn, "after": -1, "limit": 1}))

@@ -158,6 +158,14 @@ STATEMENTS = Statements(
         "conversations.id = turns.conversation WHERE conversations.caller = :caller AND turns.id = "
         ":turn"
     ),
+    find_open_turn=(
+        "SELECT conversations.id, conversations.name, conversations.tree, conversations.hidden, "
+        "turns.tail, turns.instructions, instructions.body, turns.created_at, "
+        "conversations.lease_owner, conversations.lease_until FROM conversations JOIN turns ON "
+        "conversations.lease_turn = turns.id LEFT OUTER JOIN instructions ON instructions.id = "
+        "turns.instructions WHERE conversations.caller = :caller AND turns.id = :turn AND "
+        "turns.status = 'open'"
+    ),
     read_pieces=(
         "SELECT checkpoints.seq, checkpoints.events FROM checkpoints WHERE checkpoints.turn = :turn"
         " AND checkpoints.seq > :after ORDER BY checkpoints.seq LIMIT :limit OFFSET 0"

@@ -28,6 +28,7 @@ class Ephemeral:
 
     log = None
     finished_at = 0.0
+    survives = False
 
     def __init__(self, request: ChatRequest) -> None:
         self.id = new_turn_id()
@@ -45,12 +46,22 @@ class Ephemeral:
         """Take the next event of the answer."""
         self._collector.add(event)
 
+    async def stored(self) -> None:
+        """Nothing is."""
+
+    def pay_anew(self) -> None:
+        """Nobody would read it after a crash."""
+
     def so_far(self) -> Completion:
         """What has come of the answer."""
         return self._collector.completion()
 
     async def finish(self, provider: str, model: str) -> Completion:
         """The whole answer."""
+        return self.end(provider)
+
+    def end(self, provider: str) -> Completion:
+        """As finish(), which has nothing to wait for."""
         completion = self._collector.completion()
         if self.bill is not None:
             self.bill.settle_apart(completion)

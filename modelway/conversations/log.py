@@ -33,7 +33,8 @@ class Head(Struct, frozen=True, kw_only=True, tag="head", omit_defaults=True):
     """What surrounds an answer: with it a dialect writes the same bytes again.
 
     `dialect` is the one in which the caller asked and whose bytes the events may carry. `echo` and
-    `ignored`: see ChatRequest and Envelope. `trail` tells who was asked until it began.
+    `ignored`: see ChatRequest and Envelope. `trail` tells who was asked until it began. `request` is what was
+    asked, where another server may go on with the answer.
     """
 
     turn: str
@@ -46,6 +47,7 @@ class Head(Struct, frozen=True, kw_only=True, tag="head", omit_defaults=True):
     ignored: tuple[str, ...] = ()
     trail: str = ""
     echo: dict[str, Any] | None = None
+    request: bytes = b""
 
 
 class Failed(Struct, frozen=True, kw_only=True, tag="failed", omit_defaults=True):
@@ -114,13 +116,7 @@ class Log:
     async def after(self, place: int) -> Sequence[Item]:
         """What comes after so many items, as soon as there is any; nothing after the end."""
         while len(self.items) <= place and self.ended_at is None:
-            reader: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._readers.append(reader)
-            try:
-                await reader
-            finally:
-                if reader in self._readers:
-                    self._readers.remove(reader)
+            await self._news()
         return self.items[place:]
 
     def take(self, last: Item | None = None) -> bytes:
@@ -135,11 +131,56 @@ class Log:
         self._pieces += 1
         return piece
 
+    async def _news(self) -> None:
+        reader: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._readers.append(reader)
+        try:
+            await reader
+        finally:
+            if reader in self._readers:
+                self._readers.remove(reader)
+
     def _wake(self) -> None:
         readers, self._readers = self._readers, []
         for reader in readers:
             if not reader.done():
                 reader.set_result(None)
+
+
+class StoredFirst(Log):
+    """A log of which readers are only told what is stored, so that no crash can take back what they have."""
+
+    __slots__ = ("_shown",)
+
+    def __init__(self, head: Head, items: Sequence[Item] = ()) -> None:
+        super().__init__(head)
+        self.items = list(items)
+        self._saved = self._pieces = self._shown = len(self.items)
+
+    def add(self, item: Item) -> None:
+        """Take what comes next."""
+        self.items.append(item)
+
+    @property
+    def hidden(self) -> int:
+        """How many items readers are not told of yet."""
+        return len(self.items) - self._shown
+
+    def show(self, count: int) -> None:
+        """So many items are stored."""
+        self._shown = max(self._shown, count)
+        self._wake()
+
+    def end(self, item: Item | None, at: float) -> None:
+        """See Log."""
+        self._shown = len(self.items) + (item is not None)
+        super().end(item, at)
+
+    async def after(self, place: int) -> Sequence[Item]:
+        """See Log."""
+        while self._shown <= place and self.ended_at is None:
+            await self._news()
+        return self.items[place : self._shown]
 
 
 def encode_piece(items: Sequence[Head | Item], *, compact: bool = True) -> bytes:

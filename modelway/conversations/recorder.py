@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from modelway.conversations.closing import (
@@ -40,17 +41,20 @@ class Recorder:
         *,
         checkpoint_s: float,
         lease_s: float,
+        goes_on: bool,
         released: Callable[[Turn], None],
     ) -> None:
         self._writer = writer
         self._paths = paths
         self._checkpoint_s = checkpoint_s
         self._lease_s = lease_s
+        self.goes_on = goes_on
         self._released = released
         self._owing = Owing(writer)
         self._turns: dict[str, Turn | None] = {}
         self._awaited: dict[str, asyncio.Future[None]] = {}
         self._unsaved: set[Turn] = set()
+        self._saving: asyncio.Future[None] | None = None
         self._save_timer: asyncio.Handle | None = None
         self._lease_timer: asyncio.Handle | None = None
         self._hurried = False
@@ -100,6 +104,14 @@ class Recorder:
         if not self._hurried:
             self._hurried = True
             asyncio.get_running_loop().call_soon(self._save)
+
+    async def stored(self, turn: Turn) -> None:
+        """Store what a turn has recorded; raises StoreUnavailable where that cannot be done."""
+        self._unsaved.add(turn)
+        if self._saving is None:
+            self._saving = asyncio.get_running_loop().create_future()
+        self.save_soon()
+        await asyncio.shield(self._saving)
 
     async def finish(self, turn: Turn, ending: Ending) -> None:
         """Store the end of a turn; durable on return."""
@@ -192,10 +204,21 @@ class Recorder:
             self._save_timer.cancel()
             self._save_timer = None
         self._hurried = False
-        if self._unsaved:
-            checkpoints = [turn.take_checkpoint() for turn in self._unsaved]
-            self._unsaved.clear()
-            self._writer.send(lambda ledger: save_checkpoints(ledger, checkpoints))
+        waiting, self._saving = self._saving, None
+        checkpoints = [turn.take_checkpoint() for turn in self._unsaved]
+        self._unsaved.clear()
+
+        def save(ledger: Ledger) -> None:
+            save_checkpoints(ledger, checkpoints)
+
+        if waiting is None:
+            if checkpoints:
+                self._writer.send(save)
+            return
+        if self._writer.is_closed:
+            waiting.set_exception(StoreUnavailable("the conversation store is closed", retry_after=1))
+        else:
+            self._writer.send(save, partial(_tell, waiting))
 
     def _note_lost(self, extending: Job[list[str]]) -> None:
         for lost in extending.result if extending.error is None else ():
@@ -220,3 +243,12 @@ class Recorder:
             )
         if self._turns:
             self._lease_timer = asyncio.get_running_loop().call_later(self._lease_s / 3, self._extend_leases)
+
+
+def _tell(waiting: asyncio.Future[None], saving: Job[None]) -> None:
+    """Tell who waits whether it was saved; nobody may, if all of them have left."""
+    waiting.add_done_callback(lambda told: told.exception())
+    if saving.error is None:
+        waiting.set_result(None)
+    else:
+        waiting.set_exception(saving.error)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from modelway.conversations.ledger import Ledger
 from modelway.prices import NANOS, Price
@@ -71,13 +72,18 @@ class Charge(Spending, frozen=True, kw_only=True):
 
 
 class Tab(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Who pays for an answer under way, and at which price. `input_tokens` is about what was asked."""
+    """Who pays for an answer under way, and at which price. `input_tokens` is about what was asked.
+
+    For the first `before` tokens of it others have been paid, as much as `paid`.
+    """
 
     caller: str
     provider: str
     model: str
     price: Price | None = None
     input_tokens: int = 0
+    before: int = 0
+    paid: int = 0
 
     def charge(self, usage: Usage, day: str, *, estimated: bool) -> Charge:
         """What the answer costs."""
@@ -91,12 +97,23 @@ class Tab(Struct, frozen=True, kw_only=True, omit_defaults=True):
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             nanos=0 if self.price is None else self.price.cost(usage),
+            earlier=self.paid,
         )
 
     def charge_for_part(self, completion: Completion, now: float) -> Charge:
         """What an answer costs of which only a part has come; nobody has told its tokens."""
-        written = usage_of((), completion).output_tokens
+        written = usage_of((), completion).output_tokens - self.before
         return self.charge(Usage(self.input_tokens, written), day_of(now), estimated=True)
+
+    def paid_up(self, charge: Charge) -> Tab:
+        """The tab once a part of the answer has been charged for."""
+        return replace(
+            self, input_tokens=0, before=self.before + charge.output_tokens, paid=self.paid + charge.nanos
+        )
+
+    def rest(self, now: float) -> Charge:
+        """What is noted of an answer with which nobody has gone on: nothing more than what was paid."""
+        return replace(self.charge(Usage(), day_of(now), estimated=False), requests=0, unpriced=0)
 
 
 def day_of(seconds: float) -> str:

@@ -27,6 +27,7 @@ class Statements(Struct, frozen=True, kw_only=True):
     read_checkpoints: str
     drop_checkpoints: str
     find_log: str
+    find_open_turn: str
     read_pieces: str
     newest_turn: str
     running_turns: str

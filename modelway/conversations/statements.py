@@ -111,6 +111,7 @@ def compose(dialect: Dialect) -> Statements:
         ),
         drop_checkpoints=text(delete(checkpoints).where(checkpoints.c.turn == bindparam("turn"))),
         find_log=text(_find_log()),
+        find_open_turn=text(_find_open_turn()),
         read_pieces=text(
             select(checkpoints.c.seq, checkpoints.c.events)
             .where(checkpoints.c.turn == bindparam("turn"), checkpoints.c.seq > bindparam("after"))
@@ -235,6 +236,31 @@ def _find_log() -> ClauseElement:
         )
         .select_from(turns.join(conversations, c.id == t.conversation))
         .where(c.caller == bindparam("caller"), t.id == bindparam("turn"))
+    )
+
+
+def _find_open_turn() -> ClauseElement:
+    """A turn of a caller's that is being answered, or was when its server died."""
+    c, t, i = conversations.c, turns.c, instructions.c
+    return (
+        select(
+            c.id,
+            c.name,
+            c.tree,
+            c.hidden,
+            t.tail,
+            t.instructions,
+            i.body,
+            t.created_at,
+            c.lease_owner,
+            c.lease_until,
+        )
+        .select_from(
+            conversations.join(turns, c.lease_turn == t.id).outerjoin(instructions, i.id == t.instructions)
+        )
+        .where(
+            c.caller == bindparam("caller"), t.id == bindparam("turn"), t.status == literal_column("'open'")
+        )
     )
 
 

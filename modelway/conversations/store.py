@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -49,6 +48,7 @@ from modelway.conversations.recalling import (
 )
 from modelway.conversations.recorder import Recorder
 from modelway.conversations.records import Conversation, Kept, Match, Summary
+from modelway.conversations.resuming import NOBODY, Left, Resuming, encode_asked, end_lost_turns
 from modelway.conversations.search import find, index_some
 from modelway.conversations.streams import Streams
 from modelway.conversations.turn import Turn
@@ -89,6 +89,7 @@ class Conversations:
             self._paths,
             checkpoint_s=settings.checkpoint_s,
             lease_s=settings.lease_s,
+            goes_on=settings.on_crash == "continue",
             released=lambda turn: self._lines.leave(turn.line),
         )
         self.pruner = Pruner(self._writer, self._read, settings)
@@ -97,6 +98,7 @@ class Conversations:
         self.max_reply_bytes = settings.max_reply_bytes
         self.callers = Callers(database, self._writer, self._read, leases)
         self._opener = Opener(leases.owner, self._paths, self._is_gone)
+        self._resuming = Resuming.of(settings, leases)
         self.streams = Streams(
             self._recorder,
             self._writer,
@@ -104,6 +106,7 @@ class Conversations:
             self._read,
             owner=leases.owner,
             is_gone=self._is_gone,
+            resuming=self._resuming,
             settings=settings,
         )
 
@@ -118,7 +121,7 @@ class Conversations:
         try:
             with unavailable("opened"), leases.alone():
                 database = Database(path, settings.synchronous)
-                _end_lost_turns(database, leases)
+                end_lost_turns(database, leases, Resuming.of(settings, leases))
         except BaseException:
             leases.release()
             raise
@@ -229,9 +232,7 @@ class Conversations:
             at=request.after_message,
             # What was not to be stored is kept for its stream's time only, and cannot be asked for.
             asked=None if (request.echo or {}).get("store") is False else codec.encode_asked(request.echo),
-            head=encode_piece([Head(turn=turn_id, created_at=now)])
-            if request.when_left == "finish"
-            else None,
+            head=self._first_piece(request, turn_id, now) if request.when_left == "finish" else None,
             is_new=is_new,
         )
         line = (caller, request.conversation_id or asked.turn)
@@ -244,6 +245,41 @@ class Conversations:
         turn = Turn(opened, line, request, self._recorder)
         self._recorder.add(turn)
         self.pruner.start()
+        return turn
+
+    def _first_piece(self, request: ChatRequest, turn_id: str, now: float) -> bytes:
+        """What is known of a turn before it is answered."""
+        asked = encode_asked(replace(request, messages=())) if self._resuming.goes_on else b""
+        return encode_piece([Head(turn=turn_id, created_at=now, request=asked)])
+
+    async def take_over(self, caller: str, turn_id: str) -> Turn | None:
+        """Hold a turn whose server has died, to go on with it; None where it is not to be had."""
+        line = await self._read(lambda ledger: self._resuming.line_of(ledger, turn_id, caller))
+        if line is None:
+            return None
+        await self._lines.enter(line, self._settings.wait_s)
+        left: Left | None = None
+        self._recorder.expect(turn_id)
+        try:
+            left = await self._writer.submit(
+                lambda ledger: self._resuming.take_over(
+                    ledger,
+                    self._paths,
+                    turn_id,
+                    caller,
+                    by=self._leases.owner,
+                    lease_s=self._settings.lease_s,
+                    now=time.time(),
+                )
+            )
+        finally:
+            if left is None:
+                self._recorder.dismiss(turn_id)
+                self._lines.leave(line)
+        if left is None:
+            return None
+        turn = Turn(left.opened, line, left.request, self._recorder, left)
+        self._recorder.add(turn)
         return turn
 
     async def list(self, caller: str, *, limit: int = 50, before: str = "") -> Sequence[Summary]:
@@ -368,7 +404,7 @@ class Conversations:
     def _is_gone(self, owner: str, turn: str) -> bool:
         if owner == self._leases.owner:
             return not self._recorder.is_open(turn)
-        return self._leases.is_dead(owner)
+        return owner == NOBODY or self._leases.is_dead(owner)
 
     async def _read(self, work: Callable[[Ledger], T]) -> T:
         if self._is_closed:
@@ -387,17 +423,3 @@ def check_conversation_id(conversation_id: str, param: str = "conversation_id") 
         raise InvalidRequest(
             f"{param} must be 1 to 128 of the characters A-Z, a-z, 0-9, '.', '_', ':' and '-'", param=param
         )
-
-
-def _end_lost_turns(database: Database, leases: Leases) -> None:
-    """End the turns of holders that died, free the keys of those never opened, then remove their files."""
-    with closing(database.ledger()) as ledger:
-        ledger.begin()
-        dead = leases.dead()
-        for conversation, owner, turn in ledger.all(ledger.sql.read_leases, {}):
-            if owner in dead:
-                end_lost_turn(ledger, Paths(), conversation, turn, time.time())
-        # Once their files are gone nobody can tell that these turns never come.
-        ledger.run_many(ledger.sql.drop_unopened_keys, [{"gone": owner} for owner in dead])
-        ledger.commit()
-    leases.sweep()

@@ -16,6 +16,7 @@ from modelway.conversations.paths import Paths
 from modelway.conversations.reading import not_found
 from modelway.conversations.recorder import Recorder
 from modelway.conversations.records import Running
+from modelway.conversations.resuming import Resuming
 from modelway.conversations.writer import Writer
 from modelway.errors import NotFound, error_class
 
@@ -52,6 +53,7 @@ class Readable(Protocol):
 
 
 Read = Callable[[Callable[[Ledger], Any]], Awaitable[Any]]
+GoOn = Callable[[str], Awaitable[None]]
 
 
 class Streams:
@@ -66,8 +68,10 @@ class Streams:
         *,
         owner: str,
         is_gone: Callable[[str, str], bool],
+        resuming: Resuming,
         settings: ConversationSettings,
     ) -> None:
+        self._resuming = resuming
         self._recorder = recorder
         self._writer = writer
         self._paths = paths
@@ -97,9 +101,16 @@ class Streams:
         if found is not None:
             found.is_cancelled = True
 
-    async def stored(self, caller: str, turn: str) -> StoredLog:
-        """The log of a turn as the store has it; raises NotFound where there is no such turn, or no log."""
-        log = StoredLog(caller, turn, self._look, self._end_lost, self._mark)
+    async def stored(self, caller: str, turn: str, go_on: GoOn | None = None) -> StoredLog:
+        """The log of a turn as the store has it; raises NotFound where there is no such turn, or no log.
+
+        `go_on` is told of a turn whose server is found dead, and with which somebody may go on.
+        """
+
+        async def end_lost(turn: str, look: _Look) -> bool:
+            return await self._end_lost(caller, turn, look, go_on)
+
+        log = StoredLog(caller, turn, self._look, end_lost, self._mark)
         await log.look()
         return log
 
@@ -134,6 +145,7 @@ class Streams:
                 ledger,
                 self._paths,
                 asking,
+                self._resuming,
                 owner=self._owner,
                 now=time.time(),
                 kept_s=self._kept_s,
@@ -147,9 +159,9 @@ class Streams:
         self._writer.send(lambda ledger: give_up(ledger, asking))
 
     async def end_if_lost(self, caller: str, turn: str) -> bool:
-        """End a turn whose holder is gone; whether it has ended."""
+        """End a turn whose holder is gone and with which nobody may go on; whether it has ended."""
         look = await self._look(caller, turn, _BEFORE_ALL)
-        return look.status != "open" or await self._end_lost(turn, look)
+        return look.status != "open" or await self._end_lost(caller, turn, look)
 
     async def settled(self) -> None:
         """Wait until everything is written that was begun to be written before."""
@@ -192,14 +204,27 @@ class Streams:
     def _lives(self, turn: str, owner: str | None, lease_until: float | None) -> bool:
         return (lease_until or 0.0) > time.time() and not self._is_gone(owner or "", turn)
 
-    async def _end_lost(self, turn: str, look: _Look) -> bool:
-        """End a turn whose holder is gone; False where it still lives."""
+    async def _end_lost(self, caller: str, turn: str, look: _Look, go_on: GoOn | None = None) -> bool:
+        """End a turn whose holder is gone, unless somebody may go on with it; False where it goes on."""
         if self._lives(turn, look.owner, look.lease_until):
             return False
-        await self._writer.submit(
-            lambda ledger: end_lost_turn(ledger, self._paths, look.conversation, turn, time.time())
-        )
-        return True
+        if self._resuming.goes_on and await self._read(lambda ledger: self._waits(ledger, turn, look)):
+            if go_on is not None:
+                await go_on(turn)
+            return False
+
+        def end(ledger: Ledger) -> bool:
+            row = ledger.one(ledger.sql.find_log, {"caller": caller, "turn": turn})
+            if row is not None and row[0] == "open" and self._lives(turn, *row[-2:]):
+                # Somebody has gone on with it since then.
+                return False
+            end_lost_turn(ledger, self._paths, look.conversation, turn, time.time())
+            return True
+
+        return await self._writer.submit(end)
+
+    def _waits(self, ledger: Ledger, turn: str, look: _Look) -> bool:
+        return self._resuming.waits(ledger, turn, look.owner, look.lease_until, time.time())
 
 
 class _Look(NamedTuple):

@@ -11,9 +11,11 @@ from modelway.conversations import codec
 from modelway.conversations.charging import Bill
 from modelway.conversations.closing import CANCELLED, Checkpoint, Ending
 from modelway.conversations.codec import Recorded
-from modelway.conversations.log import Failed, Head, Item, Log
+from modelway.conversations.log import Failed, Head, Item, Log, StoredFirst
 from modelway.conversations.opening import Opened
 from modelway.conversations.records import TurnStatus
+from modelway.conversations.resuming import Left, encode_asked
+from modelway.conversations.spending import Charge
 from modelway.errors import GatewayError, InternalError, StoreUnavailable, TurnInterrupted
 from modelway.types import (
     ChatRequest,
@@ -41,11 +43,17 @@ class Turn:
     `request` is what the provider is to answer: the instructions, the history and the new messages, which
     begin at `new_from`. `conversation_id` is "" where no caller may see the conversation; `line` is where
     the next turn waits. `log` is there where the answer can be read again: it is streamed, or goes on when
-    its reader leaves. `bill` is there as soon as somebody answers.
+    its reader leaves. `bill` is there as soon as somebody answers. `survives`: another server may go on with
+    it, so that what readers are told of must be stored. `left` is what a dead server has left of it.
     """
 
     def __init__(
-        self, opened: Opened, line: tuple[str, str], request: ChatRequest, recorder: Recorder
+        self,
+        opened: Opened,
+        line: tuple[str, str],
+        request: ChatRequest,
+        recorder: Recorder,
+        left: Left | None = None,
     ) -> None:
         self.id = opened.turn
         self.line = line
@@ -60,7 +68,9 @@ class Turn:
         )
         self.opened = opened
         self.opened_at = opened.opened_at
-        self.log = self._new_log() if request.stream or request.when_left != "cancel" else None
+        has_log = request.stream or request.when_left != "cancel"
+        self.survives = recorder.goes_on and has_log and bool(opened.path)
+        self.log = self._new_log(left) if has_log else None
         self.finished_at = 0.0
         self.is_cancelled = False
         self.is_lost = False
@@ -75,6 +85,13 @@ class Turn:
         self._unsaved: list[Recorded] = []
         self._unsaved_size = 0
         self._checkpoints = 0
+        self._is_tab_open = False
+        # What a dead server had begun, where that is gone on with.
+        self.left: Left | None = None
+        if left is not None:
+            self._checkpoints = left.pieces
+        if left is not None and left.items:
+            self._go_on_after(left)
 
     def take_state(self, provider: str) -> dict[str, Any] | None:
         """Note that this provider is asked, and hand it what it yielded as UpstreamState if that still holds.
@@ -92,7 +109,7 @@ class Turn:
         self, provider: str, model: str, ignored: tuple[str, ...] = (), *, trail: str = ""
     ) -> None:
         """Note who has begun to answer, what of the request they could not be told, and who was asked."""
-        if self.log is not None:
+        if self.log is not None and self.left is None:
             self.log.head = replace(
                 self.log.head, provider=provider, model=model, ignored=ignored, trail=trail
             )
@@ -135,6 +152,18 @@ class Turn:
         if self._unsaved_size >= _MUCH_AS_IT_CAME:
             self._unsaved_size = 0
             self._recorder.save_soon()
+
+    async def stored(self) -> None:
+        """Wait until everything that was recorded is stored; only then readers are told of it."""
+        log = self.log
+        if isinstance(log, StoredFirst) and not self._has_ended and log.hidden:
+            count = len(log.items)
+            await self._recorder.stored(self)
+            log.show(count)
+
+    def pay_anew(self) -> None:
+        """Somebody else answers from now on: the next checkpoint says who."""
+        self._is_tab_open = False
 
     def so_far(self) -> Completion:
         """What has come of the answer."""
@@ -188,7 +217,8 @@ class Turn:
         """What has come since the last checkpoint."""
         events = codec.encode_deltas(self._unsaved) if self.log is None else self.log.take()
         # The first one says who pays, so that a crash does not make the answer free.
-        tab = self.bill.tab() if self.bill is not None and not self._checkpoints else None
+        tab = self.bill.tab() if self.bill is not None and not self._is_tab_open else None
+        self._is_tab_open = self.bill is not None
         checkpoint = Checkpoint(self.id, self.opened.conversation, self._checkpoints, events, tab)
         self._checkpoints += 1
         self._unsaved = []
@@ -227,8 +257,14 @@ class Turn:
             checkpoints=self._checkpoints,
             piece=self.log.take(last) if self.log is not None and is_logged else None,
             is_secret=not self._is_known,
-            charge=self.bill.settle(completion) if self.bill is not None else None,
+            charge=self._settle(completion),
         )
+
+    def _settle(self, completion: Completion) -> Charge | None:
+        if self.bill is not None:
+            return self.bill.settle(completion)
+        tab = self.left.tab if self.left is not None else None
+        return tab.rest(self.finished_at) if tab is not None else None
 
     @property
     def _is_known(self) -> bool:
@@ -236,18 +272,29 @@ class Turn:
         goes_on = self.request.when_left == "finish"
         return not self.opened.hidden or goes_on or (self._has_begun and self.log is not None)
 
-    def _new_log(self) -> Log:
+    def _new_log(self, left: Left | None) -> Log:
         request = self.request
-        return Log(
-            Head(
-                turn=self.id,
-                created_at=self.opened_at,
-                dialect=request.dialect,
-                conversation_id=self.conversation_id,
-                include_usage=request.include_usage,
-                echo=request.echo,
-            )
+        if left is not None and left.items:
+            return StoredFirst(left.head, left.items)
+        head = Head(
+            turn=self.id,
+            created_at=self.opened_at,
+            dialect=request.dialect,
+            conversation_id=self.conversation_id,
+            include_usage=request.include_usage,
+            echo=request.echo,
         )
+        if not self.survives:
+            return Log(head)
+        return StoredFirst(replace(head, request=encode_asked(replace(request, messages=()))))
+
+    def _go_on_after(self, left: Left) -> None:
+        """Take what had come of the answer; the conversation knows it by its first server's provider."""
+        self.left = left
+        self._has_begun = True
+        for item in left.items:
+            if not isinstance(item, Failed):
+                self._collector.add(item)
 
     def _end_log(self, ending: Ending, last: Item | None) -> None:
         if self.log is not None:

@@ -27,7 +27,11 @@ class ResponseEndpoints:
 
     async def show(self, request: Request) -> Response:
         """One response as it stands."""
-        return _json(written(await self._find(request)))
+        kept = await self._find(request)
+        if kept.turn.status == "open" and kept.asked.get("background"):
+            exchange: Exchange = request.scope["modelway.exchange"]
+            await self._live.look_after(exchange.caller, kept.turn.id)
+        return _json(written(kept))
 
     async def delete(self, request: Request) -> Response:
         """Forget a response."""
