@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from modelway.dialects.openai_chat.wire import MAX_CHOICES, NAME
 from modelway.dialects.reading import (
@@ -43,14 +46,71 @@ _ROLES = ("system", "developer", "user", "assistant", "tool")
 # The result of a call as it was before there were tools.
 _OLD_RESULT = "function"
 
+_NO_PARAMS = Params()
 _IS_URL = re.compile(r"(?:data|https?):").match
 
 T = TypeVar("T")
 
 
+class _PlainMessage(Struct, forbid_unknown_fields=True):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str
+
+
+class _PlainOptions(Struct, forbid_unknown_fields=True):
+    include_usage: bool = False
+
+
+_Temperature = Annotated[int, Meta(ge=0, le=2)] | Annotated[float, Meta(ge=0, le=2)] | None
+_Share = Annotated[int, Meta(ge=0, le=1)] | Annotated[float, Meta(ge=0, le=1)] | None
+_Limit = Annotated[int, Meta(ge=1, le=MAX_TOKENS)] | None
+
+
+class _Plain(Struct, forbid_unknown_fields=True):
+    """What most requests are: texts, and how to draw the answer. Whatever is more is read field by field."""
+
+    messages: Annotated[list[_PlainMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
+    model: Annotated[str, Meta(max_length=MAX_NAME)] = ""
+    provider: str = ""
+    conversation_id: str = ""
+    stream: bool = False
+    stream_options: _PlainOptions | UnsetType = UNSET
+    temperature: _Temperature = None
+    top_p: _Share = None
+    max_tokens: _Limit = None
+    max_completion_tokens: _Limit = None
+
+
+_decode_plain = msgspec.json.Decoder(_Plain).decode
+
+
 def decode_request(body: bytes) -> ChatRequest:
     """A request out of the body of POST /v1/chat/completions."""
-    fields = read_object(body)
+    try:
+        plain = _decode_plain(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _read(read_object(body))
+    options = plain.stream_options
+    return ChatRequest(
+        messages=tuple([Message(role=one.role, content=one.content) for one in plain.messages]),
+        model=plain.model,
+        provider=plain.provider,
+        conversation_id=plain.conversation_id,
+        stream=plain.stream,
+        include_usage=options is not UNSET and options.include_usage,
+        params=_plain_params(plain),
+        dialect=NAME,
+    )
+
+
+def _plain_params(plain: _Plain) -> Params:
+    limit = plain.max_tokens if plain.max_completion_tokens is None else plain.max_completion_tokens
+    if limit is None and plain.temperature is None and plain.top_p is None:
+        return _NO_PARAMS
+    return Params(temperature=plain.temperature, top_p=plain.top_p, max_tokens=limit)
+
+
+def _read(fields: Fields) -> ChatRequest:
     if fields.get("functions") and fields.get("conversation_id"):
         raise InvalidRequest(
             "a conversation cannot keep a `function_call`, which has no id",

@@ -26,6 +26,8 @@ from modelway.types import (
 
 # What OpenAI's other format says with the same word.
 _SHARED = ("verbosity",)
+_NO_PARAMS = Params()
+_encode = msgspec.json.Encoder().encode
 
 
 def encode_request(
@@ -47,7 +49,8 @@ def encode_request(
         "messages": [_message(message, upstream) for message in request.messages],
         "stream": request.stream,
     }
-    body |= _params(request.params, max_tokens_field)
+    if request.params != _NO_PARAMS:
+        body |= _params(request.params, max_tokens_field)
     body |= _own_fields(request)
     if is_off_by_habit(request):
         # Models that never think refuse the very word.
@@ -58,7 +61,7 @@ def encode_request(
         body["stream_options"] = {**body.get("stream_options", {}), "include_usage": True}
     for name in drop:
         body.pop(name, None)
-    return msgspec.json.encode(body)
+    return _encode(body)
 
 
 def _own_fields(request: ChatRequest) -> dict[str, Any]:
@@ -68,6 +71,13 @@ def _own_fields(request: ChatRequest) -> dict[str, Any]:
 
 
 def _message(message: Message, upstream: str) -> dict[str, Any]:
+    if (
+        message.content.__class__ is str
+        and message.content
+        and not (message.name or message.tool_calls or message.tool_call_id or message.extra)
+    ):
+        # Nearly all of them; a long history has thousands.
+        return {"role": message.role, "content": message.content}
     fields: dict[str, Any] = {"role": message.role, "content": _content(message, upstream)}
     if message.name:
         fields["name"] = message.name
