@@ -37,148 +37,176 @@ from modelway.conversations.sql import Statements
 
 def compose(dialect: Dialect) -> Statements:
     """All statements in the words of one database."""
+    by_subject = (_holding(), _saying(), _answering(), _logging(), _claiming(), _showing(), _deleting())
+    return Statements(
+        **{
+            name: str(statement.compile(dialect=dialect))
+            for some in by_subject
+            for name, statement in some.items()
+        }
+    )
 
-    def text(statement: ClauseElement) -> str:
-        return str(statement.compile(dialect=dialect))
 
-    c, m, t, k, r = conversations.c, messages.c, turns.c, request_keys, readings
+def _holding() -> dict[str, ClauseElement]:
+    """Who holds a conversation, and how a turn leaves it."""
+    c = conversations.c
     mine = (c.id == bindparam("conversation"), c.lease_turn == bindparam("turn"))
     unleased = {"lease_owner": null(), "lease_until": null(), "lease_turn": null()}
-    return Statements(
-        find_conversation=text(_find_conversation()),
-        insert_conversation=text(insert(conversations)),
-        take_lease=text(
-            update(conversations)
-            .where(c.id == bindparam("conversation"))
-            .values(
-                lease_owner=bindparam("owner"),
-                lease_until=bindparam("until"),
-                lease_turn=bindparam("turn"),
-            )
+    return {
+        "find_conversation": _find_conversation(),
+        "insert_conversation": insert(conversations),
+        "take_lease": update(conversations)
+        .where(c.id == bindparam("conversation"))
+        .values(
+            lease_owner=bindparam("owner"),
+            lease_until=bindparam("until"),
+            lease_turn=bindparam("turn"),
         ),
         # The conversation keeps its head; `drop_state` says whether the upstream may have moved on.
-        free_lease=text(
-            update(conversations)
-            .where(*mine)
-            .values(state=case((bindparam("drop_state"), null()), else_=c.state), **unleased)
+        "free_lease": update(conversations)
+        .where(*mine)
+        .values(state=case((bindparam("drop_state"), null()), else_=c.state), **unleased),
+        "settle": update(conversations)
+        .where(*mine)
+        .values(
+            head=bindparam("new_head"),
+            instructions=bindparam("in_force"),
+            state=bindparam("new_state"),
+            updated_at=bindparam("now"),
+            **unleased,
         ),
-        settle=text(
-            update(conversations)
-            .where(*mine)
-            .values(
-                head=bindparam("new_head"),
-                instructions=bindparam("in_force"),
-                state=bindparam("new_state"),
-                updated_at=bindparam("now"),
-                **unleased,
-            )
+        "extend_lease": update(conversations).where(*mine).values(lease_until=bindparam("until")),
+        "read_leases": select(c.id, c.lease_owner, c.lease_turn).where(c.lease_turn.is_not(None)),
+        "drop_state": update(conversations).where(c.id == bindparam("conversation")).values(state=null()),
+    }
+
+
+def _saying() -> dict[str, ClauseElement]:
+    """What is said, message by message."""
+    m = messages.c
+    return {
+        "insert_instructions": insert(instructions),
+        "insert_message": insert(messages),
+        "find_message": select(func.max(m.id)).where(
+            m.tree == bindparam("tree"), m.hash == bindparam("hash")
         ),
-        extend_lease=text(update(conversations).where(*mine).values(lease_until=bindparam("until"))),
-        read_leases=text(select(c.id, c.lease_owner, c.lease_turn).where(c.lease_turn.is_not(None))),
-        insert_instructions=text(insert(instructions)),
-        insert_message=text(insert(messages)),
-        find_message=text(
-            select(func.max(m.id)).where(m.tree == bindparam("tree"), m.hash == bindparam("hash"))
+        "read_path": _read_path(),
+    }
+
+
+def _answering() -> dict[str, ClauseElement]:
+    """Turns: begun, ended, asked for."""
+    c, t = conversations.c, turns.c
+    return {
+        "insert_turn": insert(turns),
+        "close_turn": update(turns)
+        .where(t.id == bindparam("turn"))
+        .values(
+            status=bindparam("new_status"),
+            answer=bindparam("new_answer"),
+            provider=bindparam("by"),
+            model=bindparam("using"),
+            finish_reason=bindparam("reason"),
+            usage=bindparam("used"),
+            error_code=bindparam("code"),
+            error=bindparam("reported"),
+            finished_at=bindparam("now"),
         ),
-        read_path=text(_read_path()),
-        insert_turn=text(insert(turns)),
-        close_turn=text(
-            update(turns)
-            .where(t.id == bindparam("turn"))
-            .values(
-                status=bindparam("new_status"),
-                answer=bindparam("new_answer"),
-                provider=bindparam("by"),
-                model=bindparam("using"),
-                finish_reason=bindparam("reason"),
-                usage=bindparam("used"),
-                error_code=bindparam("code"),
-                error=bindparam("reported"),
-                finished_at=bindparam("now"),
-            )
+        "read_turn": select(c.tree, t.tail, t.instructions, c.hidden)
+        .select_from(turns.join(conversations, c.id == t.conversation))
+        .where(t.id == bindparam("turn")),
+        "find_turn": _find_turn(),
+        "find_open_turn": _find_open_turn(),
+        "newest_turn": _newest_turn(),
+        "running_turns": _running_turns(),
+        "forget_turn": update(turns).where(t.id == bindparam("turn")).values(asked=null()),
+        "forget_turns": update(turns).where(t.conversation == bindparam("of")).values(asked=null()),
+    }
+
+
+def _logging() -> dict[str, ClauseElement]:
+    """What has come of an answer, and until when somebody reads it."""
+    r = readings
+    return {
+        "insert_checkpoint": _insert_checkpoint(),
+        "insert_last_piece": insert(checkpoints),
+        "read_checkpoints": select(checkpoints.c.events)
+        .where(checkpoints.c.turn == bindparam("turn"))
+        .order_by(checkpoints.c.seq),
+        "drop_checkpoints": delete(checkpoints).where(checkpoints.c.turn == bindparam("turn")),
+        "drop_old_pieces": _drop_old_pieces(),
+        "find_log": _find_log(),
+        "read_pieces": select(checkpoints.c.seq, checkpoints.c.events)
+        .where(checkpoints.c.turn == bindparam("turn"), checkpoints.c.seq > bindparam("after"))
+        .order_by(checkpoints.c.seq)
+        .limit(bindparam("limit"))
+        .offset(literal_column("0")),
+        "insert_reading": insert(r),
+        "find_reading": select(r.c.until).where(r.c.turn == bindparam("turn")),
+        "drop_reading": delete(r).where(r.c.turn == bindparam("turn")),
+        "drop_old_readings": delete(r).where(r.c.turn < bindparam("before_turn")),
+    }
+
+
+def _claiming() -> dict[str, ClauseElement]:
+    """Keys of requests that may come twice."""
+    t, k = turns.c, request_keys
+    return {
+        "find_key": select(k.c.fingerprint, k.c.turn, k.c.owner, k.c.created_at).where(
+            k.c.caller == bindparam("caller"), k.c.key == bindparam("key")
         ),
-        read_turn=text(
-            select(c.tree, t.tail, t.instructions, c.hidden)
-            .select_from(turns.join(conversations, c.id == t.conversation))
-            .where(t.id == bindparam("turn"))
+        "insert_key": insert(k),
+        "drop_key": delete(k).where(k.c.caller == bindparam("caller"), k.c.key == bindparam("key")),
+        "drop_unopened_keys": delete(k).where(
+            k.c.owner == bindparam("gone"), ~exists().where(t.id == k.c.turn)
         ),
-        insert_checkpoint=text(_insert_checkpoint()),
-        insert_last_piece=text(insert(checkpoints)),
-        read_checkpoints=text(
-            select(checkpoints.c.events)
-            .where(checkpoints.c.turn == bindparam("turn"))
-            .order_by(checkpoints.c.seq)
+        "drop_old_keys": _drop_old_keys(),
+    }
+
+
+def _showing() -> dict[str, ClauseElement]:
+    """Conversations as their people see them."""
+    c, m, t = conversations.c, messages.c, turns.c
+    return {
+        "list_conversations": _list_conversations(),
+        "show_conversation": select(
+            c.id, c.tree, c.head, c.title, c.created_at, c.updated_at, c.instructions, c.metadata
+        ).where(c.caller == bindparam("caller"), c.name == bindparam("name"), ~c.hidden),
+        "set_metadata": update(conversations)
+        .where(c.caller == bindparam("of"), c.name == bindparam("called"), ~c.hidden)
+        .values(metadata=bindparam("metadata")),
+        "set_title": update(conversations)
+        .where(c.id == bindparam("conversation"))
+        .values(title=bindparam("title")),
+        "read_tree": select(m.id, m.parent, m.turn)
+        .where(m.tree == bindparam("tree"))
+        .order_by(m.depth, m.id),
+        "read_messages": select(m.id, m.role, m.text, m.rest).where(m.tree == bindparam("tree")),
+        "read_turns": select(turns)
+        .select_from(turns.join(conversations, c.id == t.conversation))
+        .where(_of_tree(bindparam("tree")))
+        .order_by(t.created_at, t.id),
+        "read_instructions": select(instructions.c.id, instructions.c.body).where(
+            instructions.c.tree == bindparam("tree")
         ),
-        drop_checkpoints=text(delete(checkpoints).where(checkpoints.c.turn == bindparam("turn"))),
-        find_log=text(_find_log()),
-        find_open_turn=text(_find_open_turn()),
-        read_pieces=text(
-            select(checkpoints.c.seq, checkpoints.c.events)
-            .where(checkpoints.c.turn == bindparam("turn"), checkpoints.c.seq > bindparam("after"))
-            .order_by(checkpoints.c.seq)
-            .limit(bindparam("limit"))
-            .offset(literal_column("0"))
+    }
+
+
+def _deleting() -> dict[str, ClauseElement]:
+    """What goes, and what it shares with forks."""
+    c, m, t = conversations.c, messages.c, turns.c
+    return {
+        "sharing_conversations": select(c.id, c.head).where(
+            _of_tree(bindparam("tree")), c.id != bindparam("conversation")
         ),
-        newest_turn=text(_newest_turn()),
-        running_turns=text(_running_turns()),
-        find_key=text(
-            select(k.c.fingerprint, k.c.turn, k.c.owner, k.c.created_at).where(
-                k.c.caller == bindparam("caller"), k.c.key == bindparam("key")
-            )
-        ),
-        insert_key=text(insert(k)),
-        drop_unopened_keys=text(
-            delete(k).where(k.c.owner == bindparam("gone"), ~exists().where(t.id == k.c.turn))
-        ),
-        insert_reading=text(insert(r)),
-        drop_reading=text(delete(r).where(r.c.turn == bindparam("turn"))),
-        find_reading=text(select(r.c.until).where(r.c.turn == bindparam("turn"))),
-        drop_old_readings=text(delete(r).where(r.c.turn < bindparam("before_turn"))),
-        drop_old_keys=text(_drop_old_keys()),
-        drop_old_pieces=text(_drop_old_pieces()),
-        expired_hidden=text(_expired().limit(bindparam("limit")).offset(literal_column("0"))),
-        forget_turns=text(update(turns).where(t.conversation == bindparam("of")).values(asked=null())),
-        is_expired=text(_expired().where(c.id == bindparam("conversation"))),
-        drop_key=text(delete(k).where(k.c.caller == bindparam("caller"), k.c.key == bindparam("key"))),
-        list_conversations=text(_list_conversations()),
-        show_conversation=text(
-            select(
-                c.id, c.tree, c.head, c.title, c.created_at, c.updated_at, c.instructions, c.metadata
-            ).where(c.caller == bindparam("caller"), c.name == bindparam("name"), ~c.hidden)
-        ),
-        set_metadata=text(
-            update(conversations)
-            .where(c.caller == bindparam("of"), c.name == bindparam("called"), ~c.hidden)
-            .values(metadata=bindparam("metadata"))
-        ),
-        set_title=text(
-            update(conversations).where(c.id == bindparam("conversation")).values(title=bindparam("title"))
-        ),
-        find_turn=text(_find_turn()),
-        forget_turn=text(update(turns).where(t.id == bindparam("turn")).values(asked=null())),
-        drop_state=text(update(conversations).where(c.id == bindparam("conversation")).values(state=null())),
-        read_tree=text(
-            select(m.id, m.parent, m.turn).where(m.tree == bindparam("tree")).order_by(m.depth, m.id)
-        ),
-        read_messages=text(select(m.id, m.role, m.text, m.rest).where(m.tree == bindparam("tree"))),
-        read_turns=text(
-            select(turns)
-            .select_from(turns.join(conversations, c.id == t.conversation))
-            .where(_of_tree(bindparam("tree")))
-            .order_by(t.created_at, t.id)
-        ),
-        read_instructions=text(
-            select(instructions.c.id, instructions.c.body).where(instructions.c.tree == bindparam("tree"))
-        ),
-        sharing_conversations=text(
-            select(c.id, c.head).where(_of_tree(bindparam("tree")), c.id != bindparam("conversation"))
-        ),
-        move_turn=text(update(turns).where(t.id == bindparam("turn")).values(conversation=bindparam("to"))),
-        drop_message=text(delete(messages).where(m.id == bindparam("message"))),
-        drop_tree=text(delete(messages).where(m.tree == bindparam("tree"))),
-        drop_instructions=text(_drop_instructions()),
-        drop_conversation=text(delete(conversations).where(c.id == bindparam("conversation"))),
-    )
+        "move_turn": update(turns).where(t.id == bindparam("turn")).values(conversation=bindparam("to")),
+        "drop_message": delete(messages).where(m.id == bindparam("message")),
+        "drop_tree": delete(messages).where(m.tree == bindparam("tree")),
+        "drop_instructions": _drop_instructions(),
+        "drop_conversation": delete(conversations).where(c.id == bindparam("conversation")),
+        "expired_hidden": _expired().limit(bindparam("limit")).offset(literal_column("0")),
+        "is_expired": _expired().where(c.id == bindparam("conversation")),
+    }
 
 
 def _of_tree(tree: ColumnElement[int]) -> ColumnElement[bool]:
