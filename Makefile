@@ -50,7 +50,7 @@ reliability: .venv/.dev .venv/.model
 	$(BIN)/python -m tests.reliability.report
 
 bench: .venv/.dev
-	$(BIN)/modelway bench
+	$(BIN)/modelway bench compare
 
 # The pictures of docs/page.md; it needs Chromium.
 screenshots: .venv/.dev

@@ -19,13 +19,13 @@ from modelway.bench.measure import Options
 from modelway.bench.processes import BenchError
 
 app = typer.Typer(
-    help="Measure what Modelway costs, beside its upstream and beside nginx.", invoke_without_command=True
+    help="Measure what Modelway costs: beside others (compare), and with its size (scale).",
+    no_args_is_help=True,
 )
 
 
-@app.callback()
-def bench(
-    context: typer.Context,
+@app.command()
+def compare(
     mode: Annotated[str, typer.Option(help="What to measure, separated by commas.")] = ",".join(run.MODES),
     quick: Annotated[bool, typer.Option(help="Only show that everything runs (below 15 s).")] = False,
     duration: Annotated[float | None, typer.Option(min=0.05, max=60, help="Seconds for one load.")] = None,
@@ -41,9 +41,7 @@ def bench(
     json: Annotated[Path | None, typer.Option(help="Write all figures to this file.")] = None,
     image: Annotated[Path | None, typer.Option("--plot", help="Draw to this .png or .svg file.")] = None,
 ) -> None:
-    """Measure Modelway beside the upstream that it asks and beside nginx, all on this machine."""
-    if context.invoked_subcommand:
-        return
+    """Measure Modelway beside the upstream that it asks, and nginx, HAProxy and Envoy where they are."""
     changes = {
         "duration_s": duration,
         "rounds": rounds,
@@ -214,7 +212,7 @@ def _measure_with_bar(task: run.Task) -> report.Report:
 def _show(measured: report.Report) -> None:
     console = Console()
     if not console.is_terminal:
-        console = Console(width=120)
+        console = Console(width=150)
     machine = measured.machine
     nginx = f", nginx {machine.nginx}" if machine.nginx else "; no nginx on PATH, so no column for it"
     console.print(

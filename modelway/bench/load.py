@@ -21,7 +21,7 @@ from msgspec import Struct, field
 
 from modelway.bench.loop import run
 from modelway.bench.stats import Percentiles, percentiles
-from modelway.bench.upstream import END_OF_TEXT
+from modelway.bench.upstream import END_OF_TEXT, STAMP, STAMP_DIGITS
 
 ID_MARK = "@ID@"
 """Where it stands in a body, each request puts a text that no other request has."""
@@ -32,14 +32,17 @@ class Load(Struct, frozen=True, kw_only=True):
 
     `rate` in requests per second is an open loop, 0 a closed one. `requests` limits their number (0: only
     the duration does). An answer with less than `min_events` events counts as an error; for `stream`
-    False the text's own end marker is looked for. `run` begins the texts that replace ID_MARK.
+    False the text's own end marker is looked for. `run` begins the texts that replace ID_MARK. `stamped`
+    events say when they were sent.
     """
 
     host: str = "127.0.0.1"
     port: int
     path: str = "/v1/chat/completions"
+    api_key: str = "bench"
     body: str
     stream: bool = False
+    stamped: bool = False
     min_events: int = 0
     connections: int = 16
     duration_s: float = 2.0
@@ -52,7 +55,8 @@ class Load(Struct, frozen=True, kw_only=True):
 class LoadResult(Struct, frozen=True, kw_only=True):
     """What came back. `chunks` are events without the end marker; times are in milliseconds.
 
-    `late` tells by how much the generator itself missed the intended send times; `cpu_s` what it used.
+    `event_age` is how long events were on their way from the upstream (the first of each read). `late` tells
+    by how much the generator itself missed the intended send times; `cpu_s` what it used.
     """
 
     requests: int
@@ -63,6 +67,7 @@ class LoadResult(Struct, frozen=True, kw_only=True):
     latency: Percentiles = Percentiles()
     first_chunk: Percentiles = Percentiles()
     gap: Percentiles = Percentiles()
+    event_age: Percentiles = Percentiles()
     late: Percentiles = Percentiles()
 
 
@@ -92,6 +97,15 @@ def fault(load: Load, status: int, body: bytes) -> str:
 def count_events(body: bytes) -> int:
     """Events of a stream; the end marker is none."""
     return body.count(b"data:") - body.count(b"data: [DONE]")
+
+
+def ages(data: bytes) -> list[float]:
+    """How long the first event of a read was on its way, in milliseconds; [] where it does not say."""
+    begin = data.find(STAMP) + len(STAMP)
+    digits = data[begin : begin + STAMP_DIGITS]
+    if begin < len(STAMP) or len(digits) < STAMP_DIGITS or not digits.isdigit():
+        return []
+    return [(time.monotonic_ns() // 1000 - int(digits)) / 1000]
 
 
 class _Connection(asyncio.Protocol):
@@ -144,6 +158,8 @@ class _Connection(asyncio.Protocol):
             else:
                 self.first = now
             self._last = now
+            if self._owner.stamped:
+                self._owner.ages.extend(ages(data))
         if self._done:
             self._finish(now)
 
@@ -179,7 +195,8 @@ class LoadRun:
         self._errors: Counter[str] = Counter()
         self._latency, self._first, self._late = array("d"), array("d"), array("d")
         self._started = self._ended = 0.0
-        self.gaps = array("d")
+        self.gaps, self.ages = array("d"), array("d")
+        self.stamped = load.stamped
 
     async def run(self) -> LoadResult:
         """Send everything, wait for the answers, count."""
@@ -332,6 +349,7 @@ class LoadRun:
             latency=percentiles(self._latency),
             first_chunk=percentiles(self._first),
             gap=percentiles(self.gaps),
+            event_age=percentiles(self.ages),
             late=percentiles(self._late),
         )
 
@@ -340,8 +358,9 @@ def _request_parts(load: Load) -> tuple[bytes, list[bytes]]:
     parts = [part.encode() for part in load.body.split(ID_MARK, 1)]
     length = sum(map(len, parts)) + (len(_unique(load, 0)) if len(parts) > 1 else 0)
     head = (
-        f"POST {load.path} HTTP/1.1\r\nhost: {load.host}:{load.port}\r\nauthorization: Bearer bench\r\n"
-        f"content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        f"POST {load.path} HTTP/1.1\r\nhost: {load.host}:{load.port}\r\n"
+        f"authorization: Bearer {load.api_key}\r\ncontent-type: application/json\r\n"
+        f"content-length: {length}\r\n\r\n"
     )
     return head.encode(), parts
 

@@ -88,16 +88,11 @@ def _sample(
 def _load(
     shape: Shape, contestant: Contestant, options: Options, run: str, *, duration_s: float | None = None
 ) -> Load:
-    return Load(
-        host=contestant.host,
-        port=contestant.port,
-        path=contestant.path,
-        body=contestant.body(shape.mark, stream=shape.stream),
-        stream=shape.stream,
+    return msgspec.structs.replace(
+        contestant.load(shape.mark, stream=shape.stream, run=f"{run}-busy"),
         min_events=shape.min_events,
         connections=options.connections,
         duration_s=options.duration_s if duration_s is None else duration_s,
-        run=f"{run}-busy",
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from modelway.bench.contestants import Contestant, Entrant, LoadProcess
 from modelway.bench.load import Load
@@ -55,25 +55,22 @@ def measure_memory(
     return rows
 
 
-def stream_load(contestant: Contestant, count: int, hold_s: float) -> tuple[Load, int]:
+def stream_load(
+    contestant: Contestant, count: int, hold_s: float, interval_ms: int = _INTERVAL_MS
+) -> tuple[Load, int]:
     """Streams that are all open for `hold_s`, and the number of events that each of them has.
 
     They begin 500 a second, as a burst would measure the queue and not the streams.
     """
     begin_s = count / 500
-    events = max(3, round((begin_s + hold_s) * 1000 / _INTERVAL_MS))
-    load = Load(
-        host=contestant.host,
-        port=contestant.port,
-        path=contestant.path,
-        body=contestant.body(f"bench:paced:{_INTERVAL_MS}:{events}", stream=True),
-        stream=True,
+    events = max(3, round((begin_s + hold_s) * 1000 / interval_ms))
+    load = structs.replace(
+        contestant.load(f"bench:paced:{interval_ms}:{events}", stream=True, run=f"streams-{count}"),
         min_events=events - 2,
         connections=count,
         requests=count,
         rate=count / begin_s,
         duration_s=begin_s * 2 + hold_s,
-        run=f"streams-{count}",
     )
     return load, events
 
@@ -102,16 +99,8 @@ def _measure(contestant: Contestant, count: int, load: LoadProcess, hold_s: floa
 
 
 def _warm_up(contestant: Contestant) -> Load:
-    return Load(
-        host=contestant.host,
-        port=contestant.port,
-        path=contestant.path,
-        body=contestant.body("bench:sse:50", stream=True),
-        stream=True,
-        min_events=48,
-        connections=4,
-        requests=50,
-        run="warm",
+    return structs.replace(
+        contestant.load("bench:sse:50", stream=True, run="warm"), min_events=48, connections=4, requests=50
     )
 
 

@@ -99,7 +99,7 @@ def _shape_table(shape: ShapeReport, options: Options) -> Table:
     columns += [] if shape.shape == "json" else ["events /s"]
     columns += ["added p50 ms", "added p99 ms"] if whole else []
     columns += [] if shape.shape == "json" else ["first event ms", "added ms"]
-    columns += [] if whole else ["gap p99 ms"]
+    columns += [] if whole else ["gap p99 ms", "event added p50 ms", "p99 ms"]
     table = _table(title.get(shape.shape, shape.shape), [*columns, "failed"])
     for row in shape.rows:
         table.add_row(row.contestant, *_shape_cells(row, shape), str(sum(row.errors.values())))
@@ -127,6 +127,8 @@ def _shape_cells(row: Row, shape: ShapeReport) -> Iterator[str]:
         yield _median(row.added_first_chunk, 3)
     if not whole:
         yield _median(row.gap_p99, 1)
+        yield _median(row.added_event_p50, 3)
+        yield _median(row.added_event_p99, 3)
 
 
 def _memory_table(rows: list[MemoryRow]) -> Table:

@@ -14,10 +14,10 @@ from modelway.bench.contestants import (
     Contestant,
     Entrant,
     LoadProcess,
-    entrants,
     load_process,
     upstream,
 )
+from modelway.bench.gateways import entrants
 from modelway.bench.measure import Options, measure_shape, shapes
 from modelway.bench.memory import measure_memory
 from modelway.bench.processes import BenchError, raise_file_limit

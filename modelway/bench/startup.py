@@ -12,7 +12,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from modelway.bench.contestants import MODELWAY, PROVIDER, Contestant, serve_command
+from modelway.bench.contestants import MODELWAY, Contestant
+from modelway.bench.gateways import PROVIDER, serve_command
 from modelway.bench.processes import (
     BenchError,
     child_environment,

@@ -37,7 +37,8 @@ class Row(Struct, frozen=True, kw_only=True):
     """One contestant in the report.
 
     CPU times are microseconds of its whole process tree for each unit of work; "vs" are ratios. `added`
-    is what it takes longer than the upstream asked directly, at the fixed rate. Times are milliseconds.
+    is what it takes longer than the upstream asked directly, at the fixed rate; for events it is the time on
+    their way. Times are milliseconds.
     """
 
     contestant: str
@@ -57,6 +58,8 @@ class Row(Struct, frozen=True, kw_only=True):
     first_chunk: Spread | None
     added_first_chunk: Spread | None
     gap_p99: Spread | None
+    added_event_p50: Spread | None
+    added_event_p99: Spread | None
 
 
 class ShapeReport(Struct, frozen=True):
@@ -92,6 +95,8 @@ def row(name: str, shape: Shape, samples: Samples) -> Row:
         first_chunk=spread(_each(own, _first)) if shape.stream else None,
         added_first_chunk=differences(_each(own, _first), _each(direct, _first)) if shape.stream else None,
         gap_p99=None if whole else spread(_each(own, _gap)),
+        added_event_p50=None if whole else differences(_each(own, _age), _each(direct, _age)),
+        added_event_p99=None if whole else differences(_each(own, _old_age), _each(direct, _old_age)),
     )
 
 
@@ -154,6 +159,14 @@ def _first(sample: Sample) -> float | None:
 
 def _gap(sample: Sample) -> float | None:
     return sample.steady.gap.p99
+
+
+def _age(sample: Sample) -> float | None:
+    return sample.steady.event_age.p50
+
+
+def _old_age(sample: Sample) -> float | None:
+    return sample.steady.event_age.p99
 
 
 def _all_errors(samples: Sequence[Sample], *, twice: bool) -> dict[str, int]:

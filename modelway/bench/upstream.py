@@ -2,7 +2,8 @@
 
 What it answers stands in the message's text, so that it travels through any gateway unchanged:
 `bench:sse:50` is a stream of 50 events at once, `bench:paced:20:100` an event every 20 ms, 100 of them.
-Without such a mark, or where no stream is asked for, the answer is one JSON object of 1 KB.
+Without such a mark, or where no stream is asked for, the answer is one JSON object of 1 KB. The text of a
+paced event says when it was sent, so that its reader knows how long it was on its way.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from modelway.bench.loop import run
 
 MODEL = "bench"
 END_OF_TEXT = "End of answer."
+STAMP = b"sent at "
+STAMP_DIGITS = 16
 MAX_EVENTS = 100_000
 MAX_INTERVAL_MS = 60_000
 _JSON_BYTES = 1024
@@ -90,6 +93,19 @@ def stream_chunks(plan: Plan) -> tuple[bytes, ...]:
     if plan.usage:
         tail = _event({**_delta({}), "choices": [], "usage": _usage()})
     return (*events[:-1], events[-1] + tail + _http_chunk(b"data: [DONE]\n\n") + _LAST_CHUNK)
+
+
+@functools.lru_cache(maxsize=1)
+def paced_event() -> tuple[bytes, bytes]:
+    """What stands before and behind the time in a paced event."""
+    nought = "0" * STAMP_DIGITS
+    before, _, behind = _event(_delta({"content": f"{STAMP.decode()}{nought} "})).partition(nought.encode())
+    return before, behind
+
+
+def stamp() -> bytes:
+    """The time in microseconds of the clock that all processes of a machine share."""
+    return b"%0*d" % (STAMP_DIGITS, time.monotonic_ns() // 1000)
 
 
 @functools.lru_cache(maxsize=16)
@@ -211,7 +227,8 @@ class UpstreamProtocol(asyncio.Protocol):
             self._timer = None
             self._end(chunks[index])
             return
-        self._transport.write(chunks[index])
+        before, behind = paced_event()
+        self._transport.write(before + stamp() + behind)
         index += 1
         delay = due_time(started, plan.interval_ms, index) - time.monotonic()
         self._timer = self._loop.call_later(max(0.0, delay), self._send_paced, plan, chunks, started, index)

@@ -10,10 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from modelway.bench.cli import app
-from modelway.bench.contestants import DIRECT, MODELWAY, Contestant, Entrant, nginx_config, other
+from modelway.bench.contestants import DIRECT, MODELWAY, Contestant, Entrant
+from modelway.bench.gateways import other
 from modelway.bench.measure import Options
 from modelway.bench.memory import stream_load
 from modelway.bench.processes import BenchError, exchange, free_port
+from modelway.bench.relays import envoy_config, haproxy_config, nginx_config
 from modelway.bench.run import Task, choose, step_count
 
 from .conftest import needs_proc
@@ -25,7 +27,16 @@ def test_a_quick_run_measures_another_gateway_beside_the_upstream(
 ) -> None:
     name = f"127.0.0.1:{relay_port}"
     figures, image = tmp_path / "figures.json", tmp_path / "figures.png"
-    arguments = ["--quick", "--duration", "0.1", "--mode", "json,sse50,paced,streams", "--only", name]
+    arguments = [
+        "compare",
+        "--quick",
+        "--duration",
+        "0.1",
+        "--mode",
+        "json,sse50,paced,streams",
+        "--only",
+        name,
+    ]
     arguments += ["--address", f"http://{name}/v1", "--upstream-port", str(upstream_port)]
     done = CliRunner().invoke(app, [*arguments, "--json", str(figures), "--plot", str(image)])
     assert done.exit_code == 0, done.output
@@ -38,6 +49,8 @@ def test_a_quick_run_measures_another_gateway_beside_the_upstream(
             assert row["errors"] == {}
             assert row["requests"] > 0
             assert row["cpu_us"]["median"] > 0
+            if shape["shape"] == "paced":
+                assert row["added_event_p50"]["median"] > -5
     streams = report["memory"]
     assert [(row["contestant"], row["streams"], row["errors"]) for row in streams] == [(DIRECT, 20, {})]
     assert streams[0]["delivered"] == streams[0]["expected"]
@@ -45,17 +58,17 @@ def test_a_quick_run_measures_another_gateway_beside_the_upstream(
 
 
 def test_an_unknown_mode_names_those_that_there_are() -> None:
-    done = CliRunner().invoke(app, ["--mode", "jsn"])
+    done = CliRunner().invoke(app, ["compare", "--mode", "jsn"])
     assert done.exit_code == 2
     assert "no mode jsn" in done.output
 
 
 def test_a_number_of_streams_must_be_one() -> None:
-    assert CliRunner().invoke(app, ["--open-streams", "100,many"]).exit_code == 2
+    assert CliRunner().invoke(app, ["compare", "--open-streams", "100,many"]).exit_code == 2
 
 
 def test_a_plot_that_cannot_be_drawn_is_told_before_anything_is_measured(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["--plot", str(tmp_path / "a.gif")])
+    done = CliRunner().invoke(app, ["compare", "--plot", str(tmp_path / "a.gif")])
     assert done.exit_code == 1
     assert "a plot ends in .png or .svg" in done.output
 
@@ -63,7 +76,7 @@ def test_a_plot_that_cannot_be_drawn_is_told_before_anything_is_measured(tmp_pat
 def test_only_loopback_is_measured() -> None:
     with pytest.raises(BenchError, match="only loopback"):
         other("http://203.0.113.5:8000/v1", "bench")
-    done = CliRunner().invoke(app, ["--quick", "--address", "https://localhost/v1"])
+    done = CliRunner().invoke(app, ["compare", "--quick", "--address", "https://localhost/v1"])
     assert done.exit_code == 1
     assert "not an http address of this machine" in done.output
 
@@ -115,6 +128,16 @@ def test_nginx_relays_streams_unbuffered_over_kept_connections() -> None:
     assert config.count("{") == config.count("}")
     for line in ("server 127.0.0.1:1234;", "listen 127.0.0.1:5678", "proxy_buffering off;", "daemon off;"):
         assert line in config
+
+
+def test_the_other_relays_go_to_the_upstream_and_wait_long() -> None:
+    haproxy, envoy = haproxy_config(1234, 5678), json.loads(envoy_config(1234, 5678))
+    assert "bind 127.0.0.1:5678" in haproxy
+    assert "server bench 127.0.0.1:1234" in haproxy
+    (listener,), (cluster,) = envoy["static_resources"].values()
+    assert listener["address"]["socket_address"]["port_value"] == 5678
+    (route,) = listener["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]
+    assert route["routes"][0]["route"] == {"cluster": cluster["name"], "timeout": "0s"}
 
 
 def test_the_upstream_alone_tells_its_address_and_ends_on_a_signal() -> None:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
-from modelway.bench.contestants import Contestant, LoadProcess, modelway
-from modelway.bench.load import Load
+from modelway.bench.contestants import Contestant, LoadProcess
+from modelway.bench.gateways import modelway
+from modelway.bench.load import ID_MARK
 from modelway.bench.measure import Options, measure_shape, shapes
 from modelway.bench.processes import exchange
 from modelway.bench.startup import FIRST_ANSWER, NOTHING, READY, measure_startup
@@ -37,16 +39,38 @@ def test_a_stored_request_is_a_conversation_of_its_own(
     folder = tmp_path / "modelway"
     folder.mkdir()
     with modelway(folder, direct.port, stored=True) as contestant:
-        body = contestant.body("bench:json", stream=False)
-        result = load.run(Load(port=contestant.port, body=body, requests=5, connections=1, run="mine"))
+        asked = contestant.load("bench:json", stream=False, run="mine")
+        result = load.run(structs.replace(asked, requests=5, connections=1))
         page = exchange(
             contestant.port,
             f"GET /v1/conversations/mine-000000003 HTTP/1.1\r\nhost: localhost:{contestant.port}\r\n"
-            "connection: close\r\n\r\n".encode(),
+            f"authorization: Bearer {contestant.api_key}\r\nconnection: close\r\n\r\n".encode(),
         )
     assert (result.requests, result.errors) == (5, {})
     assert b"mine-000000003" in page
     assert page.startswith(b"HTTP/1.1 200")
+
+
+def test_a_stored_request_needs_its_key_and_is_counted(
+    direct: Contestant, load: LoadProcess, tmp_path: Path
+) -> None:
+    folder = tmp_path / "modelway"
+    folder.mkdir()
+    with modelway(folder, direct.port, stored=True) as contestant:
+        stranger = structs.replace(contestant, api_key="bench")
+        refused = load.run(
+            structs.replace(stranger.load("bench:json", stream=False, run="a"), requests=3, connections=1)
+        )
+        body = contestant.body("bench:json", stream=False).replace(ID_MARK, "told")
+        told = exchange(
+            contestant.port,
+            f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost:{contestant.port}\r\n"
+            f"authorization: Bearer {contestant.api_key}\r\nconnection: close\r\n"
+            f"content-length: {len(body)}\r\n\r\n{body}".encode(),
+        ).lower()
+    assert refused.errors == {"http_401": 3}
+    assert b"x-ratelimit-remaining-requests" in told
+    assert b"x-modelway-provider: bench\r\n" in told
 
 
 def test_starts_are_measured_beside_an_interpreter_that_does_nothing(

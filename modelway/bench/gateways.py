@@ -1,0 +1,118 @@
+"""Gateways that are measured: Modelway, bare and with everything switched on, and any other that runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from modelway.bench.contestants import MODELWAY, MODELWAY_STORED, PATH, Contestant, Entrant
+from modelway.bench.processes import (
+    BenchError,
+    check_ours,
+    child_environment,
+    free_port,
+    listeners,
+    started,
+    wait_until_answers,
+)
+from modelway.bench.relays import relays
+from modelway.bench.upstream import MODEL
+
+PROVIDER = "Bench"
+ROUTE = "bench-route"
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+# Limits that are counted and never reached.
+_LIMITS = ("--requests-per-minute", "--tokens-per-minute", "--streams")
+_MUCH = "100000000"
+
+
+def entrants(upstream_port: int, *, addresses: Collection[str] = (), model: str = MODEL) -> list[Entrant]:
+    """Everyone who can be measured here in front of the upstream, without the upstream itself."""
+    return [
+        *relays(upstream_port),
+        Entrant(MODELWAY, lambda folder: modelway(folder, upstream_port, stored=False)),
+        Entrant(MODELWAY_STORED, lambda folder: modelway(folder, upstream_port, stored=True)),
+        *(other(address, model) for address in addresses),
+    ]
+
+
+def other(address: str, model: str) -> Entrant:
+    """A gateway that the user runs, in front of our upstream. Raises BenchError unless on loopback."""
+    url = urlsplit(address if "//" in address else f"http://{address}")
+    if url.scheme != "http" or url.hostname not in _LOOPBACK:
+        raise BenchError(f"{address} is not an http address of this machine; only loopback is measured")
+    path = f"{url.path.rstrip('/')}/chat/completions" if url.path.strip("/") else PATH
+    name, host, port = url.netloc, url.hostname, url.port or 80
+
+    @contextmanager
+    def start(_: Path) -> Iterator[Contestant]:
+        roots = tuple(sorted(listeners(port)))
+        yield Contestant(name=name, host=host, port=port, path=path, model=model, roots=roots)
+
+    return Entrant(name, start, ours=False)
+
+
+@contextmanager
+def modelway(folder: Path, upstream_port: int, *, stored: bool) -> Iterator[Contestant]:
+    """Start Modelway with our upstream, and with a store of its own.
+
+    `stored` is what a real request needs: a caller's key with limits is checked, a route of two candidates
+    says who answers, and the turn is in the store before the caller sees its end.
+    """
+    port = free_port()
+    command, settings = serve_command(folder, upstream_port, port)
+    name = MODELWAY_STORED if stored else MODELWAY
+    api_key = make_key(folder) if stored else "bench"
+    with started(command, log=folder / "modelway.log", settings=settings) as process:
+        wait_until_answers(port, process, folder / "modelway.log")
+        check_ours(port, [process.pid], name)
+        yield Contestant(
+            name=name,
+            port=port,
+            model=ROUTE if stored else MODEL,
+            api_key=api_key,
+            provider="" if stored else PROVIDER,
+            stored=stored,
+            roots=(process.pid,),
+        )
+
+
+def serve_command(folder: Path, upstream_port: int, port: int) -> tuple[list[str], dict[str, str]]:
+    """How Modelway is started: the command and the environment settings."""
+    config = folder / "modelway.toml"
+    config.write_text(configuration(upstream_port))
+    command = [sys.executable, "-m", "modelway", "serve", "--port", str(port), "--config", str(config)]
+    return command, {"MODELWAY_DATA_DIR": str(folder)}
+
+
+def configuration(upstream_port: int) -> str:
+    """Two providers, both of which are our upstream, and a route over them."""
+    providers = "".join(
+        f'[providers.{name}]\nbase_url = "http://127.0.0.1:{upstream_port}/v1"\nneeds_auth = false\n'
+        f'default_model = "{MODEL}"\n'
+        for name in (PROVIDER, f"{PROVIDER}2")
+    )
+    return (
+        f'[log]\nlevel = "warning"\n{providers}'
+        f'[routes.{ROUTE}]\ncandidates = ["{PROVIDER}/{MODEL}", "{PROVIDER}2/{MODEL}"]\n'
+    )
+
+
+def make_key(folder: Path) -> str:
+    """A key with limits in the store of this folder."""
+    limits = [word for option in _LIMITS for word in (option, _MUCH)]
+    done = subprocess.run(  # noqa: S603 - the command is our own
+        [sys.executable, "-m", "modelway", "keys", "create", "bench", *limits],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=child_environment({"MODELWAY_DATA_DIR": str(folder)}),
+        timeout=60,
+    )
+    if done.returncode:
+        raise BenchError(f"no key could be made: {done.stderr.strip()[-300:]}")
+    return done.stdout.strip()
