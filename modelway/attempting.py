@@ -63,6 +63,8 @@ class Attempting:
         # One caller's requests for images, say, must not cut off the chats of all.
         self._others = breakers.apart()
         self._clock = breakers.clock
+        # Somebody must hold on to tasks that nobody waits for.
+        self._endings: set[asyncio.Task[None]] = set()
 
     async def first_to_answer(
         self,
@@ -192,12 +194,28 @@ class Attempting:
                 )
             came = await _first_of(calls)
             winner = came if isinstance(came, asyncio.Task) else None
-            await _call_off({task: call for task, call in calls.items() if task is not winner}, attempts)
+            await self._call_off({task: call for task, call in calls.items() if task is not winner}, attempts)
         except BaseException:
             # The caller may leave while the loser is being ended: then nobody takes the winner either.
-            await _call_off(calls, attempts)
+            await self._call_off(calls, attempts)
             raise
         return came.result() if isinstance(came, asyncio.Task) else came
+
+    async def _call_off(self, losers: Calls, attempts: list[Attempt]) -> None:
+        """End the calls that nobody waits for any more; each with the time at which it began.
+
+        They end even where whoever waits for that is cancelled too.
+        """
+        for task, (candidate, started) in losers.items():
+            if not task.done() and not task.cancelling():
+                attempts.append(Attempt(candidate.name, candidate.model, milliseconds_since(started), LOST))
+            task.cancel()
+        endings = [asyncio.create_task(_ended(task)) for task in losers]
+        for ending in endings:
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
+        for ending in endings:
+            await asyncio.shield(ending)
 
     def _deadline_s(self, candidate: Candidate) -> float:
         route = candidate.route
@@ -296,16 +314,11 @@ class Hurried:
         await self._stream.aclose()
 
 
-async def _call_off(losers: Calls, attempts: list[Attempt]) -> None:
-    """End the calls that nobody waits for any more; each with the time at which it began."""
-    for task, (candidate, started) in losers.items():
-        if not task.done() and not task.cancelling():
-            task.cancel()
-            attempts.append(Attempt(candidate.name, candidate.model, milliseconds_since(started), LOST))
-    await asyncio.gather(*losers, return_exceptions=True)
-    for task in losers:
-        if not task.cancelled() and task.exception() is None:
-            await task.result().stream.aclose()
+async def _ended(call: asyncio.Task[Begun]) -> None:
+    """Wait for the end of a call that was cancelled, and end what may have begun all the same."""
+    await asyncio.wait((call,))
+    if not call.cancelled() and call.exception() is None:
+        await call.result().stream.aclose()
 
 
 def _admit(breakers: Breakers, key: tuple[str, ...], attempts: list[Attempt]) -> bool:
