@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,22 +13,11 @@ from msgspec.structs import replace
 
 from modelway.config import ConversationSettings
 from modelway.conversations import codec
-from modelway.conversations.arranging import (
-    drop_instructions,
-    figures,
-    list_noted,
-    measured,
-    move,
-    note,
-    rename,
-    standing,
-)
 from modelway.conversations.callers import Callers
 from modelway.conversations.closing import end_lost_turn
 from modelway.conversations.ephemeral import new_turn_id
 from modelway.conversations.failures import unavailable
 from modelway.conversations.groups import Job
-from modelway.conversations.importing import take_in
 from modelway.conversations.instructing import in_force, split_instructions
 from modelway.conversations.leases import Leases
 from modelway.conversations.ledger import Ledger
@@ -50,11 +38,12 @@ from modelway.conversations.recorder import Recorder
 from modelway.conversations.records import Conversation, Kept, Match, Summary
 from modelway.conversations.resuming import NOBODY, Left, Resuming, encode_asked, end_lost_turns
 from modelway.conversations.search import find, index_some
+from modelway.conversations.shelf import Shelf, check_conversation_id
 from modelway.conversations.streams import Streams
 from modelway.conversations.turn import Turn
-from modelway.conversations.upkeep import create, delete, fork, set_metadata, try_to_write
+from modelway.conversations.upkeep import delete, fork, try_to_write
 from modelway.conversations.writer import Writer
-from modelway.errors import ConversationBusy, InvalidRequest, StoreUnavailable
+from modelway.errors import ConversationBusy, StoreUnavailable
 from modelway.types import ChatRequest, Message
 
 if TYPE_CHECKING:
@@ -63,7 +52,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Clock = Callable[[], float]
 
-_CONVERSATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _POLL_S = 0.05
 _MOST_LISTED = 1000
 
@@ -71,6 +59,7 @@ _MOST_LISTED = 1000
 class Conversations:
     """All conversations of all callers. Each is known by its caller and its id together.
 
+    `shelf` is where people put them in order, `streams` where answers are read again, `callers` who has keys.
     Raises StoreUnavailable wherever the database cannot be read or written, and works again when it can.
     """
 
@@ -96,6 +85,7 @@ class Conversations:
         self._is_closed = False
         self.reconnect_grace_s = settings.reconnect_grace_s
         self.max_reply_bytes = settings.max_reply_bytes
+        self.shelf = Shelf(self._writer, self._read)
         self.callers = Callers(database, self._writer, self._read, leases)
         self._opener = Opener(leases.owner, self._paths, self._is_gone)
         self._resuming = Resuming.of(settings, leases)
@@ -135,64 +125,6 @@ class Conversations:
         `wait_s`, InvalidRequest where the conversation's id or a message cannot be stored.
         """
         return await self._open(caller, request, is_new=False)
-
-    async def create(self, caller: str, name: str, metadata: dict[str, str]) -> None:
-        """Begin an empty conversation; raises InvalidRequest where the name is taken or cannot be one."""
-        check_conversation_id(name)
-        noted = codec.encode_asked(metadata or None)
-        await self._writer.submit(lambda ledger: create(ledger, caller, name, noted, time.time()))
-
-    async def annotate(self, caller: str, conversation_id: str, metadata: dict[str, str]) -> None:
-        """Replace what the caller has noted about a conversation; raises ConversationNotFound."""
-        noted = codec.encode_asked(metadata or None)
-        await self._writer.submit(lambda ledger: set_metadata(ledger, caller, conversation_id, noted))
-
-    async def note(self, caller: str, conversation_id: str, key: str, value: str) -> None:
-        """Note one thing about a conversation, "" for no longer, and leave what else is noted as it is.
-
-        Raises ConversationNotFound.
-        """
-        await self._writer.submit(lambda ledger: note(ledger, caller, conversation_id, key, value))
-
-    async def rename(self, caller: str, conversation_id: str, title: str) -> None:
-        """Give a conversation another title; raises ConversationNotFound."""
-        await self._writer.submit(lambda ledger: rename(ledger, caller, conversation_id, title))
-
-    async def move(self, caller: str, conversation_id: str, message: str) -> None:
-        """Let a conversation go on after one of its messages, "" before the first.
-
-        Raises ConversationNotFound, and ConversationBusy while a turn holds it.
-        """
-        await self._writer.submit(
-            lambda ledger: move(ledger, caller, conversation_id, message), is_quick=False
-        )
-
-    async def drop_instructions(self, caller: str, conversation_id: str) -> None:
-        """Let the next turns of a conversation have no instructions; raises ConversationNotFound."""
-        await self._writer.submit(lambda ledger: drop_instructions(ledger, caller, conversation_id))
-
-    async def standing(self, caller: str, conversation_id: str = "") -> tuple[object, ...]:
-        """Cheap to ask for often: equal values as long as the list, and the conversation, are the same."""
-        return await self._read(lambda ledger: standing(ledger, caller, conversation_id))
-
-    async def take_in(self, caller: str, conversation_id: str, found: Conversation) -> None:
-        """Store a conversation that was exported, under a name that is not taken; raises InvalidRequest."""
-        check_conversation_id(conversation_id)
-        await self._writer.submit(
-            lambda ledger: take_in(ledger, caller, conversation_id, found, time.time()), is_quick=False
-        )
-
-    def measured(self, turn: str, first_s: float) -> None:
-        """Note how long a turn took until its first text came, without waiting for it to be written."""
-        self._writer.send(lambda ledger: measured(ledger, turn, first_s))
-
-    async def figures(self, caller: str, conversation_id: str) -> dict[str, tuple[float, int | None]]:
-        """Seconds until the first text (0: not measured) and cost in billionths of a dollar, by turn."""
-        return await self._read(lambda ledger: figures(ledger, caller, conversation_id))
-
-    async def noted(self, caller: str) -> Sequence[tuple[Summary, dict[str, str]]]:
-        """The conversations about which the caller has noted something, and what; newest first."""
-        return await self._read(lambda ledger: list_noted(ledger, caller))
 
     async def add(
         self, caller: str, conversation_id: str, messages: tuple[Message, ...]
@@ -415,11 +347,3 @@ class Conversations:
                 return work(ledger)
 
         return await asyncio.get_running_loop().run_in_executor(self._readers, run)
-
-
-def check_conversation_id(conversation_id: str, param: str = "conversation_id") -> None:
-    """Raises InvalidRequest where this cannot name a conversation."""
-    if not _CONVERSATION_ID.fullmatch(conversation_id):
-        raise InvalidRequest(
-            f"{param} must be 1 to 128 of the characters A-Z, a-z, 0-9, '.', '_', ':' and '-'", param=param
-        )

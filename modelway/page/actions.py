@@ -74,7 +74,7 @@ class Actions:
         wanted, caller = await decoded(request, _Moved), caller_of(request)
         store = self._frame.gateway.conversations
         end = newest_end(await store.show(caller.name, wanted.conversation), wanted.message)
-        await store.move(caller.name, wanted.conversation, end)
+        await store.shelf.move(caller.name, wanted.conversation, end)
         self._frame.drafts.forget(caller, wanted.conversation)
         return json_response({})
 
@@ -111,14 +111,14 @@ class Actions:
 
     async def _remember(self, caller: Caller, id: str, found: Conversation | None, choice: Choice) -> None:
         """Keep the choice where it is another one; with the first one the conversation begins."""
-        noted, store = remembered(choice), self._frame.gateway.conversations
+        noted, shelf = remembered(choice), self._frame.gateway.conversations.shelf
         if found is None:
-            await store.create(caller.name, id, {CHOICE: noted})
+            await shelf.create(caller.name, id, {CHOICE: noted})
             return
         if found.metadata.get(CHOICE) != noted:
-            await store.note(caller.name, id, CHOICE, noted)
+            await shelf.note(caller.name, id, CHOICE, noted)
         if found.instructions and not choice.instructions.strip():
-            await store.drop_instructions(caller.name, id)
+            await shelf.drop_instructions(caller.name, id)
 
 
 def _message(found: Conversation | None, id: str) -> StoredMessage:

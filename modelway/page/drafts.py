@@ -149,7 +149,7 @@ class Drafts:
             draft.end(error)
             self._telemetry.end(record)
             if draft.turn_id and not draft.is_temporary:
-                self._gateway.conversations.measured(draft.turn_id, draft.first_s)
+                self._gateway.conversations.shelf.measured(draft.turn_id, draft.first_s)
                 # The store has it from now on.
                 self._drafts.pop((draft.caller.name, draft.key), None)
 

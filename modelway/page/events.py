@@ -140,7 +140,7 @@ class Events:
 
     async def _standing(self, shown: _Shown) -> tuple[object, ...]:
         stored = "" if shown.key.startswith(TEMPORARY) else shown.key
-        listed, *one = await self._frame.gateway.conversations.standing(shown.caller.name, stored)
+        listed, *one = await self._frame.gateway.conversations.shelf.standing(shown.caller.name, stored)
         return ((listed, self._frame.arranged), *one)
 
     async def _pause(self, seconds: float) -> None:

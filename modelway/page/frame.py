@@ -108,7 +108,7 @@ class Frame(Struct, kw_only=True):
     async def listed(self, caller: Caller, *, all: bool = False) -> Listed:
         """The conversations of the sidebar: the newest, or `all` that a list may hold."""
         store = self.gateway.conversations
-        noted = await store.noted(caller.name)
+        noted = await store.shelf.noted(caller.name)
         for one, notes in noted:
             self.trash.notice(caller, one.conversation_id, notes)
         some = await store.list(caller.name, limit=MOST_OF_ALL if all else MOST_LISTED)
@@ -126,7 +126,7 @@ class Frame(Struct, kw_only=True):
 
     async def figures(self, caller: Caller, conversation: str) -> dict[str, Figures]:
         """What was measured of the answers of a conversation, by their turns."""
-        found = await self.gateway.conversations.figures(caller.name, conversation)
+        found = await self.gateway.conversations.shelf.figures(caller.name, conversation)
         return {
             turn: Figures(first_s, None if nanos is None else nanos / NANOS)
             for turn, (first_s, nanos) in found.items()

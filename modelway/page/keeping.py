@@ -57,13 +57,17 @@ class Keeping:
         title = " ".join(named.title.split())[:MOST_TITLE]
         if not title:
             raise InvalidRequest("a title must say something", param="title")
-        await self._frame.gateway.conversations.rename(caller_of(request).name, named.conversation, title)
+        await self._frame.gateway.conversations.shelf.rename(
+            caller_of(request).name, named.conversation, title
+        )
         return self._arranged()
 
     async def pin(self, request: Request) -> Response:
         """Keep a conversation at the top of the list, or no longer."""
         named, store = await decoded(request, _Named), self._frame.gateway.conversations
-        await store.note(caller_of(request).name, named.conversation, PINNED, "1" if named.pinned else "")
+        await store.shelf.note(
+            caller_of(request).name, named.conversation, PINNED, "1" if named.pinned else ""
+        )
         return self._arranged()
 
     async def delete(self, request: Request) -> Response:
@@ -130,7 +134,7 @@ class Keeping:
         last = ""
         for one in imported:
             last = "conv_" + secrets.token_hex(12)
-            await store.take_in(caller.name, last, one)
+            await store.shelf.take_in(caller.name, last, one)
         self._frame.arranged += 1
         return json_response({"count": len(imported), "conversation": last})
 

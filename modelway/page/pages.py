@@ -120,7 +120,7 @@ class Pages:
         caller, look = caller_of(request), self._frame.look(request)
         before = request.query_params.get("before", "")
         # Asked before the conversation is read: what changes in between, the page is told of.
-        version = version_of(await self._frame.gateway.conversations.standing(caller.name, id))
+        version = version_of(await self._frame.gateway.conversations.shelf.standing(caller.name, id))
         found = await self._frame.conversation(caller, id)
         figures = await self._frame.figures(caller, id)
         running = self._frame.drafts.find(caller, id)

@@ -32,7 +32,7 @@ class Trash:
     async def put(self, caller: Caller, conversation_id: str) -> None:
         """Delete it soon; raises ConversationNotFound."""
         now = time.time()
-        await self._conversations.note(caller.name, conversation_id, DELETED, f"{now:.3f}")
+        await self._conversations.shelf.note(caller.name, conversation_id, DELETED, f"{now:.3f}")
         self._expect((caller.name, conversation_id), now)
 
     def notice(self, caller: Caller, conversation_id: str, notes: Mapping[str, str]) -> None:
@@ -46,7 +46,7 @@ class Trash:
         if timer is None:
             raise ConversationNotFound("the conversation is deleted already", param="conversation_id")
         timer.cancel()
-        await self._conversations.note(caller.name, conversation_id, DELETED, "")
+        await self._conversations.shelf.note(caller.name, conversation_id, DELETED, "")
 
     async def aclose(self) -> None:
         """Delete what waits."""

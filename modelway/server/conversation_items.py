@@ -27,7 +27,7 @@ class ItemEndpoints:
         exchange = _exchange(request)
         messages, metadata = await self._decode(exchange)
         id = "conv_" + secrets.token_hex(12)
-        await self._conversations.create(exchange.caller.name, id, metadata or {})
+        await self._conversations.shelf.create(exchange.caller.name, id, metadata or {})
         if messages:
             await self._conversations.add(exchange.caller.name, id, messages)
         return await self._shown(exchange, id)
@@ -38,7 +38,7 @@ class ItemEndpoints:
         _, metadata = await self._decode(exchange)
         if metadata is None:
             raise InvalidRequest("`metadata` is missing", param="metadata", hint="{} removes all of it")
-        await self._conversations.annotate(exchange.caller.name, id, metadata)
+        await self._conversations.shelf.annotate(exchange.caller.name, id, metadata)
         return await self._shown(exchange, id)
 
     async def page(self, request: Request) -> Response:

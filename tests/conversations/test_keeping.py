@@ -200,13 +200,14 @@ def test_a_piece_of_a_log_holds_what_json_cannot() -> None:
 
 async def test_notes_that_are_made_at_the_same_time_are_all_kept(store: Conversations) -> None:
     await ask(store, "c", "one")
-    await store.annotate(ME, "c", {"old": "1", "other": "2"})
+    await store.shelf.annotate(ME, "c", {"old": "1", "other": "2"})
     noted = {f"key-{number}": str(number) for number in range(9)}
     await asyncio.gather(
-        store.note(ME, "c", "old", ""), *(store.note(ME, "c", key, value) for key, value in noted.items())
+        store.shelf.note(ME, "c", "old", ""),
+        *(store.shelf.note(ME, "c", key, value) for key, value in noted.items()),
     )
     assert (await store.show(ME, "c")).metadata == {"other": "2", **noted}
     with pytest.raises(ConversationNotFound):
-        await store.note(ME, "d", "key", "value")
+        await store.shelf.note(ME, "d", "key", "value")
     with pytest.raises(ConversationNotFound):
-        await store.note("somebody else", "c", "key", "value")
+        await store.shelf.note("somebody else", "c", "key", "value")

@@ -42,7 +42,7 @@ async def opened(turns: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         async with browsing([local()], Path(folder)) as browser:
             await browser.get("/")
-            await browser.gateway.conversations.take_in("local", "long", long_conversation(turns, TURN))
+            await browser.gateway.conversations.shelf.take_in("local", "long", long_conversation(turns, TURN))
             await browser.get("/c/long")
             begun = time.process_time()
             await browser.get("/c/long")

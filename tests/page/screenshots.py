@@ -166,8 +166,8 @@ async def fill(gateway: Gateway, words: Words) -> None:
     now, store = time.time(), gateway.conversations
     ages = (0, 0.01, 0.02, 1, 1, 3, 5, 12, 20)
     for n, (title, age) in enumerate(zip(words.titles, ages, strict=True)):
-        await store.take_in("local", f"talk-{n}", told_before(title, now - age * DAY_S - 60 * n))
-    await store.annotate("local", "talk-4", {"page.pinned": "1"})
+        await store.shelf.take_in("local", f"talk-{n}", told_before(title, now - age * DAY_S - 60 * n))
+    await store.shelf.annotate("local", "talk-4", {"page.pinned": "1"})
 
 
 def count(telemetry: Telemetry) -> None:
@@ -201,9 +201,9 @@ def count(telemetry: Telemetry) -> None:
                 cost=0 if failed else cost * chance.uniform(0.5, 2),
                 attempts=[Attempt(provider, model, total)],
             )
-            telemetry.figures.running = chance.choice((0, 0, 0, 1, 1, 2))
+            telemetry.figures.open = chance.choice((0, 0, 0, 1, 1, 2))
             telemetry.figures.count(record)
-    telemetry.figures.running = 0
+    telemetry.figures.open = 0
 
 
 async def ask(page: Page, words: Words) -> None:

@@ -260,7 +260,7 @@ async def test_a_deletion_is_not_forgotten_by_a_server_that_is_killed(tmp_path: 
         store = browser.gateway.conversations
         kept, gone = await browser.ask("kept"), await browser.ask("gone")
         # What a server that was killed within the ten seconds leaves behind.
-        await store.note("local", gone, DELETED, f"{time.time() - 60:.3f}")
+        await store.shelf.note("local", gone, DELETED, f"{time.time() - 60:.3f}")
         for act in ({"text": "more"}, {"continues": True}):
             reply = await browser.http.post("/page/send", json={"conversation": gone, **act})
             assert (reply.status_code, reply.json()["error"]["code"]) == (404, "conversation_not_found")
@@ -420,7 +420,7 @@ async def test_a_conversation_of_a_thousand_turns_opens_with_its_last_fifty(tmp_
     text = "A paragraph with **bold** text, `code` and $x^2$.\n\n- a list\n\n```python\nprint(1)\n```\n"
     async with browsing([local()], tmp_path) as browser:
         await browser.get("/")
-        await browser.gateway.conversations.take_in("local", "long", long_conversation(1000, text))
+        await browser.gateway.conversations.shelf.take_in("local", "long", long_conversation(1000, text))
         page = await browser.get("/c/long")
         assert page.text.count("<article") == 100
         [before] = re.findall(r'data-before="([^"]+)"', page.text)
@@ -518,7 +518,7 @@ async def test_the_newest_conversations_are_listed_first_and_the_older_ones_when
 ) -> None:
     async with browsing([local()], tmp_path) as browser:
         for n in range(205):
-            await browser.gateway.conversations.create("local", f"talk-{n}", {})
+            await browser.gateway.conversations.shelf.create("local", f"talk-{n}", {})
         first = (await browser.get("/page/list")).text
         assert (first.count("<li>"), "Older conversations" in first) == (200, True)
         every = (await browser.get("/page/list?all=1")).text

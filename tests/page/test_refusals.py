@@ -121,7 +121,7 @@ async def test_a_conversation_may_be_called_like_a_temporary_chat(tmp_path: Path
     async with browsing([provider], tmp_path) as browser:
         chat = await browser.do("send", text="hello", temporary="abc")
         for name in ("temporary.abc", "temporary:abc"):
-            await browser.gateway.conversations.create("local", name, {})
+            await browser.gateway.conversations.shelf.create("local", name, {})
             assert await browser.ask("hello", conversation=name) == name
             assert await browser.thread(name) == [("user", "hello"), ("assistant", "of the conversation")]
         gate.set()
