@@ -66,6 +66,14 @@ def sockets(address: str, count: int, sent: bytes) -> Iterator[list[socket.socke
         yield opened
 
 
+def has_come(connection: socket.socket) -> bool:
+    """Whether something has come that is not read yet."""
+    try:
+        return bool(connection.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return False
+
+
 def resident_mb(pid: int) -> float:
     """Resident memory, in megabytes."""
     return _status(pid, "VmRSS") / 1024
@@ -79,6 +87,12 @@ def threads(pid: int) -> int:
 def descriptors(pid: int) -> int:
     """How many files and sockets a process has open."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def worked_ticks(pid: int) -> int:
+    """How long a process has had the processor, in the system's ticks."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def connections(pid: int) -> int:

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from statistics import linear_regression
 
@@ -19,6 +19,7 @@ from tests.e2e.running import Running
 from tests.reliability.crowds import (
     connections,
     descriptors,
+    has_come,
     healthy_ms,
     read_stream,
     resident_mb,
@@ -27,6 +28,7 @@ from tests.reliability.crowds import (
     talking_to,
     threads,
     told,
+    worked_ticks,
 )
 from tests.reliability.killing import config_for, upstream
 
@@ -99,16 +101,24 @@ async def test_five_hundred_slow_clients_are_hung_up_on_and_harm_nobody(
 
 @pytest.mark.check(28)
 async def test_a_hundred_clients_that_do_not_read_are_cut_off_in_bounded_memory(
-    server: Running, record_property: Note
+    tmp_path: Path, record_property: Note
 ) -> None:
-    request = post(stream_of("sse:100000"))
-    async with talking_to(server) as client:
+    request = post(stream_of("sse:100000", provider="Flood"))
+    async with AsyncExitStack() as stack:
+        # The upstream that floods them is busy with that alone.
+        calm, flood = stack.enter_context(upstream()), stack.enter_context(upstream())
+        flooding = f'[providers.Flood]\nbase_url = "{flood}"\ndefault_model = "bench"\n'
+        config = config_for(calm) + flooding + HASTY
+        server = stack.enter_context(Running(tmp_path, config=config))
+        client = await stack.enter_async_context(talking_to(server))
         await healthy_ms(client, 20)
         before, idle = connections(server.pid), resident_mb(server.pid)
-        with sockets(server.address, 100, request):
-            await until(lambda: connections(server.pid) > before + 100)
+        with sockets(server.address, 100, request) as deaf:
+            await until(lambda: all(map(has_come, deaf)))
+            await until_it_rests(server.pid)
             taken = await healthy_ms(client, 20)
             most = resident_mb(server.pid)
+            assert connections(server.pid) > before + 100
             await until(lambda: connections(server.pid) < before + 20)
     assert most - idle < 64
     record_property("figure", f"100 that do not read: {most - idle:+.0f} MB, then cut off; {told(taken)}")
@@ -206,6 +216,15 @@ def post(body: dict[str, object]) -> bytes:
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\n\r\n" % len(data) + data
     )
+
+
+async def until_it_rests(pid: int) -> None:
+    """Wait until a process has nothing to do."""
+    async with asyncio.timeout(60):
+        before = -1
+        while (now := worked_ticks(pid)) > before + 1:
+            before = now
+            await asyncio.sleep(0.1)
 
 
 async def until(holds: Callable[[], bool]) -> None:
