@@ -502,7 +502,7 @@ async def test_a_wrong_request_ends_a_hedge_at_once(tmp_path: Path) -> None:
     assert two.closed == 1
 
 
-@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("times", [1, 20])
 async def test_a_caller_who_leaves_while_the_loser_ends_leaves_no_winner_behind(times: int) -> None:
     ending, winners = asyncio.Event(), []
     route = Route("best", hedge_after_s=0.0)
@@ -512,7 +512,8 @@ async def test_a_caller_who_leaves_while_the_loser_ends_leaves_no_winner_behind(
         closed = False
 
         async def aclose(self) -> None:
-            await asyncio.sleep(0)
+            for _ in range(3):
+                await asyncio.sleep(0)
             self.closed = True
 
     async def begin(candidate: Candidate) -> Begun:
@@ -535,8 +536,9 @@ async def test_a_caller_who_leaves_while_the_loser_ends_leaves_no_winner_behind(
             asked.cancel()
             await asyncio.sleep(0)
         await asyncio.wait([asked])
-        while not winners[0].closed:
+        for _ in range(20):
             await asyncio.sleep(0)
+    assert winners[0].closed
     assert asked.cancelled()
     assert [attempt.code for attempt in attempts if attempt.provider == "One"].count(LOST) == 1
 
