@@ -314,7 +314,15 @@ async def test_a_database_of_the_first_version_is_copied_and_upgraded(tmp_path: 
     async with aclosing(open_store(tmp_path)) as store:
         await ask(store, "c", "hello", says="hi")
     with closing(sqlite3.connect(tmp_path / "kept" / "conversations.sqlite3")) as database, database:
-        for table in ("request_keys", "readings", "api_keys", "spending", "costs", "measurements"):
+        for table in (
+            "request_keys",
+            "readings",
+            "api_keys",
+            "spending",
+            "costs",
+            "measurements",
+            "allotments",
+        ):
             database.execute(f"DROP TABLE {table}")
         database.execute("DROP INDEX conversations_by_time")
         database.execute("ALTER TABLE conversations DROP COLUMN hidden")
