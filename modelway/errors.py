@@ -356,6 +356,7 @@ _FURTHER_CODES: dict[str, type[GatewayError]] = {
     "previous_response_not_found": InvalidRequest,
     "reply_not_kept": TurnInterrupted,
     "stream_not_found": NotFound,
+    "turn_cancelled": TurnInterrupted,
     "response_not_found": NotFound,
     "unsupported_content": InvalidRequest,
     "unsupported_parameter": InvalidRequest,
@@ -367,6 +368,7 @@ _FURTHER_CODES: dict[str, type[GatewayError]] = {
     "upstream_tls": UpstreamUnreachable,
     "upstream_too_large": UpstreamProtocolError,
     "upstream_truncated": UpstreamProtocolError,
+    "websocket_connection_limit_reached": InvalidRequest,
 }
 
 

@@ -15,6 +15,8 @@ CHATS: dict[str, Dialect] = {
     "/api/chat": ollama_chat,
     "/api/generate": ollama_generate,
 }
+# Where a connection may stay open for several requests.
+SOCKET_PATH = "/v1/responses"
 _BEGINNINGS: tuple[tuple[str, Dialect], ...] = (
     ("/v1/responses", openai_responses),
     ("/v1/messages", anthropic_messages),

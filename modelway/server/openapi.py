@@ -118,7 +118,7 @@ _PATHS: dict[str, Any] = {
     "/v1/responses/input_tokens": {
         "post": _operation("How many tokens a request for a response has", body="ResponseRequest")
     },
-    "/v1/responses/compact": {"post": _operation("Refused: conversations are not compacted")},
+    "/v1/responses/compact": {"post": _operation("Sum up what was said, to go on with")},
     "/v1/responses/{id}/cancel": {
         "post": _operation("Stop a response in the background", params=(_path("id"),))
     },

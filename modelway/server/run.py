@@ -89,6 +89,7 @@ class Server(uvicorn.Server):
             loop="uvloop" if find_spec("uvloop") else "asyncio",
             http=Protocol.waiting(settings.head_timeout_s, settings.body_timeout_s, settings.write_timeout_s),
             ws="none",
+            ws_max_size=settings.max_body_bytes,
             lifespan="on",
             access_log=False,
             log_config=None,

@@ -12,6 +12,8 @@ from modelway.dialects.openai_responses.body import (
     encode_items,
     encode_response,
 )
+from modelway.dialects.openai_responses.chain import Chain, encode_failure, read_create
+from modelway.dialects.openai_responses.compaction import decode_compaction, encode_compaction
 from modelway.dialects.openai_responses.items import answer_items, conversation_items, input_items
 from modelway.dialects.openai_responses.read_request import Noted, decode_conversation, decode_request
 from modelway.dialects.openai_responses.references import (
@@ -40,6 +42,7 @@ __all__ = [
     "KEEP_ALIVE",
     "NAME",
     "STREAM_TYPE",
+    "Chain",
     "EventEncoder",
     "Fields",
     "Noted",
@@ -47,17 +50,21 @@ __all__ = [
     "answer_items",
     "conversation_items",
     "conversation_named",
+    "decode_compaction",
     "decode_conversation",
     "decode_request",
+    "encode_compaction",
     "encode_completion",
     "encode_count",
     "encode_deleted",
     "encode_error",
+    "encode_failure",
     "encode_items",
     "encode_response",
     "input_items",
     "pick",
     "put_in",
+    "read_create",
     "references",
     "response_error",
     "response_id",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import zlib
+from base64 import urlsafe_b64decode
 from typing import Any, cast
 
 from modelway.dialects.openai_responses.custom import arguments_of
@@ -12,6 +14,10 @@ from modelway.errors import InvalidRequest
 from modelway.types import FilePart, ImagePart, Message, Part, Role, TextPart, ToolCall
 
 MAX_ITEMS = 20_000
+MAX_SUMMARY = 1_000_000
+# The item that stands for what was said before, and how what Modelway has written of it begins.
+KIND = "compaction"
+MARK = "mw1_"
 
 _ROLES = ("user", "assistant", "system", "developer")
 _TEXTS = ("input_text", "output_text", "text")
@@ -22,6 +28,7 @@ _ITEMS = (
     "custom_tool_call",
     "custom_tool_call_output",
     "reasoning",
+    "compaction",
 )
 _DETAILS = ("auto", "low", "high", "original")
 
@@ -76,6 +83,9 @@ class _Gathered:
                 if self._said is not None or self._calls:
                     self._flush()
                 self._reasoning.append(_thoughts(item, path))
+            case "compaction":
+                self._flush()
+                self._messages.append(_summary(item, path))
             case "item_reference":
                 raise InvalidRequest(
                     f"`{path}` refers to an item that is elsewhere",
@@ -133,6 +143,22 @@ def _call(item: Fields, path: str) -> ToolCall:
 def _output(item: Fields, path: str) -> Message:
     id = _text(item, "call_id", path)
     return Message(role="tool", content=_content(item.get("output"), f"{path}.output"), tool_call_id=id)
+
+
+def _summary(item: Fields, path: str) -> Message:
+    content = _text(item, "encrypted_content", path)
+    try:
+        unpacking = zlib.decompressobj()
+        text = unpacking.decompress(urlsafe_b64decode(content.removeprefix(MARK)), 4 * MAX_SUMMARY).decode()
+    except (ValueError, zlib.error):
+        text = ""
+    if not text or not content.startswith(MARK):
+        raise InvalidRequest(
+            f"`{path}.encrypted_content` was not written by Modelway, so that it cannot be read",
+            param=f"{path}.encrypted_content",
+            hint="send what POST /v1/responses/compact has given, as it is",
+        )
+    return Message(role="user", content=f"What was said before, summed up:\n{text}")
 
 
 def _thoughts(item: Fields, path: str) -> str:

@@ -131,7 +131,7 @@ def _refuse(fields: Fields) -> None:
     if fields.pop("prompt", None):
         raise _cannot("prompt", "templates of prompts that OpenAI keeps", "send `instructions` and `input`")
     if fields.pop("context_management", None):
-        raise _cannot("context_management", "compaction", "leave it out")
+        raise _cannot("context_management", "compaction by itself", "POST /v1/responses/compact")
     if fields.pop("moderation", None):
         raise _cannot("moderation", "moderation", "leave it out")
     if take_integer(fields, "top_logprobs", 0, 20):

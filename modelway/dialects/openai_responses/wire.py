@@ -84,7 +84,7 @@ def response_object(
         "incomplete_details": {"reason": incomplete} if status == "incomplete" else None,
         "model": envelope.model,
         "output": output,
-        "usage": None if usage is None else _usage(usage),
+        "usage": None if usage is None else usage_object(usage),
         "conversation": {"id": envelope.conversation_id} if envelope.conversation_id else None,
         "provider": envelope.provider,
     }
@@ -112,7 +112,8 @@ def error_object(error: GatewayError) -> Fields:
     return {"message": error.explanation, "type": error.type, "param": param, "code": error.code}
 
 
-def _usage(usage: Usage) -> Fields:
+def usage_object(usage: Usage) -> Fields:
+    """How many tokens were read and written."""
     return {
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {
