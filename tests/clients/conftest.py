@@ -70,7 +70,15 @@ class Programs:
         return await self.run("node", "program.mjs", folder=folder, environ=environ)
 
     async def run(self, *command: str, folder: Path, environ: Mapping[str, str] = {}) -> str:
-        """What a command prints. Of the tests' environment it only has where programs are."""
+        """What a command prints."""
+        code, out, err = await self.outcome(*command, folder=folder, environ=environ)
+        assert code == 0, out + err
+        return out
+
+    async def outcome(
+        self, *command: str, folder: Path, environ: Mapping[str, str] = {}
+    ) -> tuple[int | None, str, str]:
+        """How a command ends, and what it prints. Of the tests' environment it has only the PATH."""
         process = await asyncio.create_subprocess_exec(
             *command,
             cwd=folder,
@@ -80,8 +88,7 @@ class Programs:
             stderr=asyncio.subprocess.PIPE,
         )
         out, err = await asyncio.wait_for(process.communicate(), 280)
-        assert process.returncode == 0, out.decode() + err.decode()
-        return out.decode()
+        return process.returncode, out.decode(), err.decode()
 
 
 @pytest.fixture

@@ -80,10 +80,20 @@ async def test_claude_code_remembers_the_name(embedded: Server, programs: Progra
     environ = quiet(embedded.address, "Local")
     [told] = blocks("sh")
     assert set(re.findall(r"export (\w+)=", told)) <= environ.keys()
+    environ["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = "100"
     short = ("--tools", "", "--system-prompt", "Be brief.")
-    await programs.run("claude", "-p", "Hello, I am Heiner.", *short, folder=tmp_path, environ=environ)
-    again = ("claude", "-p", "What is my name?", "--continue", *short)
-    assert "Heiner" in await programs.run(*again, folder=tmp_path, environ=environ)
+    # At its temperature of 1 the model is often wrong, and sometimes finds no end, which is an error.
+    for attempt in range(6):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        said = ""
+        for asked in (("Hello, I am Heiner.",), ("What is my name?", "--continue")):
+            _, said, _ = await programs.outcome(
+                "claude", "-p", *asked, *short, folder=folder, environ=environ
+            )
+        if "Heiner" in said:
+            return
+    pytest.fail(f"the name is not in what was said last: {said}")
 
 
 @pytest.mark.shows("Codex", "embedded", "chat")
@@ -110,7 +120,7 @@ async def test_codex_goes_on(embedded: Server, programs: Programs, tmp_path: Pat
 
 
 def test_the_table_says_what_is_tested(request: pytest.FixtureRequest) -> None:
-    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", DOCUMENT, re.MULTILINE)[2:]
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", DOCUMENT, re.MULTILINE)[1:]
     told = {
         (client, against, word)
         for client, *columns in rows
