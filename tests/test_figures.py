@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from modelway.errors import UpstreamFailed
-from modelway.telemetry import Attempt, Figures, RequestRecord, expose
+from modelway.telemetry import Attempt, Figures, RequestRecord, Telemetry, expose
 from modelway.telemetry.figures import MOST_MODELS, tokens_per_s
 from modelway.types import TextDelta
 from tests.polling import until
@@ -176,23 +176,18 @@ async def test_a_turn_that_is_read_twice_is_counted_once(tmp_path: Path) -> None
 @pytest.mark.anyio
 async def test_a_turn_runs_once_from_its_beginning_to_its_end_however_many_look_on(tmp_path: Path) -> None:
     go_on = asyncio.Event()
-    local = Scripted("Local", [TextDelta(text="x"), go_on, *says("y")])
-
-    async def running() -> int:
-        told = json.loads(await asyncio.to_thread(fetch, f"{address}/v1/figures"))
-        return int(told["running"]) - 1
-
-    async with serving(gateway_of([local], tmp_path)) as address:
+    local, telemetry = Scripted("Local", [TextDelta(text="x"), go_on, *says("y")]), Telemetry()
+    figures = telemetry.figures
+    async with serving(gateway_of([local], tmp_path), telemetry=telemetry) as address:
         asked = [asyncio.create_task(asyncio.to_thread(ask, address, "once", stream=True)) for _ in range(2)]
-        async with asyncio.timeout(10):
-            while not local.requests or await running() != 1:
-                await asyncio.sleep(0)
-            for _ in range(5):
-                assert await running() == 1
-            go_on.set()
-            await asyncio.gather(*asked)
-            while await running():
-                await asyncio.sleep(0)
+        await until(lambda: len(figures.aside) == 2)
+        assert figures.running == 1
+        told = json.loads(await asyncio.to_thread(fetch, f"{address}/v1/figures"))
+        assert told["running"] == 2  # the turn, and who asks for the figures
+        go_on.set()
+        await asyncio.gather(*asked)
+        await until(lambda: figures.open == 0)
+        assert figures.aside == set()
 
 
 def ask(address: str, key: str = "", *, stream: bool = False) -> None:
