@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from msgspec.structs import replace
 
 from modelway.accounts import Bill
-from modelway.attempting import Begun
+from modelway.attempting import Begun, no_finish
 from modelway.continuing import Continuing
 from modelway.conversations import Ephemeral, Turn
-from modelway.errors import GatewayError, InternalError, UpstreamProtocolError
+from modelway.errors import GatewayError, InternalError, TurnInterrupted
 from modelway.prices import NANOS
 from modelway.routing import Breakers
 from modelway.telemetry import Attempt, trail
@@ -97,6 +97,19 @@ class Answer:
             raise
 
     @property
+    def is_behind(self) -> bool:
+        """Whether there are events whose recording has to be waited for: iterating gives them."""
+        return bool(self._held)
+
+    def take_at_once(self, events: list[Event]) -> list[Event]:
+        """Record events that have come, and give them back, as far as nothing has to be waited for."""
+        for place, event in enumerate(events):
+            if self._turn.survives or not self._record_at_once(event):
+                self._held = events[place:]
+                return events[:place]
+        return events
+
+    @property
     def finished_at(self) -> float:
         """When it ended, as the store knows it; 0: not yet, or it is not kept."""
         return self._turn.finished_at
@@ -109,8 +122,12 @@ class Answer:
 
     async def aclose(self) -> None:
         """End the upstream call; an answer that has not come to its end is kept as interrupted."""
-        self._turn.interrupt(self.provider, self.model)
+        self.cut()
         await self._stream.aclose()
+
+    def cut(self) -> None:
+        """Keep an answer that has not come to its end as interrupted; who reads it ends the call."""
+        self._turn.interrupt(self.provider, self.model)
 
     async def _after_break(self, error: GatewayError) -> Event:
         """What comes next where somebody else goes on with the answer; otherwise the error."""
@@ -136,17 +153,22 @@ class Answer:
         if self._turn.survives:
             await self._turn.stored()
         if isinstance(event, Finish):
-            if self._breakers.troubled:
-                self._breakers.succeeded(self._candidate.key)
-            completion = await self._turn.finish(self.provider, self.model)
-            self._completion = replace(
-                completion, provider=self.provider, conversation_id=self.conversation_id
-            )
+            self._succeed(await self._turn.finish(self.provider, self.model))
         return event
 
+    def _record_at_once(self, event: Event) -> bool:
+        """Record one event; False, and nothing has happened, where that is not done at once."""
+        if isinstance(event, Finish) and not isinstance(self._turn, Ephemeral):
+            return False
+        try:
+            self._turn.record(event)
+        except TurnInterrupted:
+            return False
+        if isinstance(event, Finish) and isinstance(self._turn, Ephemeral):
+            self._succeed(self._turn.end(self.provider))
+        return True
 
-def no_finish(provider: str) -> UpstreamProtocolError:
-    """The error of an answer that just ends."""
-    return UpstreamProtocolError(
-        f"the answer of {provider} ended without a finish", code="upstream_truncated"
-    )
+    def _succeed(self, completion: Completion) -> None:
+        if self._breakers.troubled:
+            self._breakers.succeeded(self._candidate.key)
+        self._completion = replace(completion, provider=self.provider, conversation_id=self.conversation_id)

@@ -9,8 +9,8 @@ from typing import Protocol, TypeVar, runtime_checkable
 from msgspec.structs import replace
 
 from modelway.accounts import Accounts, Permit, Size, denied, discreet, may_go, may_use, resolved
-from modelway.answer import Answer, no_finish
-from modelway.attempting import Attempting, Begun, Hurried
+from modelway.answer import Answer
+from modelway.attempting import Attempting, Begin, Begun, Hurried, Sent, begun
 from modelway.continuing import Continuing
 from modelway.conversations import Conversations, Ephemeral, Turn, refuse_nameless_results
 from modelway.dialects.fitting import Fit
@@ -24,15 +24,14 @@ from modelway.live import Live, cut_off
 from modelway.offering import Offering
 from modelway.prices import NANOS, Prices
 from modelway.prices.estimate import tokens_of
-from modelway.provider import CountsTokens, EventStream, Provider, RelayReply, RelayRequest, Relays
+from modelway.provider import CountsTokens, Provider, RelayReply, RelayRequest, Relays, Telling
 from modelway.routing import Breakers, Candidate, RetryPolicy, Route, Router
 from modelway.shadowing import Shadows
+from modelway.straight import Straight
 from modelway.telemetry import Attempt
-from modelway.types import Caller, ChatRequest, Delta, Event, Finish, Model, Usage
+from modelway.types import Caller, ChatRequest, Model, Usage
 
 T = TypeVar("T")
-
-_HAS_BEGUN = (*Delta, Finish)
 
 
 class Closeable(Protocol):
@@ -73,6 +72,8 @@ class Gateway:
         self._shadows = Shadows(self._told)
         self._resources = resources
         self._fits: dict[str, Fit] = {}
+        # A check of a protocol costs more than many a step of a request.
+        self._telling = {name: one for name, one in router.providers.items() if isinstance(one, Telling)}
         self.live = Live(self.answer, self.resume, conversations, grace_s=conversations.reconnect_grace_s)
 
     @property
@@ -99,6 +100,39 @@ class Gateway:
             self.accounts.end(permit, Usage())
             raise
 
+    def straight(self, request: ChatRequest, caller: Caller, attempts: list[Attempt]) -> Straight | None:
+        """Begin to answer without waiting for anything; None, and nothing has happened, where one must wait.
+
+        Raises what answer() raises. The arguments are those of answer().
+        """
+        if self.breakers.troubled or request.conversation_id or request.store or request.after_turn:
+            return None
+        candidates = resolved(self.router, request, caller)
+        provider = self._telling.get(candidates[0].name)
+        if provider is None or not candidates[0].is_plain:
+            return None
+        refuse_nameless_results(request.messages)
+        permit = None
+        if caller.rules is not None:
+            if not self.accounts.has_room(caller, _size_of(request)):
+                return None
+            permit = self._admitted(request, caller, candidates)
+        straight = Straight(self, request, caller, candidates, attempts, permit)
+        straight.begin(Ephemeral(request), provider)
+        return straight
+
+    def asked(
+        self, asked: ChatRequest, candidate: Candidate, turn: Turn | Ephemeral
+    ) -> tuple[ChatRequest, tuple[str, ...]]:
+        """The request as a candidate is told it, and what is left out of it.
+
+        With what the candidate itself has kept of the conversation.
+        """
+        request, ignored = self._fit(candidate).of(asked)
+        state = turn.take_state(candidate.name)
+        told = replace(request, provider=candidate.name, model=candidate.model, upstream_state=state)
+        return told, ignored
+
     async def resume(self, turn: Turn, caller: Caller, attempts: list[Attempt]) -> Answer:
         """Go on with an answer whose server has died; what had come of it is kept where nobody can."""
         permit, left = None, turn.left
@@ -110,7 +144,7 @@ class Gateway:
             if caller.rules is not None:
                 permit = await self._let_in(turn.request, caller, candidates)
             if left is None:
-                return await self._answer_turn(turn, caller, candidates, attempts, permit)
+                return await self.answer_turn(turn, caller, candidates, attempts, permit)
             answer = await self._rest(candidates, turn, attempts, *by)
             answer.bill = turn.bill = self.accounts.bill(
                 caller, permit, *answer.answering, turn.request, left.tab
@@ -126,10 +160,11 @@ class Gateway:
             raise
 
     async def _let_in(self, request: ChatRequest, caller: Caller, candidates: list[Candidate]) -> Permit:
-        params = request.params
-        size = Size.of(tokens_of(request.messages), params.max_tokens, params.n)
-        await self.accounts.make_room(caller, size)
-        return self.accounts.admit(caller, size, [one.key for one in candidates])
+        await self.accounts.make_room(caller, _size_of(request))
+        return self._admitted(request, caller, candidates)
+
+    def _admitted(self, request: ChatRequest, caller: Caller, candidates: list[Candidate]) -> Permit:
+        return self.accounts.admit(caller, _size_of(request), [one.key for one in candidates])
 
     async def _answer(
         self,
@@ -139,20 +174,22 @@ class Gateway:
         attempts: list[Attempt],
         permit: Permit | None,
     ) -> Answer:
-        turn = await self._open_turn(request, caller)
-        return await self._answer_turn(turn, caller, candidates, attempts, permit)
+        turn = await self.open_turn(request, caller)
+        return await self.answer_turn(turn, caller, candidates, attempts, permit)
 
-    async def _answer_turn(
+    async def answer_turn(
         self,
         turn: Turn | Ephemeral,
         caller: Caller,
         candidates: list[Candidate],
         attempts: list[Attempt],
         permit: Permit | None,
+        sent: Sent | None = None,
     ) -> Answer:
+        """The answer to an open turn; `sent` is the first candidate's call, where it was made already."""
         try:
             self._shadow(caller, candidates[0].route, turn.request)
-            answer = await self._first_to_answer(candidates, turn, attempts)
+            answer = await self._first_to_answer(candidates, turn, attempts, sent)
             answer.bill = turn.bill = self.accounts.bill(
                 caller, permit, answer.provider, answer.model, turn.request
             )
@@ -277,7 +314,8 @@ class Gateway:
             for resource in (*first, *self.providers.values(), self.offering, self._shadows, self.live):
                 stack.push_async_callback(resource.aclose)
 
-    async def _open_turn(self, request: ChatRequest, caller: Caller) -> Turn | Ephemeral:
+    async def open_turn(self, request: ChatRequest, caller: Caller) -> Turn | Ephemeral:
+        """A turn of the conversation that the request names, or of none."""
         _refuse_contradictions(request)
         if request.conversation_id or request.store:
             return await self.conversations.open_turn(caller.name, request)
@@ -294,11 +332,20 @@ class Gateway:
             self._shadows.send(route, request)
 
     async def _first_to_answer(
-        self, candidates: list[Candidate], turn: Turn | Ephemeral, attempts: list[Attempt]
+        self,
+        candidates: list[Candidate],
+        turn: Turn | Ephemeral,
+        attempts: list[Attempt],
+        sent: Sent | None = None,
     ) -> Answer:
         """Retry and fail over, which both are possible only as long as no delta has come."""
         begin = partial(self._begin, turn, turn.request)
-        begun = await self._attempting.first_to_answer(candidates, begin, attempts)
+        begun = await self._attempting.first_to_answer(
+            candidates,
+            begin if sent is None else _after(sent, begin),
+            attempts,
+            started=0.0 if sent is None else sent.started,
+        )
         route = begun.candidate.route
         is_continued = route is not None and route.continues
         if not is_continued and not turn.survives:
@@ -320,27 +367,11 @@ class Gateway:
 
     async def _begin(self, turn: Turn | Ephemeral, asked: ChatRequest, candidate: Candidate) -> Begun:
         """Call the provider and wait for the first event that a caller can see."""
-        request, ignored = self._fit(candidate).of(asked)
-        stream: EventStream = candidate.provider.stream(
-            replace(
-                request,
-                provider=candidate.name,
-                model=candidate.model,
-                upstream_state=turn.take_state(candidate.name),
-            )
-        )
+        request, ignored = self.asked(asked, candidate, turn)
+        stream = candidate.provider.stream(request)
         if candidate.limits is not None:
             stream = Hurried(candidate.name, stream, candidate.limits)
-        held: list[Event] = []
-        try:
-            async for event in stream:
-                held.append(event)
-                if isinstance(event, _HAS_BEGUN):
-                    return Begun(candidate, stream, held, ignored)
-        except BaseException:
-            await stream.aclose()
-            raise
-        raise no_finish(candidate.name)
+        return await begun(candidate, Sent(stream, ignored, []))
 
     def _told(self, candidate: Candidate, request: ChatRequest) -> ChatRequest:
         """The request as a provider is told it."""
@@ -362,6 +393,25 @@ class Gateway:
             if not info.stateful:
                 self._fits[candidate.name] = fit
         return fit
+
+
+def _after(sent: Sent, begin: Begin) -> Begin:
+    """The first call has been made already."""
+    is_new = True
+
+    async def begin_or_go_on(candidate: Candidate) -> Begun:
+        nonlocal is_new
+        if not is_new:
+            return await begin(candidate)
+        is_new = False
+        return await begun(candidate, sent)
+
+    return begin_or_go_on
+
+
+def _size_of(request: ChatRequest) -> Size:
+    params = request.params
+    return Size.of(tokens_of(request.messages), params.max_tokens, params.n)
 
 
 def _refuse_contradictions(request: ChatRequest) -> None:

@@ -380,7 +380,7 @@ class Live:
         if turn.asking is not None and not turn.has_begun:
             self._conversations.streams.give_up(turn.asking)
         if task.cancelled():
-            turn.fail(cut_off())
+            turn.fail(cut_off(is_cancelled=turn.was_stopped))
         elif error := task.exception():
             log.error("turn %s failed", turn.id, exc_info=error)
             turn.fail(InternalError("internal error", hint=f"the log has it under {turn.id}"))
@@ -421,11 +421,17 @@ async def events_of(log: Readable, after: int = 0) -> AsyncGenerator[tuple[int, 
             if isinstance(item, Finish):
                 return
     if not isinstance(log.last, Finish):
-        raise cut_off()
+        raise cut_off(is_cancelled=log.is_cancelled)
 
 
-def cut_off() -> TurnInterrupted:
+def cut_off(*, is_cancelled: bool = False) -> TurnInterrupted:
     """The error for an answer that was cut off by nobody's error."""
+    if is_cancelled:
+        return TurnInterrupted(
+            "somebody has stopped this answer; the conversation keeps what had come of it",
+            hint="send a new request to go on",
+            code="turn_cancelled",
+        )
     return TurnInterrupted(
         "the answer was cut off before its end; the conversation keeps what had come of it",
         hint="send a new request to go on",

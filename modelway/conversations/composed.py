@@ -153,10 +153,10 @@ STATEMENTS = Statements(
     ),
     drop_checkpoints="DELETE FROM checkpoints WHERE checkpoints.turn = :turn",
     find_log=(
-        "SELECT turns.status, turns.error_code, turns.error, turns.finished_at, turns.conversation,"
-        " conversations.lease_owner, conversations.lease_until FROM turns JOIN conversations ON "
-        "conversations.id = turns.conversation WHERE conversations.caller = :caller AND turns.id = "
-        ":turn"
+        "SELECT turns.status, turns.error_code, turns.error, turns.finished_at, "
+        "turns.finish_reason, turns.conversation, conversations.lease_owner, "
+        "conversations.lease_until FROM turns JOIN conversations ON conversations.id = "
+        "turns.conversation WHERE conversations.caller = :caller AND turns.id = :turn"
     ),
     find_open_turn=(
         "SELECT conversations.id, conversations.name, conversations.tree, conversations.hidden, "

@@ -85,12 +85,13 @@ class Log:
     None until everything is in it and, where that could be done, is stored.
     """
 
-    __slots__ = ("_pieces", "_readers", "_saved", "ended_at", "head", "items")
+    __slots__ = ("_pieces", "_readers", "_saved", "ended_at", "head", "is_cancelled", "items")
 
     def __init__(self, head: Head) -> None:
         self.head = head
         self.items: list[Item] = []
         self.ended_at: float | None = None
+        self.is_cancelled = False
         self._readers: list[asyncio.Future[None]] = []
         self._saved = 0
         self._pieces = 0

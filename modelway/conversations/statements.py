@@ -258,6 +258,7 @@ def _find_log() -> ClauseElement:
             t.error_code,
             t.error,
             t.finished_at,
+            t.finish_reason,
             t.conversation,
             c.lease_owner,
             c.lease_until,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from modelway.config import ConversationSettings
 from modelway.conversations.claims import Asking, Claim, claim, give_up
-from modelway.conversations.closing import end_lost_turn
+from modelway.conversations.closing import CANCELLED, end_lost_turn
 from modelway.conversations.ledger import Ledger
 from modelway.conversations.log import Head, Item, Log, decode_piece, is_piece
 from modelway.conversations.paths import Paths
@@ -45,6 +45,11 @@ class Readable(Protocol):
     @property
     def ended_at(self) -> float | None:
         """When the answer ended; None: not yet."""
+        ...
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether somebody has stopped it."""
         ...
 
     async def after(self, place: int) -> Sequence[Item]:
@@ -234,6 +239,7 @@ class _Look(NamedTuple):
     error_code: str
     error: str
     finished_at: float | None
+    finish_reason: str
     conversation: int
     owner: str | None
     lease_until: float | None
@@ -264,6 +270,7 @@ class StoredLog:
         self.head = Head(turn=turn, created_at=0.0)
         self.last: Item | None = None
         self.ended_at: float | None = None
+        self.is_cancelled = False
 
     async def after(self, place: int) -> Sequence[Item]:
         """What comes after so many items, as soon as there is any; nothing after the end.
@@ -301,6 +308,7 @@ class StoredLog:
             self._mark_at = time.monotonic() + self._mark(self._turn) / 3
         if look.status != "open" or is_lost:
             self.ended_at = look.finished_at or time.time()
+            self.is_cancelled = look.finish_reason == CANCELLED
             if self.last is None and look.status == "done":
                 raise _no_log()
 
@@ -314,7 +322,7 @@ def _look_up(ledger: Ledger, caller: str, turn: str, after: int) -> _Look:
     row = ledger.one(ledger.sql.find_log, {"caller": caller, "turn": turn})
     if row is None:
         raise NotFound("there is no such turn", code="stream_not_found")
-    status: tuple[str, str, str, float | None, int, str | None, float | None] = row
+    status: tuple[str, str, str, float | None, str, int, str | None, float | None] = row
     some = {"turn": turn, "after": after, "limit": _MOST_PIECES}
     return _Look(*status, ledger.all(ledger.sql.read_pieces, some))
 

@@ -298,6 +298,7 @@ class Turn:
 
     def _end_log(self, ending: Ending, last: Item | None) -> None:
         if self.log is not None:
+            self.log.is_cancelled = self.is_cancelled
             self.log.end(last, ending.now)
 
 

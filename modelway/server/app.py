@@ -7,6 +7,8 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
+from typing import cast
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
@@ -28,17 +30,21 @@ from modelway.gateway import Gateway
 from modelway.page.door import Door
 from modelway.server.anthropic import AnthropicEndpoints
 from modelway.server.catalogue import Catalogue
-from modelway.server.chat import ChatEndpoint
+from modelway.server.chat import ChatEndpoint, Resolve
+from modelway.server.compacting import Compacting
 from modelway.server.completions import CompletionsEndpoint
 from modelway.server.conversation_items import ItemEndpoints
 from modelway.server.conversations import ConversationEndpoints
-from modelway.server.counting import Counting, no_compaction
+from modelway.server.counting import Counting
+from modelway.server.cycle import Cycle
 from modelway.server.dialect import Dialect
 from modelway.server.embeddings import EmbeddingEndpoints
 from modelway.server.exchange import ClientGone, Exchange, Receive, Scope, Send
 from modelway.server.figures import FigureEndpoints
+from modelway.server.following import DETACH_HEADER, LAST_HEADER
 from modelway.server.formats import CHATS, dialect_of, is_ollama_s
 from modelway.server.guard import Guard
+from modelway.server.keyed import KEY_HEADER
 from modelway.server.keys import KeyWatch
 from modelway.server.loading import LoadingEndpoint
 from modelway.server.ollama import OllamaEndpoints
@@ -46,16 +52,35 @@ from modelway.server.openapi import openapi_endpoint
 from modelway.server.references import References
 from modelway.server.relay import RELAYED_METHODS, RelayEndpoint
 from modelway.server.responses import ResponseEndpoints
+from modelway.server.sockets import Socket, handshake
+from modelway.server.straight import StraightReply
 from modelway.server.streams import StreamEndpoints
 from modelway.server.usage import UsageEndpoint
+from modelway.straight import Straight
 from modelway.telemetry import Telemetry
+from modelway.types import ChatRequest
 
 Endpoint = Callable[[Exchange], Awaitable[None]]
 
+# Starts a task that speaks ASGI.
+Run = Callable[[Callable[[Scope, Receive, Send], Awaitable[None]]], None]
+
 log = logging.getLogger("modelway.server")
 
+# Headers that ask for more than an answer.
+_UNUSUAL = frozenset(
+    {
+        b"origin",
+        b"sec-fetch-site",
+        KEY_HEADER,
+        LAST_HEADER,
+        DETACH_HEADER,
+        b"x-modelway-provider",
+        b"x-modelway-conversation-id",
+    }
+)
+
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-CLIENT_CLOSED = 499
 LAST_WORDS_S = 0.5
 
 
@@ -143,6 +168,7 @@ class Application:
         gateway.live.on_begin, gateway.live.on_end = telemetry.turn_begun, telemetry.turn_ended
         self._most_at_once = settings.max_concurrent_requests
         self._at_once = 0
+        self._sockets: set[Socket] = set()
         self._keys = KeyWatch(auth, gateway.conversations.callers, gateway.accounts)
 
         references = References(gateway.conversations)
@@ -157,8 +183,13 @@ class Application:
             )
 
         self._chat = chat(openai_chat)
+        self._straight_chats = {"/v1/chat/completions": self._chat}
+        self._straight: dict[Exchange, StraightReply] = {}
         others = _in_other_formats(
-            gateway, {path: chat(dialect) for path, dialect in CHATS.items()}, settings.max_body_bytes
+            gateway,
+            {path: chat(dialect) for path, dialect in CHATS.items()},
+            references.resolved,
+            settings.max_body_bytes,
         )
         endpoints = ConversationEndpoints(gateway.conversations, max_body_bytes=settings.max_body_bytes)
         items = ItemEndpoints(gateway.conversations, max_body_bytes=settings.max_body_bytes)
@@ -195,21 +226,103 @@ class Application:
         """Take nothing new, and end what is open for as long as somebody looks at it; all else goes on."""
         self._is_draining = True
         self._door.close_streams()
+        for socket in self._sockets:
+            socket.leave()
+        for reply in list(self._straight.values()):
+            reply.wait()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Speak ASGI."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            await self._serve(Exchange(scope, receive, send, self._telemetry))
+            exchange = Exchange(scope, receive, send, self._telemetry)
+            await self._serve(exchange, partial(self._checked, exchange))
+        elif scope["type"] == "websocket":
+            await self._converse(scope, receive, send)
 
-    async def _serve(self, exchange: Exchange) -> None:
-        exchange.encode_error = dialect_of(exchange.path, exchange.headers).encode_error
+    def begin_at_once(self, scope: Scope, cycle: Cycle, run: Run) -> bool:
+        """Begin to answer a request of which all has come; False: in the usual way, nothing has happened.
+
+        The busiest addresses have no task of their own, as long as nothing has to be waited for: `run` starts
+        one for what comes then.
+        """
+        chat = self._straight_chats.get(scope["path"])
+        if chat is None or scope["method"] != "POST" or self._is_draining:
+            return False
+        exchange = Exchange(scope, cast("Receive", cycle.receive), cycle.send, self._telemetry)
         try:
-            self._guard.check(exchange)
-            await self._dispatch(exchange)
+            begun = self._begun(chat, exchange)
+        except Exception:  # noqa: BLE001 - the task meets the same, and tells of it
+            begun = None
+        if begun is None:
+            self._release(exchange)
+            run(partial(self._serve_asgi, exchange, partial(self._checked, exchange)))
+            return True
+
+        def go_on(exchange: Exchange, work: Callable[[], Awaitable[None]]) -> None:
+            self._straight.pop(exchange, None)
+            run(partial(self._serve_asgi, exchange, work))
+
+        reply = StraightReply(chat, exchange, *begun, go_on=go_on, on_end=self._end)
+        self._straight[exchange] = reply
+        reply.begin()
+        return True
+
+    def _begun(self, chat: ChatEndpoint, exchange: Exchange) -> tuple[ChatRequest, Straight] | None:
+        exchange.encode_error = dialect_of(exchange.path, exchange.headers).encode_error
+        if exchange.scope["query_string"] or not _UNUSUAL.isdisjoint(exchange.headers):
+            return None
+        self._guard.check(exchange)
+        self._admit(exchange)
+        return chat.straight(exchange)
+
+    async def _serve_asgi(
+        self,
+        exchange: Exchange,
+        work: Callable[[], Awaitable[None]],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """As ASGI wants to call it."""
+        del scope, receive, send
+        await self._serve(exchange, work)
+
+    async def _converse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer on a connection that stays open; each of its requests comes back as one over HTTP."""
+        await receive()
+        asked, refuse = handshake(scope, send)
+        exchange = Exchange(asked, receive, refuse, self._telemetry)
+        await self._serve(exchange, partial(self._let_in, exchange))
+        if exchange.started:
+            return
+        socket = Socket(self, scope, receive, send)
+        self._sockets.add(socket)
+        try:
+            await socket.run()
+        finally:
+            self._sockets.discard(socket)
+
+    async def _let_in(self, exchange: Exchange) -> None:
+        """Check a handshake: whoever comes from elsewhere, or without a key, is answered over HTTP."""
+        self._guard.check(exchange)
+        if self._is_draining:
+            raise ShuttingDown("the server is going down", hint="connect again", retry_after=1)
+        exchange.caller = self._auth.identify(exchange.api_key)
+        exchange.record.caller, exchange.record.status = exchange.caller.name, 101
+
+    async def _checked(self, exchange: Exchange) -> None:
+        exchange.encode_error = dialect_of(exchange.path, exchange.headers).encode_error
+        self._guard.check(exchange)
+        await self._dispatch(exchange)
+
+    async def _serve(self, exchange: Exchange, work: Callable[[], Awaitable[None]]) -> None:
+        """Do the work of a request; whatever fails becomes a reply."""
+        try:
+            await work()
         except ClientGone:
-            exchange.record.status, exchange.record.code = CLIENT_CLOSED, "client_closed"
+            exchange.note_gone()
         except GatewayError as error:
             await exchange.fail(error)
             _let_go(error)
@@ -226,11 +339,20 @@ class Application:
             log.exception("request %s failed", exchange.request_id)
             await exchange.fail(_bug(exchange))
         finally:
-            if exchange.release is not None:
-                exchange.release()
-            self._telemetry.end(exchange.record)
-            # It has the scope too: together they would stay until the garbage is collected.
-            exchange.scope.pop("modelway.exchange", None)
+            self._end(exchange)
+
+    def _end(self, exchange: Exchange) -> None:
+        """A request is over."""
+        self._straight.pop(exchange, None)
+        self._release(exchange)
+        self._telemetry.end(exchange.record)
+        # It has the scope too: together they would stay until the garbage is collected.
+        exchange.scope.pop("modelway.exchange", None)
+
+    def _release(self, exchange: Exchange) -> None:
+        if exchange.release is not None:
+            exchange.release()
+            exchange.release = None
 
     async def _dispatch(self, exchange: Exchange) -> None:
         if exchange.method == "OPTIONS" and b"access-control-request-method" in exchange.headers:
@@ -242,11 +364,7 @@ class Application:
         if self._door.owns(exchange.path):
             await self._door(exchange)
             return
-        if exchange.path not in OPEN_PATHS:
-            exchange.caller = self._auth.identify(exchange.api_key)
-            exchange.record.caller = exchange.caller.name
-        if self._most_at_once and exchange.method == "POST":
-            self._count_in(exchange)
+        self._admit(exchange)
         if exchange.path == "/v1/chat/completions" and exchange.method == "POST":
             # The busiest address skips the search through the list of routes.
             await self._chat(exchange)
@@ -254,6 +372,14 @@ class Application:
         exchange.scope["modelway.exchange"] = exchange
         exchange.scope["app"] = self
         await self._router(exchange.scope, exchange.receive, exchange.send)
+
+    def _admit(self, exchange: Exchange) -> None:
+        """Find out who asks, and whether there is room for one more."""
+        if exchange.path not in OPEN_PATHS:
+            exchange.caller = self._auth.identify(exchange.api_key)
+            exchange.record.caller = exchange.caller.name
+        if self._most_at_once and exchange.method == "POST":
+            self._count_in(exchange)
 
     def _count_in(self, exchange: Exchange) -> None:
         if self._at_once + self._gateway.live.under_way >= self._most_at_once:
@@ -290,7 +416,7 @@ class Application:
 
 
 def _in_other_formats(
-    gateway: Gateway, chats: Mapping[str, ChatEndpoint], max_body_bytes: int
+    gateway: Gateway, chats: Mapping[str, ChatEndpoint], resolve: Resolve, max_body_bytes: int
 ) -> dict[str, Endpoint]:
     """What answers POSTs in the formats of Anthropic, Ollama and OpenAI's Responses API."""
     anthropic = AnthropicEndpoints(gateway, chats["/v1/messages"])
@@ -298,7 +424,9 @@ def _in_other_formats(
     return {
         **chats,
         "/v1/responses/input_tokens": Counting(gateway, chats["/v1/responses"]),
-        "/v1/responses/compact": no_compaction,
+        "/v1/responses/compact": Compacting(
+            gateway, chats["/v1/responses"], resolve, max_body_bytes=max_body_bytes
+        ),
         "/v1/messages": anthropic.messages,
         "/v1/messages/count_tokens": anthropic.count_tokens,
         "/api/chat": LoadingEndpoint(gateway, chats["/api/chat"], ollama_chat.encode_loaded),

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -25,9 +26,12 @@ from modelway.server.following import STREAM_HEADERS, Following, envelope_of, mu
 from modelway.server.keep_alive import KeepAlive
 from modelway.server.numbering import Numbered, can_be_numbered
 from modelway.server.unambiguous import refuse_ambiguous
+from modelway.straight import Straight
 from modelway.telemetry import milliseconds_since
 from modelway.types import ChatRequest, Finish
 
+# Gives the answer as soon as it has begun.
+Begin = Callable[[], Awaitable[Answer]]
 # Puts into a body what it only refers to.
 Resolve = Callable[[Exchange, bytes], Awaitable[bytes]]
 
@@ -47,7 +51,7 @@ class ChatEndpoint:
         self._dialect = dialect
         self._gateway = gateway
         self._max_body_bytes = max_body_bytes
-        self._keep_alive_s = keep_alive_s
+        self.keep_alive_s = keep_alive_s
         self._resolve = resolve
         self._stream_headers = [(b"content-type", dialect.STREAM_TYPE), *STREAM_HEADERS]
         self._is_numbered = can_be_numbered(dialect)
@@ -63,6 +67,9 @@ class ChatEndpoint:
         refuse_ambiguous(exchange, body)
         if self._resolve is not None:
             body = await self._resolve(exchange, body)
+        return self._decoded(exchange, body)
+
+    def _decoded(self, exchange: Exchange, body: bytes) -> ChatRequest:
         request = with_address(self._dialect.decode_request(body), exchange)
         exchange.telemetry.asked(exchange.record, request)
         return request
@@ -72,42 +79,88 @@ class ChatEndpoint:
         if must_follow(exchange, request):
             await self._following.answer(exchange, request)
             return
+        record = exchange.record
+        begin = partial(self._gateway.answer, request, exchange.caller, record.attempts)
         with until_client_is_gone(exchange):
             if request.stream:
-                await self._stream(exchange, request)
+                await self._stream(exchange, request, begin)
             else:
-                await self._whole(exchange, request)
+                await self._whole(exchange, request, begin)
 
-    async def _answer(self, exchange: Exchange, request: ChatRequest) -> Answer:
-        record = exchange.record
-        answer = await self._gateway.answer(request, exchange.caller, record.attempts)
-        record.first_ms = milliseconds_since(record.time)
-        record.provider, record.model = answer.provider, answer.model
-        if exchange.caller.rules is not None:
-            exchange.reply_headers += as_sent(self._gateway.accounts.headers(exchange.caller))
-        return answer
+    def straight(self, exchange: Exchange) -> tuple[ChatRequest, Straight] | None:
+        """A request whose answer is on its way, where nothing has to be waited for.
 
-    async def _whole(self, exchange: Exchange, request: ChatRequest) -> None:
-        async with aclosing(await self._answer(exchange, request)) as answer:
-            completion = await answer.collect()
-            # What can be asked for again must be told alike: there the store knows the name that was asked.
-            model = completion.model if request.echo is None else ""
-            envelope = self._envelope(request, answer, model)
-            body = self._dialect.encode_completion(completion, envelope)
-            cost = answer.cost
-            if cost is not None:
-                exchange.reply_headers.append((b"x-modelway-cost", b"%.9f" % cost))
-            await exchange.reply(200, body, answer_headers(answer))
-            exchange.telemetry.answered(exchange.record, completion, cost or 0.0)
+        Where this gives None, or raises as read() does, nothing has happened.
+        """
+        body = exchange.body_now()
+        if body is None or self._resolve is not None or len(body) > self._max_body_bytes:
+            return None
+        refuse_ambiguous(exchange, body)
+        request = self._decoded(exchange, body)
+        if must_follow(exchange, request):
+            return None
+        straight = self._gateway.straight(request, exchange.caller, exchange.record.attempts)
+        return None if straight is None else (request, straight)
 
-    async def _stream(self, exchange: Exchange, request: ChatRequest) -> None:
-        with KeepAlive(exchange, self._dialect, self._stream_headers, self._keep_alive_s) as silence:
-            async with aclosing(await self._answer(exchange, request)) as answer:
-                encoder = self._encoder(request, answer)
-                exchange.encode_error_event = encoder.error
+    async def rest(
+        self,
+        exchange: Exchange,
+        request: ChatRequest,
+        straight: Straight,
+        encoder: Encoder | None,
+        *,
+        silent: bool,
+    ) -> None:
+        """Go on with an answer that came straight so far; `encoder` has written what has come of it."""
+        with until_client_is_gone(exchange):
+            if request.stream:
+                await self._stream(exchange, request, straight.go_on, encoder, silent=silent)
+            else:
+                await self._whole(exchange, request, straight.go_on)
+
+    async def _whole(self, exchange: Exchange, request: ChatRequest, begin: Begin) -> None:
+        async with aclosing(await begin()) as answer:
+            self.noted(exchange, answer)
+            await answer.collect()
+            await exchange.reply(200, *self._written(exchange, request, answer))
+            exchange.telemetry.answered(exchange.record, answer.completion, answer.cost or 0.0)
+
+    def reply(self, exchange: Exchange, request: ChatRequest, answer: Answer) -> None:
+        """Send a whole answer, which has come to its end."""
+        exchange.reply_now(200, *self._written(exchange, request, answer))
+        exchange.telemetry.answered(exchange.record, answer.completion, answer.cost or 0.0)
+
+    def _written(self, exchange: Exchange, request: ChatRequest, answer: Answer) -> tuple[bytes, Headers]:
+        """The body of a whole answer, and its headers."""
+        completion = answer.completion
+        # What can be asked for again must be told alike: there the store knows the name that was asked.
+        model = completion.model if request.echo is None else ""
+        body = self._dialect.encode_completion(completion, self._envelope(request, answer, model))
+        cost = answer.cost
+        if cost is not None:
+            exchange.reply_headers.append((b"x-modelway-cost", b"%.9f" % cost))
+        return body, answer_headers(answer)
+
+    async def _stream(
+        self,
+        exchange: Exchange,
+        request: ChatRequest,
+        begin: Begin,
+        encoder: Encoder | None = None,
+        *,
+        silent: bool = False,
+    ) -> None:
+        with KeepAlive(exchange, self._dialect, self._stream_headers, self.keep_alive_s) as silence:
+            if silent:
+                silence.break_now()
+            async with aclosing(await begin()) as answer:
+                if encoder is None:
+                    self.noted(exchange, answer)
+                    encoder = self._encoder(request, answer)
+                    exchange.encode_error_event = encoder.error
+                    if not exchange.started:
+                        await exchange.start(200, self._stream_headers + answer_headers(answer))
                 silence.follows_ids = isinstance(encoder, Numbered)
-                if not exchange.started:
-                    await exchange.start(200, self._stream_headers + answer_headers(answer))
                 async for event in answer:
                     encoded = encoder.encode(event)
                     if isinstance(event, Finish):
@@ -116,6 +169,21 @@ class ChatEndpoint:
                         await exchange.write(encoded)
                         silence.broken()
                 exchange.telemetry.answered(exchange.record, answer.completion, answer.cost or 0.0)
+
+    def begin(self, exchange: Exchange, request: ChatRequest, answer: Answer) -> Encoder:
+        """Begin the stream of an answer; what writes it."""
+        encoder = self._encoder(request, answer)
+        exchange.encode_error_event = encoder.error
+        exchange.start_now(200, self._stream_headers + answer_headers(answer))
+        return encoder
+
+    def noted(self, exchange: Exchange, answer: Answer) -> None:
+        """Note who has begun to answer."""
+        record = exchange.record
+        record.first_ms = milliseconds_since(record.time)
+        record.provider, record.model = answer.provider, answer.model
+        if exchange.caller.rules is not None:
+            exchange.reply_headers += as_sent(self._gateway.accounts.headers(exchange.caller))
 
     def _encoder(self, request: ChatRequest, answer: Answer) -> Encoder:
         if answer.log is None:

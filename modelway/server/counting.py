@@ -1,9 +1,8 @@
-"""Counts of tokens, in the formats that ask for them; and what of a format's other addresses is not there."""
+"""Counts of tokens, in the formats that ask for them."""
 
 from __future__ import annotations
 
 from modelway.dialects import openai_responses
-from modelway.errors import NotFound
 from modelway.gateway import Gateway
 from modelway.server.chat import ChatEndpoint
 from modelway.server.exchange import Exchange, header_value, until_client_is_gone
@@ -36,11 +35,3 @@ async def counted(gateway: Gateway, exchange: Exchange, request: ChatRequest) ->
 def named(exchange: Exchange) -> list[tuple[bytes, bytes]]:
     """The header that tells who has counted."""
     return [(b"x-modelway-provider", header_value(exchange.record.provider))]
-
-
-async def no_compaction(_: Exchange) -> None:
-    """Refuse: a conversation is not made shorter here."""
-    raise NotFound(
-        "Modelway does not compact conversations",
-        hint="go on with `previous_response_id` or `conversation`, or send a shorter `input`",
-    )

@@ -26,10 +26,12 @@ class Cycle(RequestResponseCycle):
         """Speak ASGI."""
         if self.scope["http_version"] != "1.0" or self.scope["method"] == "HEAD":
             await super().send(message)
-        elif message["type"] == "http.response.start":
-            await self.begin(message["status"], list(message.get("headers", ())))
+            return
+        await self.keep_up()
+        if message["type"] == "http.response.start":
+            self.begin(message["status"], list(message.get("headers", ())))
         else:
-            await self.write(message.get("body", b""), last=not message.get("more_body", False))
+            self.write(message.get("body", b""), last=not message.get("more_body", False))
 
     def take_body(self) -> bytes | None:
         """The body where all of it has come; None where it has to be waited for, in ASGI's way."""
@@ -40,26 +42,30 @@ class Cycle(RequestResponseCycle):
         body, self.body = bytes(self.body), bytearray()
         return body
 
-    async def begin(self, status: int, headers: _Headers) -> None:
-        """Send the status and the headers."""
-        if self.flow.write_paused and not self.disconnected:
+    @property
+    def is_slow(self) -> bool:
+        """Whether the client does not keep up: what follows has to wait."""
+        return self.flow.write_paused and not self.disconnected
+
+    async def keep_up(self) -> None:
+        """Wait until the client has taken enough of what was sent."""
+        if self.is_slow:
             await self.flow.drain()
+
+    def begin(self, status: int, headers: _Headers) -> None:
+        """Send the status and the headers."""
         if not self.disconnected:
             self.transport.write(self._head(status, headers))
 
-    async def write(self, body: bytes, *, last: bool) -> None:
+    def write(self, body: bytes, *, last: bool) -> None:
         """Send a piece of the body."""
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
         if not self.disconnected:
             self.transport.write(self._framed(body, last))
             if last:
                 self._complete()
 
-    async def reply(self, status: int, headers: _Headers, body: bytes) -> None:
+    def reply(self, status: int, headers: _Headers, body: bytes) -> None:
         """Send a whole answer at once."""
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
         if not self.disconnected:
             self.transport.write(self._head(status, headers) + self._framed(body, last=True))
             self._complete()

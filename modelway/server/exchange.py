@@ -31,6 +31,7 @@ Headers = list[tuple[bytes, bytes]]
 # Under these names of the scope the protocol says, and is asked to say, that the connection is lost.
 IS_GONE = "modelway.is_gone"
 ON_GONE = "modelway.on_gone"
+CLIENT_CLOSED = 499
 
 
 class ClientGone(Exception):
@@ -64,6 +65,7 @@ class Exchange:
         self.encode_error_event: Callable[[GatewayError], bytes] | None = None
         self.receive = receive
         self._send = send
+        self._body: bytes | None = None
         # It has the scope too: together they would stay until the garbage is collected.
         self._cycle: Cycle | None = scope.pop(CYCLE, None)
 
@@ -77,6 +79,13 @@ class Exchange:
         scheme, _, key = self.header(b"authorization").partition(" ")
         return key.strip() if scheme.lower() == "bearer" else self.header(b"x-api-key")
 
+    def body_now(self) -> bytes | None:
+        """The whole body, if it is there and the protocol is our own; it can be had again."""
+        if self._body is None and self._cycle is not None:
+            self._body = self._cycle.take_body()
+            self.record.bytes_in = len(self._body or b"")
+        return self._body
+
     async def body(self, limit: int) -> bytes:
         """The whole body; RequestTooLarge before more than `limit` bytes are held."""
         too_large = RequestTooLarge(
@@ -86,11 +95,10 @@ class Exchange:
         length = self.headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > limit:
             raise too_large
-        if self._cycle is not None and (body := self._cycle.take_body()) is not None:
-            if len(body) > limit:
+        if (whole := self.body_now()) is not None:
+            if len(whole) > limit:
                 raise too_large
-            self.record.bytes_in = len(body)
-            return body
+            return whole
         pieces: list[bytes] = []
         size, more = 0, True
         while more:
@@ -107,20 +115,47 @@ class Exchange:
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send the status and the headers."""
-        headers = self._started(status, headers)
         if self._cycle is not None:
-            await self._cycle.begin(status, headers)
+            await self._cycle.keep_up()
+            self.start_now(status, headers)
         else:
+            headers = self._started(status, headers)
             await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, body: bytes, *, last: bool = False) -> None:
         """Send a piece of the body."""
+        if self._cycle is not None:
+            self.complete = self.complete or last
+            await self._cycle.keep_up()
+            self.write_now(body, last=last)
+        else:
+            self.complete = self.complete or last
+            self.record.bytes_out += len(body)
+            await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether the client does not keep up."""
+        return self._cycle is not None and self._cycle.is_slow
+
+    def start_now(self, status: int, headers: Headers) -> None:
+        """As start(), whether the client keeps up or not; where the protocol is our own."""
+        if self._cycle is not None:
+            self._cycle.begin(status, self._started(status, headers))
+
+    def write_now(self, body: bytes, *, last: bool = False) -> None:
+        """As write(), whether the client keeps up or not; where the protocol is our own."""
         self.complete = self.complete or last
         self.record.bytes_out += len(body)
         if self._cycle is not None:
-            await self._cycle.write(body, last=last)
-        else:
-            await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+            self._cycle.write(body, last=last)
+
+    def reply_now(self, status: int, body: bytes, headers: Headers) -> None:
+        """As reply(), whether the client keeps up or not; where the protocol is our own."""
+        self.complete = True
+        self.record.bytes_out += len(body)
+        if self._cycle is not None:
+            self._cycle.reply(status, self._started(status, _of_json(body, headers)), body)
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
         """Pass on what an ASGI application sends, with our headers added."""
@@ -131,18 +166,13 @@ class Exchange:
 
     async def reply(self, status: int, body: bytes, headers: Headers | None = None) -> None:
         """Send a whole JSON reply."""
-        sent = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            *(headers or ()),
-        ]
         if self._cycle is None:
-            await self.start(status, sent)
+            await self.start(status, _of_json(body, headers or []))
             await self.write(body, last=True)
             return
         self.complete = True
-        self.record.bytes_out += len(body)
-        await self._cycle.reply(status, self._started(status, sent), body)
+        await self._cycle.keep_up()
+        self.reply_now(status, body, headers or [])
 
     def _started(self, status: int, headers: Headers) -> Headers:
         """Note that the reply begins; all of its headers."""
@@ -151,6 +181,10 @@ class Exchange:
         if self.record.attempts:
             headers = [*headers, (b"x-modelway-attempts", trail(self.record.attempts).encode())]
         return headers + self.reply_headers
+
+    def note_gone(self) -> None:
+        """The client has closed its connection before the reply was complete."""
+        self.record.status, self.record.code = CLIENT_CLOSED, "client_closed"
 
     def cut(self) -> None:
         """Send no more: the connection is closed, so that the client sees that the end is missing."""
@@ -178,6 +212,10 @@ class Exchange:
             # Our own retries are spent; an SDK that retries too would multiply them.
             headers.append((b"x-should-retry", b"false"))
         await self.reply(error.status, self.encode_error(error), headers)
+
+
+def _of_json(body: bytes, headers: Headers) -> Headers:
+    return [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *headers]
 
 
 def as_sent(headers: Iterable[tuple[str, str]]) -> Headers:

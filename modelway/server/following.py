@@ -99,7 +99,7 @@ class Following:
                     raise items[-1].error()
             if not isinstance(log.last, Finish):
                 await self._start(exchange, log)
-                raise cut_off()
+                raise cut_off(is_cancelled=log.is_cancelled)
             if not exchange.complete:
                 if not exchange.started:
                     # This is what ends the attempts of a browser's EventSource.
@@ -151,7 +151,7 @@ class Following:
         exchange.telemetry.stands_aside(record)
         log = await self._live.log(exchange.caller, turn_id)
         if not await log.after(0):
-            raise cut_off()
+            raise cut_off(is_cancelled=log.is_cancelled)
         record.first_ms = milliseconds_since(record.time)
         record.provider, record.model = log.head.provider, log.head.model
         return log

@@ -43,7 +43,14 @@ class KeepAlive:
         """Note that something was sent."""
         self._last = self._loop.time()
 
+    def break_now(self) -> None:
+        """It has been silent for long enough already."""
+        self._last -= self._period_s
+        self._tick()
+
     def _tick(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         silent = self._loop.time() - self._last
         if silent >= self._period_s and (self._task is None or self._task.done()):
             self._task = self._loop.create_task(self._say_nothing())

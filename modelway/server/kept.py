@@ -142,7 +142,7 @@ class KeptReplies:
             exchange.telemetry.stands_aside(record)
             log = await live.log(exchange.caller, turn_id)
             if not await log.after(0):
-                raise cut_off()
+                raise cut_off(is_cancelled=log.is_cancelled)
             record.first_ms = milliseconds_since(record.time)
             record.provider, record.model = log.head.provider, log.head.model
             head = _head_of(log.head)
@@ -160,11 +160,11 @@ class KeptReplies:
         """Half a file or half an object is no reply; raises why there is no more of it."""
         if isinstance(log.last, Finish) or turn_id in self._rests:
             return
-        raise log.last.error() if isinstance(log.last, Failed) else cut_off()
+        raise log.last.error() if isinstance(log.last, Failed) else cut_off(is_cancelled=log.is_cancelled)
 
     async def _write(self, exchange: Exchange, turn_id: str, log: Readable, *, is_stream: bool) -> None:
         place, tail = 0, b""
-        failure: GatewayError = cut_off()
+        failure: GatewayError | None = None
         while items := await log.after(place):
             place += len(items)
             for item in items:
@@ -185,7 +185,7 @@ class KeptReplies:
         else:
             # Inside half an event, another one would only be a part of it.
             exchange.cut()
-        raise failure
+        raise failure or cut_off(is_cancelled=log.is_cancelled)
 
 
 class _Keeping:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from modelway.dialects import sse
-from modelway.errors import GatewayError, InvalidRequest
+from modelway.errors import GatewayError, InvalidRequest, TurnInterrupted
 from modelway.server.dialect import Dialect, Encoder
 from modelway.types import Event
 
@@ -47,7 +47,7 @@ class Numbered:
         """
         written = self._encoder.error(error)
         events = written.count(b"\n\n")
-        if error.code == "turn_interrupted" and self._number + events <= self._after + 1:
+        if isinstance(error, TurnInterrupted) and self._number + events <= self._after + 1:
             self._number = self._after + 1
         return self._numbered(written)
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Sized
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelway.errors import GatewayError, InvalidRequest, RequestTimeout, RequestTooLarge
 from modelway.server.cycle import CYCLE, Cycle
 from modelway.server.exchange import IS_GONE, ON_GONE
-from modelway.server.formats import dialect_of
+from modelway.server.formats import SOCKET_PATH, dialect_of
 
 log = logging.getLogger("modelway.server")
 
@@ -23,6 +26,8 @@ LINGER_S = 1.0
 MIN_BYTES_S = 1024
 _FRAMING = (b"content-length", b"transfer-encoding")
 _VERSIONS = ("1.1", "1.0")
+_MANY_WAIT = 16
+_TOLD_TO_US = frozenset({b"expect", b"transfer-encoding"})
 
 
 class CorkedTransport:
@@ -89,6 +94,13 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._running: Any = None
+        # Since when it waits for a request; 0: it has one.
+        self._idle_since = 0.0
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._asgi = {"version": self.asgi_version, "spec_version": "2.3"}
+        self._described = (b"", "", b"", b"")
+        self._is_parsing = False
+        self._unstarted: tuple[Any, Any] | None = None
         self._head_is_open = False
         self._head_bytes = 0
         self._is_deaf = False
@@ -103,12 +115,15 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection."""
         super().connection_made(CorkedTransport(transport))  # type: ignore[arg-type]
+        self.flow = _Flow(self.transport, self.pipeline)
         self._watch("head")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request that is being answered; uvicorn tells only the one that came last."""
         self._watch("")
         self._watch_reader(False)
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         running = self._running
         if running is not None and not running.response_complete:
             running.disconnected = True
@@ -120,14 +135,18 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come."""
-        self._unset_keepalive_if_required()
+        self._idle_since = 0.0
         size = len(data)
+        self._is_parsing = True
         while data and not self._is_deaf:
             try:
                 self.parser.feed_data(data)
                 data = b""
             except httptools.HttpParserUpgrade as offer:
                 data = data[offer.args[0] :]
+                if self._should_upgrade():
+                    self._become_socket(data)
+                    return
                 self._decline_upgrade()
             except httptools.HttpParserError:
                 self._refuse(
@@ -135,6 +154,9 @@ class Protocol(HttpToolsProtocol):
                 )
             else:
                 self._check_head(size)
+        self._is_parsing = False
+        if self._unstarted is not None:
+            self._start(*self._unstarted)
         self._received += size
         receiving = "head" if self._head_is_open else "body" if self._lacks_body() else ""
         if receiving != self._receiving:
@@ -152,30 +174,68 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """A reply is complete; a request that has waited behind it has all of its time from now on."""
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
+            else:
+                self._is_idle_from(self.loop.time())
         if self._receiving:
             self._watch(self._receiving)
 
+    def _is_idle_from(self, moment: float) -> None:
+        """One timer serves all of a connection's requests: a timer for each would be most of its work."""
+        self._idle_since = moment
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_at(moment + self.timeout_keep_alive, self._look_if_idle)
+
+    def _look_if_idle(self) -> None:
+        self._idle_timer = None
+        if not self._idle_since:
+            return
+        if self.loop.time() >= self._idle_since + self.timeout_keep_alive:
+            self.timeout_keep_alive_handler()
+        else:
+            self._is_idle_from(self._idle_since)
+
     def on_message_begin(self) -> None:
         """A head begins."""
-        super().on_message_begin()
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        scope: Any = {
+            "type": "http",
+            "asgi": self._asgi,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+        }
+        self.scope = scope
         self._head_is_open, self._head_bytes = True, 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; the parser leaves the spaces behind its value."""
         name, value = name.lower(), value.rstrip(b" \t")
-        if name == b"transfer-encoding" and value.lower() != b"chunked":
-            raise ValueError("a body in a coding that is not understood")
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
+        if name in _TOLD_TO_US:
+            if name == b"expect":
+                self.expect_100_continue = value.lower() == b"100-continue"
+            elif value.lower() != b"chunked":
+                raise ValueError("a body in a coding that is not understood")
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """A head is complete; what comes as a header from now on is a trailer, and no part of it."""
         self._head_is_open = False
-        if self.parser.get_http_version() not in _VERSIONS:
+        version = self.parser.get_http_version()
+        if version not in _VERSIONS:
             raise ValueError("another version of HTTP")
-        self._describe()
+        self._describe(version)
+        if self.parser.should_upgrade() and self._should_upgrade():
+            return
         waits = self.cycle is not None and not self.cycle.response_complete
         cycle = self.cycle = Cycle(
             scope=self.scope,
@@ -187,7 +247,7 @@ class Protocol(HttpToolsProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
-            keep_alive=self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive(),
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
         self.headers = _Ignored()
@@ -199,19 +259,33 @@ class Protocol(HttpToolsProtocol):
         else:
             self._start_asgi_task(cycle, self.app)
 
-    def _describe(self) -> None:
+    def _describe(self, version: str) -> None:
         """Say in ASGI's words what is asked for."""
-        scope, parser = self.scope, self.parser
-        scope["method"] = parser.get_method().decode("ascii")
-        scope["http_version"] = parser.get_http_version()
-        url = httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
-        scope["path"] = unquote(path) if "%" in path else path
-        scope["raw_path"] = url.path
-        scope["query_string"] = url.query or b""
+        scope = self.scope
+        if self.url != self._described[0]:
+            url = httptools.parse_url(self.url)
+            path = url.path.decode("ascii")
+            path = unquote(path) if "%" in path else path
+            # The next request on this connection is likely to be for the same.
+            self._described = (self.url, path, url.path, url.query or b"")
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["http_version"] = version
+        _, scope["path"], scope["raw_path"], scope["query_string"] = self._described
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """A request is to be answered: once what has come is parsed, perhaps with all of its body."""
         self._running = cycle
+        self._unstarted = (cycle, app)
+        if not self._is_parsing:
+            self._start(cycle, app)
+
+    def _start(self, cycle: Any, app: Any) -> None:
+        self._unstarted = None
+        begin = getattr(app, "begin_at_once", None)
+        if begin is None or cycle.more_body or not begin(cycle.scope, cycle, partial(self._run, cycle)):
+            self._run(cycle, app)
+
+    def _run(self, cycle: Any, app: Any) -> None:
         task = self.loop.create_task(cycle.run_asgi(app))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -272,6 +346,26 @@ class Protocol(HttpToolsProtocol):
         if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(RequestTooLarge(f"the head of the request is larger than {MAX_HEAD_BYTES} bytes"))
 
+    def _should_upgrade(self) -> bool:
+        """Whether a WebSocket is asked for where there is one, and nothing is being answered."""
+        is_free = self.cycle is None or self.cycle.response_complete
+        return is_free and self._get_upgrade() == b"websocket" and self.scope["path"] == SOCKET_PATH
+
+    def _become_socket(self, data: bytes) -> None:
+        """Hand the connection over to the protocol of WebSockets, which is loaded with the first one."""
+        from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+        self._watch("")
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        self.connections.discard(self)
+        lines = [b"%b: %b\r\n" % header for header in self.scope["headers"]]
+        head = b"".join((b"GET ", self.url, b" HTTP/1.1\r\n", *lines, b"\r\n"))
+        socket = WebSocketsSansIOProtocol(self.config, self.server_state, self.app_state)
+        socket.connection_made(self.transport)
+        self.transport.set_protocol(socket)
+        socket.data_received(head + data)
+
     def _decline_upgrade(self) -> None:
         """Go on in HTTP/1.1. The parser takes the body for the other protocol; a second one reads it."""
         framing = [header for header in self.scope["headers"] if header[0] in _FRAMING]
@@ -315,6 +409,23 @@ class Protocol(HttpToolsProtocol):
         # A connection that is closed with bytes unread is reset, and the client might lose the reply.
         self.transport.write_eof()
         self.loop.call_later(LINGER_S, self.transport.close)
+
+
+class _Flow(FlowControl):
+    """uvicorn's, which reads no further as long as many requests wait behind another.
+
+    uvicorn itself reads on with each reply that is complete: a client that asks without end and reads nothing
+    fills the memory with its requests. Behind a few it is read on: only so it is seen to leave.
+    """
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        """Read on, unless many requests wait."""
+        if len(self._waiting) < _MANY_WAIT:
+            super().resume_reading()
 
 
 class _Ignored(list[tuple[bytes, bytes]]):

@@ -121,8 +121,10 @@ class EventEncoder(EventWriter):
         """An error in the middle of the stream: the response as it was left, and what SDKs raise."""
         begun = self._begin() + self._close_all("incomplete")
         if isinstance(error, TurnInterrupted):
-            # Nobody's error, and what asking for the response tells too.
-            failed = self._ended("incomplete")
+            # Nobody's error, and what asking for the response tells too. Streams have no event for one that
+            # was cancelled: SDKs know none.
+            status: Status = "cancelled" if error.code == "turn_cancelled" else "incomplete"
+            failed = self._ended(status, kind="response.incomplete")
         else:
             failed = self._ended("failed", error=response_error(error.status, error.explanation))
         told = self._event(
@@ -283,6 +285,7 @@ class EventEncoder(EventWriter):
         self,
         status: Status,
         *,
+        kind: str = "",
         usage: Usage | None = None,
         incomplete: str | None = None,
         error: Fields | None = None,
@@ -296,7 +299,7 @@ class EventEncoder(EventWriter):
             error=error,
             completed_at=int(self._envelope.now()) if status == "completed" else None,
         )
-        return self._event(f"response.{status}", response=response)
+        return self._event(kind or f"response.{status}", response=response)
 
     def _of_part(self, item: _Item, kind: str, **fields: Any) -> bytes:
         return self._of_item(item, kind, **{_place(item.part)[1]: len(item.parts)}, **fields)
