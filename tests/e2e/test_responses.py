@@ -8,7 +8,7 @@ from typing import Any
 
 import openai
 import pytest
-from openai.types.responses import ResponseFunctionToolCall
+from openai.types.responses import ResponseFunctionToolCall, ResponseIncompleteEvent
 
 from modelway.auth import Auth, hash_key
 from modelway.errors import PermissionDenied, UpstreamOverloaded
@@ -277,6 +277,12 @@ async def test_a_response_in_the_background_goes_on_by_itself(tmp_path: Path) ->
             await create(model="", input="hi", background=True, store=False)
 
 
+async def note(stream: Any, seen: list[Any]) -> None:
+    """Note the events of a stream, which may end with an error."""
+    async for event in stream:
+        seen.append(event)  # noqa: PERF401 - what came before an error counts
+
+
 async def test_a_response_in_the_background_is_cancelled_or_left_incomplete(tmp_path: Path) -> None:
     script: list[Step] = [TextDelta(text="half"), asyncio.Event()]
     local = Scripted("Local", script)
@@ -286,6 +292,16 @@ async def test_a_response_in_the_background_is_cancelled_or_left_incomplete(tmp_
         cancelled = await client.responses.cancel(first.id)
         assert (cancelled.status, local.closed) == ("cancelled", 1)
         assert (await client.responses.cancel(first.id)).status == "cancelled"
+        stopped = await client.responses.create(model="", input="hi", background=True, stream=True)
+        begun = await anext(stopped)
+        assert begun.type == "response.created"
+        kept = await client.responses.cancel(begun.response.id)
+        for stream in (stopped, await client.responses.retrieve(begun.response.id, stream=True)):
+            seen: list[Any] = []
+            with pytest.raises(openai.APIError, match="somebody has stopped"):
+                await note(stream, seen)
+            assert isinstance(last := seen[-1], ResponseIncompleteEvent)
+            assert (last.response.status, kept.status) == ("cancelled", "cancelled")
         second = await client.responses.create(model="", input="hi", background=True)
         async with asyncio.timeout(5):
             while not (await client.responses.retrieve(second.id)).output_text:

@@ -315,6 +315,7 @@ async def test_it_goes_on_for_the_grace_time_only_and_can_be_stopped(tmp_path: P
         again = await client.post("/v1/conversations/c/cancel")
         assert msgspec.json.decode(await again.body())["stopped"] is False
         assert await running(client) == 0
+        assert b'"code":"turn_cancelled"' in await (await client.get("/v1/conversations/c/stream")).body()
         asked: dict[str, Any] = {"conversation_id": "d", "key": "whole", "stream": False}
         waiting = asyncio.create_task(client.post(CHAT, **asked))
         await until(lambda: are_asked(local, 3))
