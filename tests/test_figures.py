@@ -180,7 +180,7 @@ async def test_a_turn_runs_once_from_its_beginning_to_its_end_however_many_look_
     figures = telemetry.figures
     async with serving(gateway_of([local], tmp_path), telemetry=telemetry) as address:
         asked = [asyncio.create_task(asyncio.to_thread(ask, address, "once", stream=True)) for _ in range(2)]
-        await until(lambda: len(figures.aside) == 2)
+        await until(lambda: local.requests and len(figures.aside) == 2)
         assert figures.running == 1
         told = json.loads(await asyncio.to_thread(fetch, f"{address}/v1/figures"))
         assert told["running"] == 2  # the turn, and who asks for the figures
