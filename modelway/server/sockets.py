@@ -6,13 +6,14 @@ Source: the Open Responses specification, 2026-04-24, and OpenAI's guide to its 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from asyncio import FIRST_COMPLETED
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from modelway.dialects import openai_responses
-from modelway.dialects.openai_responses import Chain, read_create
+from modelway.dialects.openai_responses import Chain, read_create, warmed
 from modelway.errors import GatewayError, InvalidRequest
 from modelway.server.exchange import IS_GONE, ON_GONE, Receive, Scope, Send
 
@@ -98,7 +99,11 @@ class Socket:
 
     async def _answer(self, text: str | bytes) -> None:
         try:
-            body = self._chain.continued(read_create(text.encode() if isinstance(text, str) else text))
+            asked = read_create(text.encode() if isinstance(text, str) else text)
+            body = self._chain.continued(asked)
+            if asked.get("generate") is False:
+                await self._warm(body)
+                return
         except GatewayError as error:
             await self._fail(error)
             return
@@ -107,6 +112,11 @@ class Socket:
         await self._app(self._turn, _body(body), reply.send)
         if not self._is_gone:
             await reply.end()
+
+    async def _warm(self, body: bytes) -> None:
+        """Take what the next request begins with; nobody is asked."""
+        for event in warmed(body, openai_responses.ID_PREFIX + secrets.token_hex(12), time.time()):
+            await self._tell(self._chain.told(event))
 
     async def _fail(self, error: GatewayError) -> None:
         body = openai_responses.encode_error(error)

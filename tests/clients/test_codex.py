@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -23,13 +24,18 @@ name = "Modelway"
 base_url = "{address}/v1"
 wire_api = "responses"
 env_key = "MODELWAY_KEY"
+supports_websockets = {sockets}
 [analytics]
 enabled = false
 """
 
 
 @pytest.mark.shows("Codex", "fake", "chat", "tools")
-async def test_codex_reads_a_file_and_answers(programs: Programs, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sockets", ["false", "true"])
+async def test_codex_reads_a_file_and_answers(
+    programs: Programs, tmp_path: Path, sockets: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "modelway.request")
     work, home = tmp_path / "work", tmp_path / "home/.codex"
     work.mkdir()
     home.mkdir(parents=True)
@@ -43,7 +49,7 @@ async def test_codex_reads_a_file_and_answers(programs: Programs, tmp_path: Path
                 upstream.reply(calls=[ToolCall("call_1", "exec_command", '{"cmd":"cat plan.md"}')])
 
         upstream.decide(choose)
-        (home / "config.toml").write_text(CONFIG.format(address=caller.address))
+        (home / "config.toml").write_text(CONFIG.format(address=caller.address, sockets=sockets))
         out = await programs.run(
             *(
                 "codex",
@@ -57,6 +63,7 @@ async def test_codex_reads_a_file_and_answers(programs: Programs, tmp_path: Path
             folder=work,
             environ={"HOME": str(tmp_path / "home"), "MODELWAY_KEY": "none"},
         )
+    assert ('"status":101' in caplog.text) == (sockets == "true")
     told = [json.loads(line) for line in out.splitlines()]
     said = [event["item"].get("text") for event in told if event["type"] == "item.completed"]
     assert "The plan is blue." in said

@@ -93,6 +93,31 @@ async def openai_responses(server: Server, streamed: bool) -> Trip:
     return Trip(arguments, second.output_text)
 
 
+async def openai_socket(server: Server, streamed: bool) -> Trip:
+    """Over one WebSocket, with a response that is kept nowhere else."""
+    tools = [{"type": "function", "strict": True, **FUNCTION}]
+
+    async def ask(connection: Any, **fields: Any) -> Any:
+        asked = {"model": server.model, "temperature": 0, "max_output_tokens": 64, "store": streamed}
+        await connection.response.create(**asked, **fields)
+        event = await connection.recv()
+        while event.type != "response.completed":
+            assert event.type != "error", event
+            event = await connection.recv()
+        return event.response
+
+    async with (
+        openai.AsyncOpenAI(base_url=server.v1, api_key="none") as client,
+        client.responses.connect() as connection,
+    ):
+        first = await ask(connection, input=ASKED, tools=tools, tool_choice="required")
+        [call] = [item for item in first.output if item.type == "function_call"]
+        arguments = json.loads(call.arguments)
+        result = {"type": "function_call_output", "call_id": call.call_id, "output": get_weather(**arguments)}
+        second = await ask(connection, input=[result], previous_response_id=first.id)
+    return Trip(arguments, second.output[0].content[0].text)
+
+
 async def anthropic_messages(server: Server, streamed: bool) -> Trip:
     messages: list[Any] = [{"role": "user", "content": ASKED}]
     tool = {**FUNCTION, "input_schema": FUNCTION["parameters"]}
@@ -226,7 +251,7 @@ async def pydantic_ai_messages(server: Server, streamed: bool) -> Trip:
 
 
 CLIENTS: dict[str, list[Callable[[Server, bool], Awaitable[Trip]]]] = {
-    "openai": [openai_chats, openai_responses],
+    "openai": [openai_chats, openai_responses, openai_socket],
     "anthropic": [anthropic_messages],
     "ollama": [ollama_chats],
     "langchain": [langchain_openai, langchain_responses, langchain_anthropic, langchain_ollama],

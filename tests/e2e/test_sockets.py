@@ -117,6 +117,22 @@ async def test_a_response_that_is_not_kept_is_followed_on_its_connection(
     assert kept.status_code == 404
 
 
+async def test_what_comes_before_a_question_may_be_sent_ahead(upstream: FakeUpstream, tmp_path: Path) -> None:
+    upstream.reply("ok")
+    async with relaying(upstream, tmp_path) as caller, connected(caller.address) as socket:
+        warm = await turn(socket, model="Fake/m", input="The plan is blue", generate=False, store=True)
+        assert not upstream.requests
+        id = warm[-1]["response"]["id"]
+        seen = await turn(socket, model="Fake/m", input="What is it?", generate=True, previous_response_id=id)
+        [wrong] = await turn(socket, model="Fake/m", input="hi", generate="no")
+        [empty] = await turn(socket, model="Fake/m", generate=False)
+    assert [event["type"] for event in warm] == ["response.created", "response.completed"]
+    assert warm[-1]["response"]["output"] == []
+    assert seen[-1]["response"]["previous_response_id"] == id
+    assert said(upstream) == [("user", "The plan is blue"), ("user", "What is it?")]
+    assert (wrong["error"]["param"], empty["error"]["param"]) == ("generate", "input")
+
+
 async def test_a_response_that_is_kept_is_followed_from_any_connection(
     upstream: FakeUpstream, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from modelway.dialects.openai_responses.body import (
     encode_items,
     encode_response,
 )
-from modelway.dialects.openai_responses.chain import Chain, encode_failure, read_create
+from modelway.dialects.openai_responses.chain import Chain, encode_failure, read_create, warmed
 from modelway.dialects.openai_responses.compaction import decode_compaction, encode_compaction
 from modelway.dialects.openai_responses.items import answer_items, conversation_items, input_items
 from modelway.dialects.openai_responses.read_request import Noted, decode_conversation, decode_request
@@ -71,4 +71,5 @@ __all__ = [
     "status_of",
     "turn_id",
     "turn_of_item",
+    "warmed",
 ]

@@ -9,10 +9,13 @@ from typing import Any
 
 import msgspec
 
+from modelway.dialects.envelope import Envelope
 from modelway.dialects.openai_responses.read_input import read_input
-from modelway.dialects.openai_responses.wire import Fields
-from modelway.dialects.reading import check, read_object
+from modelway.dialects.openai_responses.read_request import decode_request
+from modelway.dialects.openai_responses.wire import Fields, response_object
+from modelway.dialects.reading import check, read_object, wrong
 from modelway.errors import InvalidRequest
+from modelway.types import Usage
 
 CREATE = "response.create"
 _ENDS = {"response.completed", "response.incomplete", "response.failed"}
@@ -31,7 +34,23 @@ def read_create(body: bytes) -> Fields:
             hint="POST the request to /v1/responses",
         )
     fields.pop("background", None)
+    if not isinstance(fields.get("generate", True), bool):
+        raise wrong("generate", "true or false")
     return {**fields, "stream": True}
+
+
+def warmed(body: bytes, id: str, now: float) -> tuple[bytes, bytes]:
+    """The events of a response that says nothing and waits to be followed; InvalidRequest as for others."""
+    request = decode_request(body)
+    envelope = Envelope(
+        id=id, created=int(now), model=request.model, provider=request.provider, echo=request.echo or {}
+    )
+    begun = response_object(envelope, "in_progress", [])
+    done = response_object(envelope, "completed", [], usage=Usage(), completed_at=int(now))
+    return (
+        _encode({"type": "response.created", "sequence_number": 0, "response": begun}),
+        _encode({"type": "response.completed", "sequence_number": 1, "response": done}),
+    )
 
 
 def encode_failure(status: int, body: bytes) -> bytes:
@@ -54,9 +73,13 @@ class Chain:
         """The body of a request, with what it follows where that is here."""
         self._previous, self._has_ended = "", False
         previous = asked.get("previous_response_id")
+        if asked.get("generate") is False:
+            # Nothing was asked of anybody, so nobody else keeps it.
+            asked = {**asked, "store": False}
         self._asked, self._said = asked, _as_items(asked.get("input"))
+        own = {name: value for name, value in asked.items() if name != "generate"}
         if not previous or previous != self._id:
-            return _encode(asked)
+            return _encode(own)
         self._previous = check(previous, str, "previous_response_id")
         self._said = [*self._items, *self._said]
         try:
@@ -65,7 +88,7 @@ class Chain:
         except InvalidRequest:
             self.broken()
             raise
-        return _encode({**asked, "previous_response_id": None, "input": self._said})
+        return _encode({**own, "previous_response_id": None, "input": self._said})
 
     def told(self, event: bytes) -> bytes:
         """An event as it is told here; b"" for what repeats how the response ended."""
