@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +22,28 @@ if TYPE_CHECKING:
     from modelway.page.building import Built
 
 _PLACES = frozenset({"", "c", "figures", "login", "page", "providers", "static"})
+# What is done there takes as long as an answer.
+_ASKING = frozenset({"/page/send", "/page/test"})
 _MOST_SHOWN = 4096
 
 
 class Door:
     """Answers the addresses of the page, for whoever has a key where one is needed."""
 
-    def __init__(self, gateway: Gateway, auth: Auth, telemetry: Telemetry, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        auth: Auth,
+        telemetry: Telemetry,
+        max_body_bytes: int,
+        make_room: Callable[[Exchange], None],
+    ) -> None:
+        """`make_room` counts a request among those that are answered, and raises Overloaded if it cannot."""
         self._gateway = gateway
         self._auth = auth
         self._telemetry = telemetry
         self._max_body_bytes = max_body_bytes
+        self._make_room = make_room
         self._badges = Badges()
         self._loading = asyncio.Lock()
         self._built: Built | None = None
@@ -46,6 +58,8 @@ class Door:
         is_open = exchange.path == "/login" or exchange.path.startswith("/static/")
         if not is_open and not await self._lets_in(exchange):
             return
+        if exchange.path in _ASKING:
+            self._make_room(exchange)
         built = await self._load()
         if exchange.path == "/login" and exchange.method == "POST":
             await self._log_in(exchange)
@@ -58,9 +72,9 @@ class Door:
             await self._route(exchange)
 
     @property
-    def is_answering(self) -> bool:
-        """Whether an answer is under way that was asked for on the page."""
-        return self._built is not None and self._built.frame.drafts.is_answering
+    def under_way(self) -> int:
+        """How many answers are that were asked for on the page."""
+        return 0 if self._built is None else self._built.frame.drafts.under_way
 
     def close_streams(self) -> None:
         """End what would otherwise go on for as long as a page is open."""

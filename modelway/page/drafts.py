@@ -79,9 +79,9 @@ class Drafts:
             del self._drafts[caller.name, key]
 
     @property
-    def is_answering(self) -> bool:
-        """Whether anything is under way that was asked for here."""
-        return any(draft.is_ours and not draft.is_over for draft in self._drafts.values())
+    def under_way(self) -> int:
+        """How many answers are that were asked for here."""
+        return sum(draft.is_ours and not draft.is_over for draft in self._drafts.values())
 
     def running(self, caller: Caller) -> Iterable[Draft]:
         """What is under way for a caller."""

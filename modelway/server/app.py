@@ -214,13 +214,13 @@ class Application:
         own_too = Route("/v1/completions", _FromExchange(completing), methods=["POST"])
         self.routes = [*own, own_too, Route("/v1/{path:path}", _FromExchange(relay), methods=RELAYED_METHODS)]
         self._guard = Guard(settings, relay.has)
-        self._door = Door(gateway, auth, telemetry, settings.max_body_bytes)
+        self._door = Door(gateway, auth, telemetry, settings.max_body_bytes, self._make_room)
         self._router = Router(self.routes, redirect_slashes=False)
 
     @property
     def is_answering(self) -> bool:
         """Whether a turn goes on that no request may be waiting for."""
-        return self._gateway.live.is_answering or self._door.is_answering
+        return self._gateway.live.is_answering or self._door.under_way > 0
 
     def drain(self) -> None:
         """Take nothing new, and end what is open for as long as somebody looks at it; all else goes on."""
@@ -379,10 +379,13 @@ class Application:
             exchange.caller = self._auth.identify(exchange.api_key)
             exchange.record.caller = exchange.caller.name
         if self._most_at_once and exchange.method == "POST":
-            self._count_in(exchange)
+            self._make_room(exchange)
 
-    def _count_in(self, exchange: Exchange) -> None:
-        if self._at_once + self._gateway.live.under_way >= self._most_at_once:
+    def _make_room(self, exchange: Exchange) -> None:
+        """Count a request among those that are answered at the same time; raises Overloaded."""
+        if not self._most_at_once:
+            return
+        if self._at_once + self._gateway.live.under_way + self._door.under_way >= self._most_at_once:
             raise Overloaded(
                 f"{self._most_at_once} requests are being answered, which is the most",
                 hint="wait, or raise [server] max_concurrent_requests",

@@ -214,6 +214,31 @@ async def test_turns_that_go_on_without_their_clients_count_as_well(tmp_path: Pa
         assert (await ask(address, "POST", "/v1/responses", "", body)).status == 200
 
 
+async def test_answers_that_are_asked_for_on_the_page_count_as_well(tmp_path: Path) -> None:
+    go_on = asyncio.Event()
+    local = Scripted("Local", [TextDelta(text="x"), go_on, *says("y")], says("z"))
+    settings = ServerSettings(port=0, max_concurrent_requests=1)
+    gateway = gateway_of([local], tmp_path)
+    async with serving(gateway, settings=settings) as address:
+        body = {"messages": [{"role": "user", "content": "hi"}]}
+        sent = await ask(address, "POST", "/page/send", "", {"text": "hi"})
+        assert sent.status == 200
+        for path, asked in (
+            ("/v1/chat/completions", body),
+            ("/page/send", {"text": "more"}),
+            ("/page/send", {"text": "more", "temporary": "t"}),
+            ("/page/test", {"provider": "Local"}),
+        ):
+            refused = await ask(address, "POST", path, "", asked)
+            assert (refused.status, refused.json["error"]["code"]) == (503, "overloaded"), path
+        assert (await ask(address, "GET", "/page/list")).status == 200
+        assert len(await gateway.conversations.list("local")) == 1
+        stopped = {"conversation": sent.json["conversation"]}
+        assert (await ask(address, "POST", "/page/stop", "", stopped)).status == 200
+        assert (await ask(address, "POST", "/page/send", "", {"text": "more"})).status == 200
+        go_on.set()
+
+
 async def test_counts_of_tokens_are_requests(tmp_path: Path) -> None:
     async with stage(tmp_path, {"a": Rules(requests_per_minute=2)}) as at:
         paths = ["/v1/messages/count_tokens", "/v1/responses/input_tokens", "/v1/messages/count_tokens"]
