@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import stat
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
@@ -307,36 +306,3 @@ async def test_a_turn_whose_holder_lost_its_lease_is_ended_and_continued(tmp_pat
         turn.record(Finish())
         with pytest.raises(ConversationBusy):
             await turn.finish("Provider", "model-1")
-
-
-@pytest.mark.check(7)
-async def test_a_database_of_the_first_version_is_copied_and_upgraded(tmp_path: Path) -> None:
-    async with aclosing(open_store(tmp_path)) as store:
-        await ask(store, "c", "hello", says="hi")
-    with closing(sqlite3.connect(tmp_path / "kept" / "conversations.sqlite3")) as database, database:
-        for table in (
-            "request_keys",
-            "readings",
-            "api_keys",
-            "spending",
-            "costs",
-            "measurements",
-            "allotments",
-        ):
-            database.execute(f"DROP TABLE {table}")
-        database.execute("DROP INDEX conversations_by_time")
-        database.execute("ALTER TABLE conversations DROP COLUMN hidden")
-        database.execute("ALTER TABLE conversations DROP COLUMN metadata")
-        database.execute("ALTER TABLE turns DROP COLUMN asked")
-        database.execute("CREATE INDEX conversations_by_time ON conversations (caller, updated_at, id)")
-        database.execute("PRAGMA user_version=1")
-    async with aclosing(open_store(tmp_path)) as store:
-        assert await history(store, "c") == ["hello", "hi"]
-        assert [found.conversation_id for found in await store.list(ME)] == ["c"]
-        turn = await respond(store, "more", conversation_id="c")
-        assert (await store.turn(ME, turn.id)).conversation_id == "c"
-    copy = tmp_path / "kept" / "conversations.sqlite3.version-1"
-    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
-    with closing(sqlite3.connect(copy)) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (1,)
-        assert database.execute("SELECT text FROM messages ORDER BY id").fetchall() == [("hello",), ("hi",)]

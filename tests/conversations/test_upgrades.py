@@ -1,6 +1,7 @@
 """Stores that earlier versions made become what this one makes, with everything that they keep."""
 
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import aclosing, closing
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from modelway.conversations.composed import VERSION
-from tests.conversations.talk import ask, history, open_store
+from tests.conversations.talk import ME, ask, history, open_store
+from tests.conversations.test_responses import respond
 
 pytestmark = [pytest.mark.anyio, pytest.mark.check(7)]
 
@@ -36,7 +38,12 @@ async def test_an_upgraded_store_keeps_its_rows_and_takes_more(script: Path, tmp
         assert await history(store, "c") == ["hello", "hi"]
         await ask(store, "c", "more", says="gladly")
         assert await history(store, "c") == ["hello", "hi", "more", "gladly"]
-    with closing(sqlite3.connect(path_in(tmp_path).with_suffix(f".sqlite3.version-{script.stem}"))) as copy:
+        assert [found.conversation_id for found in await store.list(ME)] == ["c"]
+        turn = await respond(store, "again", conversation_id="c")
+        assert (await store.turn(ME, turn.id)).conversation_id == "c"
+    kept = path_in(tmp_path).with_suffix(f".sqlite3.version-{script.stem}")
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    with closing(sqlite3.connect(kept)) as copy:
         assert copy.execute("PRAGMA user_version").fetchone() == (int(script.stem),)
         assert copy.execute("SELECT text FROM messages ORDER BY id").fetchall() == [("hello",), ("hi",)]
 

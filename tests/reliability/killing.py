@@ -14,16 +14,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
 import httpx
 
+from modelway.bench.upstream import STAMP, STAMP_DIGITS
 from tests.e2e.running import Running
 
 INTERVAL_MS, EVENTS = 20, 30
-# The upstream names the role first and the reason for its end last.
-WHOLE = "".join(f"word{number:04d} " for number in range(EVENTS - 2))
+# Each event says when it was sent; the last two are the reason for the end, and the end.
+_WORD = re.compile(rf"{STAMP.decode()}(\d{{{STAMP_DIGITS}}}) ")
+WORD_LENGTH = len(STAMP) + STAMP_DIGITS + 1
 
 
 @dataclass
@@ -182,6 +185,13 @@ async def compare(address: str, dialogues: dict[str, list[Said]], outcome: Outco
                 weigh(conversation, turn, messages, outcome)
 
 
+def is_beginning(text: str, words: int | None = None) -> bool:
+    """Whether it is what the upstream has said from its first word on: so many words, or however many."""
+    said = _WORD.findall(text)
+    in_order = all(earlier < later for earlier, later in pairwise(said))
+    return len(text) == len(said) * WORD_LENGTH and in_order and words in (None, len(said))
+
+
 def weigh(conversation: str, turn: Said, messages: list[dict[str, str]], outcome: Outcome) -> None:
     """One turn, as its client knows it and as it is stored."""
     places = [number for number, message in enumerate(messages) if message["content"] == turn.question]
@@ -190,12 +200,13 @@ def weigh(conversation: str, turn: Said, messages: list[dict[str, str]], outcome
         kept = messages[places[0] + 1]["content"]
     if turn.acknowledged:
         outcome.acknowledged += 1
-        if len(places) != 1 or kept != WHOLE:
+        if len(places) != 1 or kept != turn.seen or not is_beginning(kept, EVENTS - 2):
             outcome.faults.append(f"{conversation}: an acknowledged turn, {len(places)} times: {kept!r}")
     elif turn.seen:
         outcome.cut += 1
         outcome.furthest_behind = max(outcome.furthest_behind, len(turn.seen) - len(kept))
-        if len(places) != 1 or not WHOLE.startswith(kept):
+        is_part = kept.startswith(turn.seen) or turn.seen.startswith(kept)
+        if len(places) != 1 or not is_part or not is_beginning(kept):
             outcome.faults.append(f"{conversation}: a cut turn, {len(places)} times: {kept!r}")
     elif len(places) > 1:
         outcome.faults.append(f"{conversation}: a turn without an answer is there {len(places)} times")

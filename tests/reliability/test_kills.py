@@ -6,12 +6,12 @@ from statistics import median
 
 import pytest
 
-from tests.reliability.killing import Outcome, kill_many
+from tests.reliability.killing import WORD_LENGTH, Outcome, kill_many
 
 pytestmark = [pytest.mark.anyio, pytest.mark.check(1)]
 
-# 250 ms of a stream that brings 9 characters every 20 ms, and 2 KB.
-MOST_BEHIND = 2048 + 9 * 13
+# 250 ms of a stream that brings a word every 20 ms, and 2 KB.
+MOST_BEHIND = 2048 + WORD_LENGTH * 13
 READY_S = 2.0
 
 
