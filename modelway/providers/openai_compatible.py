@@ -54,7 +54,7 @@ class Preset(Quirks, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A row of presets.toml: an upstream given as data.
 
     `key_env` names the environment variable of the key. A `base_url` with a {placeholder} must be
-    replaced by the user's own. `completions`: it has /v1/completions, too.
+    replaced by the user's own. `completions` and `responses`: it has these addresses, too.
     """
 
     label: str
@@ -66,6 +66,7 @@ class Preset(Quirks, frozen=True, kw_only=True, forbid_unknown_fields=True):
     models: tuple[str, ...] = ()
     supports: tuple[str, ...] = ("system", "tools", "json_object", "json_schema")
     completions: bool = False
+    responses: bool = False
 
 
 class OpenAICompatible:
@@ -230,7 +231,11 @@ def build_provider(
         default_model=preset.default_model,
         models=preset.models,
         needs_auth=needs_auth,
-        supports=(*preset.supports, *(["completions"] if preset.completions else [])),
+        supports=(
+            *preset.supports,
+            *(["completions"] if preset.completions else []),
+            *(["responses"] if preset.responses else []),
+        ),
         ready=not missing,
         missing=missing,
         untried=not (needs_auth or missing),

@@ -44,6 +44,7 @@ from modelway.server.figures import FigureEndpoints
 from modelway.server.following import DETACH_HEADER, LAST_HEADER
 from modelway.server.formats import CHATS, dialect_of, is_ollama_s
 from modelway.server.guard import Guard
+from modelway.server.hosted import HostedTools
 from modelway.server.keyed import KEY_HEADER
 from modelway.server.keys import KeyWatch
 from modelway.server.loading import LoadingEndpoint
@@ -185,12 +186,8 @@ class Application:
         self._chat = chat(openai_chat)
         self._straight_chats = {"/v1/chat/completions": self._chat}
         self._straight: dict[Exchange, StraightReply] = {}
-        others = _in_other_formats(
-            gateway,
-            {path: chat(dialect) for path, dialect in CHATS.items()},
-            references.resolved,
-            settings.max_body_bytes,
-        )
+        chats = {path: chat(dialect) for path, dialect in CHATS.items()}
+        others = _in_other_formats(gateway, chats, references.resolved, settings.max_body_bytes)
         endpoints = ConversationEndpoints(gateway.conversations, max_body_bytes=settings.max_body_bytes)
         items = ItemEndpoints(gateway.conversations, max_body_bytes=settings.max_body_bytes)
         responses = ResponseEndpoints(gateway.conversations, gateway.live)
@@ -211,6 +208,9 @@ class Application:
         completing = CompletionsEndpoint(
             gateway, chat(openai_completions), relay, max_body_bytes=settings.max_body_bytes
         )
+        hosted = HostedTools(gateway, chats["/v1/responses"], relay, max_body_bytes=settings.max_body_bytes)
+        # The relay is told of it too, so that what is only wrong in its method is not passed on.
+        own.append(Route("/v1/responses", _FromExchange(hosted), methods=["POST"]))
         own_too = Route("/v1/completions", _FromExchange(completing), methods=["POST"])
         self.routes = [*own, own_too, Route("/v1/{path:path}", _FromExchange(relay), methods=RELAYED_METHODS)]
         self._guard = Guard(settings, relay.has)
@@ -219,7 +219,7 @@ class Application:
 
     @property
     def is_answering(self) -> bool:
-        """Whether a turn goes on that no request may be waiting for."""
+        """Whether anything goes on in which no task of the server may be waiting."""
         return self._gateway.live.is_answering or self._door.under_way > 0
 
     def drain(self) -> None:
@@ -425,7 +425,7 @@ def _in_other_formats(
     anthropic = AnthropicEndpoints(gateway, chats["/v1/messages"])
     vectors = EmbeddingEndpoints(gateway, max_body_bytes=max_body_bytes)
     return {
-        **chats,
+        **{path: endpoint for path, endpoint in chats.items() if path != "/v1/responses"},
         "/v1/responses/input_tokens": Counting(gateway, chats["/v1/responses"]),
         "/v1/responses/compact": Compacting(
             gateway, chats["/v1/responses"], resolve, max_body_bytes=max_body_bytes

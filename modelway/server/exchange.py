@@ -111,7 +111,8 @@ class Exchange:
                 raise too_large
             more = message.get("more_body", False)
         self.record.bytes_in = size
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return self._body
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send the status and the headers."""

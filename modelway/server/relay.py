@@ -132,6 +132,7 @@ class _Fields(Struct):
     model: str | None = None
     stream: object = False
     max_tokens: object = None
+    max_output_tokens: object = None
     n: object = None
 
 
@@ -147,7 +148,8 @@ class _Json:
             raise InvalidRequest(f"the body cannot be read: {error}", code=code) from None
         self.provider, self.model = fields.provider or "", fields.model or ""
         self.stream = fields.stream is True
-        self.max_tokens = fields.max_tokens if isinstance(fields.max_tokens, int) else None
+        most = fields.max_output_tokens if fields.max_tokens is None else fields.max_tokens
+        self.max_tokens = most if isinstance(most, int) else None
         self.choices = fields.n if isinstance(fields.n, int) else None
 
     def said(self) -> bytes:

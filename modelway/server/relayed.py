@@ -12,8 +12,8 @@ from modelway.server.metering import Meter
 from modelway.telemetry import Attempt
 from modelway.types import Caller, Usage
 
-# Of the addresses that are passed on, this one's replies are texts whose length the request may not say.
-_WRITES = "completions"
+# Of the addresses that are passed on, replies of these are texts whose length the request may not say.
+_WRITE = ("completions", "responses")
 
 
 class Body(Protocol):
@@ -106,7 +106,7 @@ class RelayedCall:
         body = self._body
         if self.request.method != "POST":
             return Size()
-        if self.request.path == _WRITES or body.max_tokens is not None:
+        if self.request.path in _WRITE or body.max_tokens is not None:
             return Size.of(body.tokens(), body.max_tokens, body.choices)
         return Size(body.tokens())
 

@@ -465,6 +465,7 @@ async def test_a_preset_builds_a_provider_that_says_what_it_lacks(name: str, htt
         "n",
         "completions",
         "prefix_echoed",
+        "responses",
     }
     assert preset.default_model in preset.models or not preset.default_model
     if preset.needs_auth:
