@@ -20,6 +20,7 @@ SLOW = (
     "tests/bench/test_modelway.py",
     "tests/bench/test_processes.py",
     "tests/bench/test_report.py",
+    "tests/bench/test_scale.py",
     "tests/bench/test_worlds.py",
     "tests/cli/test_processes.py",
     "tests/conversations/test_leases.py",

@@ -10,13 +10,15 @@ from typing import Annotated
 import msgspec
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 
 from modelway.bench import failover, faults, loop, plot, report, run, upstream, worlds
 from modelway.bench import faulty as faulty_upstream
+from modelway.bench.cli_scale import measure_scale
 from modelway.bench.measure import Options
 from modelway.bench.processes import BenchError
+from modelway.bench.showing import fail, numbers, wide_console, with_bar
 
 app = typer.Typer(
     help="Measure what Modelway costs: beside others (compare), and with its size (scale).",
@@ -48,7 +50,7 @@ def compare(
         "connections": connections,
         "rate": rate,
         "streams": streams,
-        "open_streams": _numbers(open_streams),
+        "open_streams": None if open_streams is None else numbers(open_streams, "--open-streams", 5000),
     }
     task = run.Task(
         modes=_modes(mode),
@@ -59,6 +61,9 @@ def compare(
         upstream_port=upstream_port,
     )
     _measure_and_show(task, json, image)
+
+
+app.command("scale")(measure_scale)
 
 
 @app.command()
@@ -88,7 +93,7 @@ def serve_upstream(
     try:
         loop.run(upstream.serve(port, announce))
     except OSError as exc:
-        _fail(f"port {port} cannot be used: {exc.strerror}")
+        fail(f"port {port} cannot be used: {exc.strerror}")
 
 
 @app.command("failover")
@@ -107,7 +112,7 @@ def show_failover(
 
             loop.run(failover.run(Path(folder), each))
     except BenchError as exc:
-        _fail(str(exc))
+        fail(str(exc))
     if json:
         json.write_bytes(msgspec.json.format(msgspec.json.encode(verdicts), indent=2))
     kept = _show_verdicts(verdicts)
@@ -160,7 +165,7 @@ def run_simulation(
     typer.echo(f"{seeds - len(outcome.failures)} of {seeds} worlds kept every promise")
     if outcome.failures:
         seed = outcome.failures[0].removeprefix("seed ").partition(":")[0]
-        _fail(f"`modelway bench simulate --first {seed} --trace` plays the first one again")
+        fail(f"`modelway bench simulate --first {seed} --trace` plays the first one again")
 
 
 def _serve_faulty(port: int) -> None:
@@ -175,7 +180,7 @@ def _serve_faulty(port: int) -> None:
     try:
         loop.run(faulty_upstream.serve(port, announce))
     except OSError as exc:
-        _fail(f"port {port} cannot be used: {exc.strerror}")
+        fail(f"port {port} cannot be used: {exc.strerror}")
 
 
 def _line(fault: faults.Fault) -> str:
@@ -186,9 +191,9 @@ def _measure_and_show(task: run.Task, json: Path | None, image: Path | None) -> 
     try:
         if image:
             plot.check_plot(image)
-        measured = _measure_with_bar(task)
+        measured = with_bar(lambda step: run.measure(task, step))
     except BenchError as exc:
-        _fail(str(exc))
+        fail(str(exc))
     if json:
         report.write_json(measured, json)
     if image:
@@ -196,23 +201,8 @@ def _measure_and_show(task: run.Task, json: Path | None, image: Path | None) -> 
     _show(measured)
 
 
-def _measure_with_bar(task: run.Task) -> report.Report:
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("starting", total=None)
-
-        def step(what: str, total: int) -> None:
-            if progress.tasks[0].total:
-                progress.advance(bar)
-            progress.update(bar, description=what, total=total)
-
-        return run.measure(task, step)
-
-
 def _show(measured: report.Report) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=150)
+    console = wide_console()
     machine = measured.machine
     nginx = f", nginx {machine.nginx}" if machine.nginx else "; no nginx on PATH, so no column for it"
     console.print(
@@ -237,18 +227,5 @@ def _modes(text: str) -> tuple[str, ...]:
     return modes
 
 
-def _numbers(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    if not all(word.isdecimal() and 0 < int(word) <= 5000 for word in _words(text)):
-        raise typer.BadParameter("numbers from 1 to 5000, separated by commas", param_hint="--open-streams")
-    return tuple(int(word) for word in _words(text))
-
-
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def _fail(message: str) -> None:
-    typer.echo(f"modelway bench: {message}", err=True)
-    raise typer.Exit(1)

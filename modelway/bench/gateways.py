@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from msgspec import structs
+
 from modelway.bench.contestants import MODELWAY, MODELWAY_STORED, PATH, Contestant, Entrant
 from modelway.bench.processes import (
     BenchError,
@@ -81,6 +83,18 @@ def modelway(folder: Path, upstream_port: int, *, stored: bool) -> Iterator[Cont
         )
 
 
+@contextmanager
+def beside(first: Contestant, folder: Path, upstream_port: int) -> Iterator[Contestant]:
+    """Start another Modelway on the store of one that runs."""
+    port = free_port()
+    command, settings = serve_command(folder, upstream_port, port)
+    log = folder / f"modelway-{port}.log"
+    with started(command, log=log, settings=settings) as process:
+        wait_until_answers(port, process, log)
+        check_ours(port, [process.pid], first.name)
+        yield structs.replace(first, port=port, roots=(process.pid,))
+
+
 def serve_command(folder: Path, upstream_port: int, port: int) -> tuple[list[str], dict[str, str]]:
     """How Modelway is started: the command and the environment settings."""
     config = folder / "modelway.toml"
@@ -90,14 +104,17 @@ def serve_command(folder: Path, upstream_port: int, port: int) -> tuple[list[str
 
 
 def configuration(upstream_port: int) -> str:
-    """Two providers, both of which are our upstream, and a route over them."""
+    """Two providers, both of which are our upstream, and a route over them.
+
+    The load opens all of its connections at first; those that wait for their turn are not too slow.
+    """
     providers = "".join(
         f'[providers.{name}]\nbase_url = "http://127.0.0.1:{upstream_port}/v1"\nneeds_auth = false\n'
         f'default_model = "{MODEL}"\n'
         for name in (PROVIDER, f"{PROVIDER}2")
     )
     return (
-        f'[log]\nlevel = "warning"\n{providers}'
+        f'[log]\nlevel = "warning"\n[server]\nhead_timeout_s = 60\n{providers}'
         f'[routes.{ROUTE}]\ncandidates = ["{PROVIDER}/{MODEL}", "{PROVIDER}2/{MODEL}"]\n'
     )
 

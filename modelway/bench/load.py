@@ -55,13 +55,15 @@ class Load(Struct, frozen=True, kw_only=True):
 class LoadResult(Struct, frozen=True, kw_only=True):
     """What came back. `chunks` are events without the end marker; times are in milliseconds.
 
-    `event_age` is how long events were on their way from the upstream (the first of each read). `late` tells
-    by how much the generator itself missed the intended send times; `cpu_s` what it used.
+    `began`, by the clock that all processes share, is when everybody was connected. `event_age` is how long
+    events were on their way from the upstream, the first of each read, once all requests have been sent.
+    `late` tells by how much the generator itself missed the intended send times; `cpu_s` what it used.
     """
 
     requests: int
     errors: dict[str, int] = field(default_factory=dict)
     chunks: int = 0
+    began: float = 0.0
     elapsed_s: float = 0.0
     cpu_s: float = 0.0
     latency: Percentiles = Percentiles()
@@ -158,7 +160,7 @@ class _Connection(asyncio.Protocol):
             else:
                 self.first = now
             self._last = now
-            if self._owner.stamped:
+            if self._owner.stamped and self._owner.all_due:
                 self._owner.ages.extend(ages(data))
         if self._done:
             self._finish(now)
@@ -190,13 +192,13 @@ class LoadRun:
         self._waiting: deque[float] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sent = self._outstanding = self._whole = self._chunks = 0
-        self._all_due = self._stopped = False
+        self._stopped = False
         self._over, self._closed = asyncio.Event(), asyncio.Event()
         self._errors: Counter[str] = Counter()
         self._latency, self._first, self._late = array("d"), array("d"), array("d")
-        self._started = self._ended = 0.0
+        self._started = self._ended = self._began = 0.0
         self.gaps, self.ages = array("d"), array("d")
-        self.stamped = load.stamped
+        self.stamped, self.all_due = load.stamped, False
 
     async def run(self) -> LoadResult:
         """Send everything, wait for the answers, count."""
@@ -204,6 +206,7 @@ class LoadRun:
         load = self._load
         await self._connect_all()
         self._started = self._ended = time.perf_counter()
+        self._began = time.monotonic()
         if load.rate:
             pacer = threading.Thread(target=self._pace, args=(asyncio.get_running_loop(),), daemon=True)
             pacer.start()
@@ -290,7 +293,7 @@ class LoadRun:
             self._release(self._idle.pop())
 
     def _last_due(self) -> None:
-        self._all_due = True
+        self.all_due = True
         self._check_over()
 
     def _release(self, connection: _Connection) -> None:
@@ -311,7 +314,7 @@ class LoadRun:
     def _more(self) -> bool:
         """Whether requests are still to come: by the clock in a closed loop, by the pacer in an open one."""
         if self._load.rate:
-            return bool(self._waiting) or not self._all_due
+            return bool(self._waiting) or not self.all_due
         below_limit = not self._load.requests or self._sent < self._load.requests
         return below_limit and time.perf_counter() - self._started < self._load.duration_s
 
@@ -344,6 +347,7 @@ class LoadRun:
             requests=self._whole,
             errors=dict(self._errors),
             chunks=self._chunks,
+            began=self._began,
             elapsed_s=self._ended - self._started,
             cpu_s=cpu_s,
             latency=percentiles(self._latency),

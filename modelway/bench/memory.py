@@ -77,7 +77,7 @@ def stream_load(
 
 def _measure(contestant: Contestant, count: int, load: LoadProcess, hold_s: float) -> MemoryRow:
     # What the first answers load and cache is not the price of a stream.
-    load.run(_warm_up(contestant))
+    load.run(warm_up(contestant))
     idle = resident_bytes(contestant.roots)
     if idle is None:
         raise BenchError(f"the memory of {contestant.name} cannot be read here; leave out --mode streams")
@@ -98,7 +98,8 @@ def _measure(contestant: Contestant, count: int, load: LoadProcess, hold_s: floa
     )
 
 
-def _warm_up(contestant: Contestant) -> Load:
+def warm_up(contestant: Contestant) -> Load:
+    """What makes a contestant load and keep what it needs for its first answers."""
     return structs.replace(
         contestant.load("bench:sse:50", stream=True, run="warm"), min_events=48, connections=4, requests=50
     )

@@ -167,6 +167,16 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def file_limit() -> int | None:
+    """How many files a process may have open; None where nobody says."""
+    if sys.platform == "win32":
+        return None
+    import resource  # noqa: PLC0415 - there is none on Windows
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
 def ask_line(process: subprocess.Popen[bytes], line: bytes) -> bytes:
     """Write a line to a child and read the one that it answers."""
     if process.stdin:

@@ -52,7 +52,7 @@ worker_processes 1;
 worker_rlimit_nofile 20000;
 pid nginx.pid;
 error_log stderr error;
-events {{ worker_connections 8192; }}
+events {{ worker_connections 16384; }}
 http {{
   access_log off;
   keepalive_requests 1000000000;

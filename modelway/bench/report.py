@@ -100,7 +100,7 @@ def _shape_table(shape: ShapeReport, options: Options) -> Table:
     columns += ["added p50 ms", "added p99 ms"] if whole else []
     columns += [] if shape.shape == "json" else ["first event ms", "added ms"]
     columns += [] if whole else ["gap p99 ms", "event added p50 ms", "p99 ms"]
-    table = _table(title.get(shape.shape, shape.shape), [*columns, "failed"])
+    table = new_table(title.get(shape.shape, shape.shape), [*columns, "failed"])
     for row in shape.rows:
         table.add_row(row.contestant, *_shape_cells(row, shape), str(sum(row.errors.values())))
     return table
@@ -108,32 +108,32 @@ def _shape_table(shape: ShapeReport, options: Options) -> Table:
 
 def _shape_cells(row: Row, shape: ShapeReport) -> Iterator[str]:
     whole, stream = shape.unit == "request", shape.shape != "json"
-    yield _median(row.cpu_us, 1)
-    yield _median(row.cpu_vs_upstream, 2)
-    yield _median(row.cpu_vs_nginx, 2)
+    yield median(row.cpu_us, 1)
+    yield median(row.cpu_vs_upstream, 2)
+    yield median(row.cpu_vs_nginx, 2)
     yield _half_range(
         row.cpu_vs_upstream if row.contestant == NGINX else row.cpu_vs_nginx or row.cpu_vs_upstream
     )
     if whole:
-        yield _median(row.cpu_vs_nginx_at_rate, 2)
-        yield _median(row.requests_per_s, 0)
+        yield median(row.cpu_vs_nginx_at_rate, 2)
+        yield median(row.requests_per_s, 0)
     if stream:
-        yield _median(row.chunks_per_s, 0)
+        yield median(row.chunks_per_s, 0)
     if whole:
-        yield _median(row.added_p50, 3)
-        yield _median(row.added_p99, 3)
+        yield median(row.added_p50, 3)
+        yield median(row.added_p99, 3)
     if stream:
-        yield _median(row.first_chunk, 3)
-        yield _median(row.added_first_chunk, 3)
+        yield median(row.first_chunk, 3)
+        yield median(row.added_first_chunk, 3)
     if not whole:
-        yield _median(row.gap_p99, 1)
-        yield _median(row.added_event_p50, 3)
-        yield _median(row.added_event_p99, 3)
+        yield median(row.gap_p99, 1)
+        yield median(row.added_event_p50, 3)
+        yield median(row.added_event_p99, 3)
 
 
 def _memory_table(rows: list[MemoryRow]) -> Table:
     columns = ["streams", "idle MB", "open MB", "KB/stream", "events", "of", "gap p99 ms", "failed"]
-    table = _table("streams: resident memory with streams open", columns)
+    table = new_table("streams: resident memory with streams open", columns)
     for row in rows:
         table.add_row(
             row.contestant,
@@ -150,21 +150,22 @@ def _memory_table(rows: list[MemoryRow]) -> Table:
 
 
 def _startup_table(rows: list[StartupRow]) -> Table:
-    table = _table("startup, beside python -c pass", ["CPU ×", "±", "CPU ms", "wall ×", "±", "wall ms"])
+    table = new_table("startup, beside python -c pass", ["CPU ×", "±", "CPU ms", "wall ×", "±", "wall ms"])
     for row in rows:
         table.add_row(
             row.what,
-            _median(row.cpu_ratio, 2),
+            median(row.cpu_ratio, 2),
             _half_range(row.cpu_ratio),
-            _median(row.cpu_ms, 0),
-            _median(row.wall_ratio, 2),
+            median(row.cpu_ms, 0),
+            median(row.wall_ratio, 2),
             _half_range(row.wall_ratio),
-            _median(row.wall_ms, 0),
+            median(row.wall_ms, 0),
         )
     return table
 
 
-def _table(title: str, columns: list[str]) -> Table:
+def new_table(title: str, columns: list[str]) -> Table:
+    """A table whose first column names the row."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     for column in columns:
@@ -172,7 +173,8 @@ def _table(title: str, columns: list[str]) -> Table:
     return table
 
 
-def _median(value: Spread | None, digits: int) -> str:
+def median(value: Spread | None, digits: int) -> str:
+    """The median as text; a dash where there is none."""
     return "–" if value is None else f"{value.median:,.{digits}f}"
 
 
