@@ -19,9 +19,10 @@ from .conftest import needs_proc
 
 
 @needs_proc
+@pytest.mark.timeout(240)
 def test_everything_is_measured_in_small(tmp_path: Path) -> None:
     figures, image = tmp_path / "figures.json", tmp_path / "figures.svg"
-    sizes = ["--streams", "20,40", "--servers", "2", "--turns", "2,6", "--rounds", "1", "--hold", "2"]
+    sizes = ["--streams", "20", "--servers", "2", "--turns", "2,6", "--rounds", "1", "--hold", "2"]
     done = CliRunner().invoke(app, ["scale", *sizes, "--json", str(figures), "--plot", str(image)])
     assert done.exit_code == 0, done.output
     report = json.loads(figures.read_bytes())
