@@ -66,7 +66,7 @@ def decode_generate_request(body: bytes) -> ChatRequest:
     One without a prompt asks for the model that it names to be loaded.
     """
     fields = read_object(body)
-    for name in ("suffix", "template", "context", "raw"):
+    for name in ("suffix", "template", "context", "raw", "tools"):
         if fields.pop(name, None):
             raise InvalidRequest(f"`{name}` is not supported", param=name, hint="leave it out")
     system = take(fields, "system", str, "")
