@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,10 +19,11 @@ MODULES = Path(__file__).parent.parent.parent / ".clients/node/node_modules"
 
 
 class Server(NamedTuple):
-    """A server, and a model that it has. The address is without /v1."""
+    """A server, and a model that it has. The address is without /v1; `log` is what it has written."""
 
     address: str
     model: str
+    log: Sequence[str] = ()
 
     @property
     def v1(self) -> str:
@@ -35,7 +36,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The command as users start it, with the model that answers without an account."""
     config = f'[local]\nmodel = "{find_model()}"\nmax_tokens = 160\npreload = true\n'
     with Running(tmp_path_factory.mktemp("embedded"), config=config) as running:
-        yield Server(running.address, "Local")
+        yield Server(running.address, "Local", running.log)
 
 
 @pytest.fixture(scope="session")
