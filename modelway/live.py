@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from functools import partial
@@ -113,6 +114,14 @@ class LiveTurn:
         """There is no answer; where it has begun its log tells."""
         if not self._begun.done():
             self._begun.set_exception(error)
+
+    def let_go(self) -> None:
+        """Empty the frames of the error that it has ended with.
+
+        They hold the turn, and it holds them: together they would stay until the garbage is collected.
+        """
+        if self._begun.done() and (error := self._begun.exception()) is not None:
+            traceback.clear_frames(error.__traceback__)
 
 
 class Live:
@@ -384,6 +393,7 @@ class Live:
         elif error := task.exception():
             log.error("turn %s failed", turn.id, exc_info=error)
             turn.fail(InternalError("internal error", hint=f"the log has it under {turn.id}"))
+        turn.let_go()
 
     def _leave_after(self, turn: LiveTurn, wait_s: float) -> None:
         """Stop a turn after so long, unless somebody reads it by then."""

@@ -14,8 +14,10 @@ import pytest
 
 from modelway.errors import GatewayError, InvalidRequest, UpstreamFailed
 from modelway.testing import FakeUpstream
+from tests.polling import until
 from tests.reliability.addresses import ASKED, CASES, answering_all, between, post
-from tests.scripted import Scripted
+from tests.scripted import Script, Scripted, says
+from tests.serving import gateway_of, serving
 
 Note = Callable[[str, object], None]
 
@@ -61,6 +63,20 @@ async def test_refusals_leave_no_garbage(error: GatewayError, tmp_path: Path) ->
     async with between(tmp_path, Scripted("Local", [error])) as port:
         for request in (CHAT, post("/v1/chat/completions", {**ASKED, "stream": True}), post("/v1/chat", {})):
             assert await left_by(port, request) == {}
+
+
+@pytest.mark.parametrize("script", [says("a"), [UpstreamFailed("no")], [InvalidRequest("no")]])
+async def test_turns_in_the_background_leave_no_garbage(script: Script, tmp_path: Path) -> None:
+    request = post("/v1/responses", {"input": "hi", "background": True})
+    gateway = gateway_of([Scripted("Local", script)], tmp_path, clock=lambda: 0.0)
+    async with serving(gateway) as address:
+        port = int(address.rpartition(":")[2])
+        await ask(port, request, 1)
+        await until(lambda: not gateway.live.is_answering)
+        with nothing_freed() as kinds:
+            await ask(port, request, TIMES)
+            await until(lambda: not gateway.live.is_answering)
+    assert not {"LiveTurn", "Turn", "ChatRequest", "RequestRecord"} & set(each_time(kinds))
 
 
 async def test_connections_leave_no_garbage(tmp_path: Path) -> None:
