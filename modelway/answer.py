@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from msgspec.structs import replace
 
@@ -95,6 +95,30 @@ class Answer:
         except BaseException:
             self._turn.interrupt(self.provider, self.model)
             raise
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all of it has come and is stored."""
+        return self._completion is not None
+
+    @property
+    def lacks_only_the_end(self) -> bool:
+        """Whether all has been recorded but the Finish."""
+        return len(self._held) == 1 and isinstance(self._held[0], Finish) and not self._turn.survives
+
+    def finish_soon(self, ended: Callable[[], None]) -> None:
+        """Record the Finish without waiting; where that fails, iterating tries again."""
+        turn = self._turn
+
+        def stored(completion: Completion | None) -> None:
+            if completion is not None:
+                self._held = []
+                self._succeed(completion)
+            ended()
+
+        if isinstance(turn, Turn):
+            turn.record(self._held[0])
+            turn.finish_soon(self.provider, self.model, stored)
 
     @property
     def is_behind(self) -> bool:

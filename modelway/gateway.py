@@ -105,20 +105,25 @@ class Gateway:
 
         Raises what answer() raises. The arguments are those of answer().
         """
-        if self.breakers.troubled or request.conversation_id or request.store or request.after_turn:
+        if self.breakers.troubled or request.after_turn:
             return None
         candidates = resolved(self.router, request, caller)
         provider = self._telling.get(candidates[0].name)
         if provider is None or not candidates[0].is_plain:
             return None
-        refuse_nameless_results(request.messages)
+        _refuse_contradictions(request)
         permit = None
         if caller.rules is not None:
             if not self.accounts.has_room(caller, _size_of(request)):
                 return None
             permit = self._admitted(request, caller, candidates)
         straight = Straight(self, request, caller, candidates, attempts, permit)
-        straight.begin(Ephemeral(request), provider)
+        if not (request.conversation_id or request.store):
+            refuse_nameless_results(request.messages)
+            straight.begin(Ephemeral(request), provider)
+        elif not self.conversations.open_soon(caller.name, request, partial(straight.opened, provider)):
+            straight.leave()
+            return None
         return straight
 
     def asked(

@@ -85,6 +85,23 @@ class Straight:
         self._turn: Turn | Ephemeral | None = None
         self._sent: Sent | None = None
         self._stream: TellingStream | None = None
+        self._listener: Callable[[], None] | None = None
+        self._finish: list[Event] = []
+        self._has_left = False
+
+    def opened(self, provider: Telling, turn: Turn | None) -> None:
+        """The conversation is ours, or has to be waited for (None)."""
+        if self._has_left:
+            if turn is not None:
+                turn.interrupt()
+        elif turn is None or turn.survives:
+            self._turn = turn
+            self.must_wait = True
+        else:
+            self.begin(turn, provider)
+            self.listen(self._listener)
+        if self.must_wait:
+            self._tell()
 
     def begin(self, turn: Turn | Ephemeral, provider: Telling) -> None:
         """Ask the provider, over a connection that is there."""
@@ -100,8 +117,14 @@ class Straight:
         self._sent = Sent(stream, ignored, [], time.time())
         self.must_wait = not stream.begin()
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether all of it has come and is being stored: only take() gives the end."""
+        return bool(self._finish) and not self.must_wait
+
     def listen(self, listener: Callable[[], None] | None) -> None:
         """Whom to tell that there is something to take()."""
+        self._listener = listener
         if self._stream is not None:
             self._stream.listen(listener)
 
@@ -110,6 +133,8 @@ class Straight:
         stream, sent = self._stream, self._sent
         if stream is None or sent is None:
             return []
+        if self._finish:
+            return self._end()
         events = stream.take()
         if events is None:
             self.must_wait = True
@@ -122,8 +147,22 @@ class Straight:
             events, sent.held = sent.held, []
             self.answer = self._begun(sent)
         taken = self.answer.take_at_once(events)
-        self.must_wait = self.must_wait or self.answer.is_behind
+        if self.answer.lacks_only_the_end:
+            self._finish = events[-1:]
+            self.answer.finish_soon(self._tell)
+        elif self.answer.is_behind:
+            self.must_wait = True
         return taken
+
+    def _end(self) -> list[Event]:
+        """The Finish, as soon as the turn is durable."""
+        assert self.answer is not None  # noqa: S101 - it lacks only its end
+        self.must_wait = not self.answer.has_ended
+        return self._finish if self.answer.has_ended else []
+
+    def _tell(self) -> None:
+        if self._listener is not None:
+            self._listener()
 
     async def go_on(self) -> Answer:
         """The answer, from here on by waiting; raises what gateway.answer() raises."""
@@ -145,6 +184,7 @@ class Straight:
     def leave(self) -> None:
         """Nobody wants the answer any more; what has come of it is kept. Harmless after its end."""
         self.listen(None)
+        self._has_left = True
         if self.answer is not None:
             self.answer.cut()
         elif self._turn is not None:

@@ -17,12 +17,18 @@ class Lines:
     def __init__(self) -> None:
         self._lines: dict[Hashable, deque[asyncio.Future[None]]] = {}
 
+    def enter_at_once(self, key: Hashable) -> bool:
+        """Enter, if nobody is before us."""
+        if key in self._lines:
+            return False
+        self._lines[key] = deque()
+        return True
+
     async def enter(self, key: Hashable, wait_s: float) -> None:
         """Wait until it is our turn; raises ConversationBusy after `wait_s` or in an endless line."""
-        line = self._lines.get(key)
-        if line is None:
-            self._lines[key] = deque()
+        if self.enter_at_once(key):
             return
+        line = self._lines[key]
         if len(line) >= _LONGEST:
             raise busy()
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -117,6 +117,20 @@ class Recorder:
         """Store the end of a turn; durable on return."""
         await self._end(turn, ending, lambda ledger: finish_turn(ledger, self._paths, ending))
 
+    def finish_soon(self, turn: Turn, ending: Ending, ended: Callable[[bool], None]) -> None:
+        """As finish(), for who does not wait: tells whether it is stored; if not, finish() tries again."""
+
+        def written(job: Job[object]) -> None:
+            if job.error is None:
+                self._release(turn)
+            ended(job.error is None)
+
+        self._unsaved.discard(turn)
+        if self._writer.is_closed:
+            asyncio.get_running_loop().call_soon(ended, False)
+        else:
+            self._writer.send(lambda ledger: finish_turn(ledger, self._paths, ending), written)
+
     async def fail(self, turn: Turn, ending: Ending, *, drop_state: bool) -> None:
         """Store why a turn has no answer. The turn's own error matters more than that of the store."""
         with suppress(StoreUnavailable):

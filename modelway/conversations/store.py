@@ -81,14 +81,14 @@ class Conversations:
             goes_on=settings.on_crash == "continue",
             released=lambda turn: self._lines.leave(turn.line),
         )
-        self.pruner = Pruner(self._writer, self._read, settings)
+        self._resuming = Resuming.of(settings, leases)
+        self.pruner = Pruner(self._writer, self._read, self._paths, self._resuming, settings)
         self._is_closed = False
         self.reconnect_grace_s = settings.reconnect_grace_s
         self.max_reply_bytes = settings.max_reply_bytes
         self.shelf = Shelf(self._writer, self._read)
         self.callers = Callers(database, self._writer, self._read, leases)
         self._opener = Opener(leases.owner, self._paths, self._is_gone)
-        self._resuming = Resuming.of(settings, leases)
         self.streams = Streams(
             self._recorder,
             self._writer,
@@ -145,11 +145,43 @@ class Conversations:
         """The instructions and the current path, each message with a name; raises ConversationNotFound."""
         return await self._read(lambda ledger: show_messages(ledger, caller, conversation_id))
 
+    def open_soon(self, caller: str, request: ChatRequest, opened: Callable[[Turn | None], None]) -> bool:
+        """As open_turn(), for who does not wait: is told of the turn, or of None where one must wait for it.
+
+        False, and nothing has happened, where others wait already. Raises InvalidRequest.
+        """
+        asked, line = self._asked(caller, request, is_new=False)
+        if self._writer.is_full or not self._lines.enter_at_once(line):
+            return False
+        self._recorder.expect(asked.turn)
+
+        def ended(job: Job[Opened]) -> None:
+            if job.error is None:
+                opened(self._opened(job.result, line, request))
+            else:
+                self._recorder.dismiss(asked.turn)
+                self._lines.leave(line)
+                opened(None)
+
+        self._writer.send(lambda ledger: self._opener.open(ledger, asked), ended)
+        return True
+
     async def _open(self, caller: str, request: ChatRequest, *, is_new: bool) -> Turn:
+        until = time.monotonic() + self._settings.wait_s
+        asked, line = self._asked(caller, request, is_new=is_new)
+        await self._lines.enter(line, self._settings.wait_s)
+        try:
+            opened = await self._hold(asked, until)
+        except BaseException:
+            self._lines.leave(line)
+            raise
+        return self._opened(opened, line, request)
+
+    def _asked(self, caller: str, request: ChatRequest, *, is_new: bool) -> tuple[Asked, tuple[str, str]]:
+        """The request as the store takes it, and the line in which it waits."""
         if request.conversation_id or not request.store:
             check_conversation_id(request.conversation_id)
         instructions, chain = split_instructions(request.messages)
-        until = time.monotonic() + self._settings.wait_s
         now = time.time()
         turn_id = request.turn_id or new_turn_id()
         asked = Asked(
@@ -167,13 +199,9 @@ class Conversations:
             head=self._first_piece(request, turn_id, now) if request.when_left == "finish" else None,
             is_new=is_new,
         )
-        line = (caller, request.conversation_id or asked.turn)
-        await self._lines.enter(line, self._settings.wait_s)
-        try:
-            opened = await self._hold(asked, until)
-        except BaseException:
-            self._lines.leave(line)
-            raise
+        return asked, (caller, request.conversation_id or turn_id)
+
+    def _opened(self, opened: Opened, line: tuple[str, str], request: ChatRequest) -> Turn:
         turn = Turn(opened, line, request, self._recorder)
         self._recorder.add(turn)
         self.pruner.start()
@@ -185,7 +213,10 @@ class Conversations:
         return encode_piece([Head(turn=turn_id, created_at=now, request=asked)])
 
     async def take_over(self, caller: str, turn_id: str) -> Turn | None:
-        """Hold a turn whose server has died, to go on with it; None where it is not to be had."""
+        """Hold a turn whose server has died, to go on with it; None where it is not to be had.
+
+        Raises ConversationBusy where another turn of the conversation is under way here.
+        """
         line = await self._read(lambda ledger: self._resuming.line_of(ledger, turn_id, caller))
         if line is None:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -82,6 +83,7 @@ class Turn:
         self._provider = ""
         self._has_begun = False
         self._has_ended = False
+        self._unstored: tuple[Completion, Ending] | None = None
         self._unsaved: list[Recorded] = []
         self._unsaved_size = 0
         self._checkpoints = 0
@@ -174,17 +176,12 @@ class Turn:
 
         Raises StoreUnavailable, or ConversationBusy where the conversation went on without this turn.
         """
-        if self._has_ended:
-            raise StoreUnavailable("this turn has already ended", hint="send the message again")
-        completion = replace(
-            self._collector.completion(), provider=provider, conversation_id=self.conversation_id
-        )
-        finish = self._collector.finish
-        ending = self._end("done", completion, provider, model or completion.model, last=finish)
+        completion, ending = self._last_words(provider, model)
+        self._unstored = None
         told: Item | None = None
         try:
             await self._recorder.finish(self, ending)
-            told = finish
+            told = self._collector.finish
         except GatewayError as error:
             told = Failed.of(error)
             raise
@@ -192,6 +189,32 @@ class Turn:
             # Who reads along waits for the end, whatever it is.
             self._end_log(ending, told)
         return completion
+
+    def finish_soon(self, provider: str, model: str, ended: Callable[[Completion | None], None]) -> None:
+        """As finish(), for who does not wait: is told of the answer; of None where finish() must be tried."""
+        completion, ending = self._last_words(provider, model)
+
+        def stored(is_stored: bool) -> None:
+            if is_stored:
+                self._unstored = None
+                self._end_log(ending, self._collector.finish)
+            ended(completion if is_stored else None)
+
+        self._recorder.finish_soon(self, ending, stored)
+
+    def _last_words(self, provider: str, model: str) -> tuple[Completion, Ending]:
+        """The whole answer, and how it is stored; the same again where it could not be stored."""
+        if self._unstored is not None:
+            return self._unstored
+        if self._has_ended:
+            raise StoreUnavailable("this turn has already ended", hint="send the message again")
+        completion = replace(
+            self._collector.completion(), provider=provider, conversation_id=self.conversation_id
+        )
+        finish = self._collector.finish
+        ending = self._end("done", completion, provider, model or completion.model, last=finish)
+        self._unstored = (completion, ending)
+        return self._unstored
 
     def interrupt(self, provider: str = "", model: str = "") -> None:
         """Keep the text so far. Does nothing where the turn has ended."""

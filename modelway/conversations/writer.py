@@ -77,7 +77,7 @@ class Writer:
         """
         if self._closed:
             raise StoreUnavailable("the conversation store is closed", retry_after=1)
-        if may_refuse and self._lent + len(self._waiting) >= _WAITING:
+        if may_refuse and self.is_full:
             raise StoreUnavailable("too many turns wait for the conversation store", retry_after=1)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._is_quick = self._is_quick and is_quick
@@ -88,6 +88,11 @@ class Writer:
         """Queue a command whose end nobody waits for."""
         if not self._closed:
             self._add(Job(command, None, ended))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing can be taken that may be refused."""
+        return self._closed or self._lent + len(self._waiting) >= _WAITING
 
     @property
     def is_busy(self) -> bool:

@@ -72,6 +72,8 @@ class StraightReply:
 
     def wait(self, *, silent: bool = False) -> None:
         """Go on by waiting; `silent`: the client has heard nothing for so long that it must."""
+        if self._straight.is_ending:
+            return
         self._leave()
         straight, encoder = self._straight, self._encoder
 
