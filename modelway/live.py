@@ -309,12 +309,13 @@ class Live:
 
     async def aclose(self) -> None:
         """Interrupt all turns; what has come of them is kept."""
-        turns = list(self._turns.values())
-        tasks = [task for turn in turns for task in (turn.task, turn.leaving) if task is not None]
-        tasks += self._takings.values()
-        for task in tasks:
-            task.cancel()
-        if tasks:
+        # What is being taken over may have begun by the time that it is called off.
+        while self._turns or self._takings:
+            turns = list(self._turns.values())
+            tasks = [task for turn in turns for task in (turn.task, turn.leaving) if task is not None]
+            tasks += self._takings.values()
+            for task in tasks:
+                task.cancel()
             await asyncio.wait(tasks)
 
     async def _go_on(self, caller: Caller, turn_id: str) -> None:

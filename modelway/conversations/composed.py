@@ -107,8 +107,8 @@ STATEMENTS = Statements(
         "conversations.lease_turn = :turn"
     ),
     read_leases=(
-        "SELECT conversations.id, conversations.lease_owner, conversations.lease_turn FROM "
-        "conversations WHERE conversations.lease_turn IS NOT NULL"
+        "SELECT conversations.id, conversations.lease_owner, conversations.lease_turn, "
+        "conversations.lease_until FROM conversations WHERE conversations.lease_turn IS NOT NULL"
     ),
     insert_instructions=("INSERT INTO instructions (id, tree, hash, body) VALUES (:id, :tree, :hash, :body)"),
     insert_message=(

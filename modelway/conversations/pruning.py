@@ -11,6 +11,8 @@ from typing import Any
 from modelway.config import ConversationSettings
 from modelway.conversations.ephemeral import first_turn_id
 from modelway.conversations.ledger import Ledger
+from modelway.conversations.paths import Paths
+from modelway.conversations.resuming import Resuming
 from modelway.conversations.upkeep import remove
 from modelway.conversations.writer import Writer
 from modelway.errors import StoreUnavailable
@@ -26,9 +28,13 @@ Read = Callable[[Callable[[Ledger], Any]], Awaitable[Any]]
 class Pruner:
     """Looks every ten minutes, and lets everybody else write first."""
 
-    def __init__(self, writer: Writer, read: Read, settings: ConversationSettings) -> None:
+    def __init__(
+        self, writer: Writer, read: Read, paths: Paths, resuming: Resuming, settings: ConversationSettings
+    ) -> None:
         self._writer = writer
         self._read = read
+        self._paths = paths
+        self._resuming = resuming
         self._stream_log_s = settings.stream_log_s
         self._responses_s = settings.response_days * _DAY_S
         self._task: asyncio.Task[None] | None = None
@@ -41,6 +47,8 @@ class Pruner:
     async def prune(self, now: float) -> None:
         """Forget everything that is due at this time."""
         until = now - self._stream_log_s
+        # What its server has left is forgotten like all else, once it has ended.
+        await self._write(lambda ledger: self._resuming.end_overdue(ledger, self._paths, now))
         while await self._write(lambda ledger: _drop_streams(ledger, until)):
             pass
         while expired := await self._read(lambda ledger: self._expired(ledger, now)):

@@ -88,6 +88,17 @@ class Resuming:
             return False
         return bool(_head(ledger, turn).request)
 
+    def end_overdue(self, ledger: Ledger, paths: Paths, now: float) -> int:
+        """End the turns of dead holders with which nobody may go on, or no more; how many there were."""
+        overdue = [
+            (conversation, turn)
+            for conversation, owner, turn, until in ledger.all(ledger.sql.read_leases, {})
+            if self._is_dead(owner) and not self.waits(ledger, turn, owner, until, now)
+        ]
+        for conversation, turn in overdue:
+            end_lost_turn(ledger, paths, conversation, turn, now)
+        return len(overdue)
+
     def take_over(
         self, ledger: Ledger, paths: Paths, turn: str, caller: str, *, by: str, lease_s: float, now: float
     ) -> Left | None:
@@ -121,12 +132,11 @@ def end_lost_turns(database: Database, leases: Leases, resuming: Resuming) -> No
     with closing(database.ledger()) as ledger:
         ledger.begin()
         dead, now = leases.dead(), time.time()
-        for conversation, owner, turn in ledger.all(ledger.sql.read_leases, {}):
+        for conversation, owner, turn, _ in ledger.all(ledger.sql.read_leases, {}):
             if owner in dead and resuming.waits(ledger, turn, owner, now, now):
                 row = {"conversation": conversation, "owner": NOBODY, "until": now, "turn": turn}
                 ledger.run(ledger.sql.take_lease, row)
-            elif owner in dead:
-                end_lost_turn(ledger, Paths(), conversation, turn, now)
+        resuming.end_overdue(ledger, Paths(), now)
         # Once their files are gone nobody can tell that these turns never come.
         ledger.run_many(ledger.sql.drop_unopened_keys, [{"gone": owner} for owner in dead])
         ledger.commit()

@@ -76,7 +76,9 @@ def _holding() -> dict[str, ClauseElement]:
             **unleased,
         ),
         "extend_lease": update(conversations).where(*mine).values(lease_until=bindparam("until")),
-        "read_leases": select(c.id, c.lease_owner, c.lease_turn).where(c.lease_turn.is_not(None)),
+        "read_leases": select(c.id, c.lease_owner, c.lease_turn, c.lease_until).where(
+            c.lease_turn.is_not(None)
+        ),
         "drop_state": update(conversations).where(c.id == bindparam("conversation")).values(state=null()),
     }
 

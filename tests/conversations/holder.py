@@ -25,9 +25,16 @@ from tests.conversations.talk import ME, asking, begin, claim, open_store
 class Holder:
     """The process, as its parent sees it."""
 
-    def __init__(self, folder: Path, *, lease_s: float = 15.0, checkpoint_s: float = 0.02) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        lease_s: float = 15.0,
+        checkpoint_s: float = 0.02,
+        on_crash: str = "interrupt",
+    ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(folder), str(lease_s), str(checkpoint_s)],
+            [sys.executable, "-m", __name__, str(folder), str(lease_s), str(checkpoint_s), on_crash],
             cwd=Path(__file__).parents[2],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -66,9 +73,10 @@ class Holder:
         self._process.communicate()
 
 
-async def obey(folder: Path, lease_s: float, checkpoint_s: float) -> None:
+async def obey(folder: Path, lease_s: float, checkpoint_s: float, on_crash: str) -> None:
     """Follow the commands until stdin ends."""
-    async with aclosing(open_store(folder, lease_s=lease_s, checkpoint_s=checkpoint_s)) as store:
+    settings = {"lease_s": lease_s, "checkpoint_s": checkpoint_s, "on_crash": on_crash}
+    async with aclosing(open_store(folder, **settings)) as store:
         while line := await asyncio.to_thread(sys.stdin.readline):
             match line.strip().split(" ", 2):
                 case ["begin", name, text]:
@@ -92,4 +100,4 @@ async def obey(folder: Path, lease_s: float, checkpoint_s: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(obey(Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])))
+    asyncio.run(obey(Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), sys.argv[4]))

@@ -14,7 +14,7 @@ import pytest
 from modelway.conversations import Conversations, Turn
 from modelway.conversations.claims import Claim
 from modelway.errors import ConversationBusy, UpstreamFailed
-from modelway.types import TextDelta
+from modelway.types import Finish, TextDelta
 from tests.conversations.holder import Holder
 from tests.conversations.talk import (
     ME,
@@ -251,6 +251,54 @@ async def test_what_a_killed_holder_left_is_mended_when_the_store_is_opened(tmp_
             assert await history(store, name) == ["one", "half"]
         locks = list((tmp_path / "kept" / "leases").glob("*.lock"))
         assert len(locks) == 1, "only that of the living holder is left"
+
+
+async def left(folder: Path) -> None:
+    """Let a holder be killed in the middle of a stream, with which somebody may go on."""
+    with Holder(folder, on_crash="continue") as holder:
+        holder.tell("open turn_1")
+        holder.tell("say half")
+        async with aclosing(open_store(folder, on_crash="continue")) as store:
+            await until(lambda: has_text(store, "turn_1"))
+        holder.kill()
+
+
+async def test_what_a_killed_holder_left_waits_for_its_reader_and_then_is_ended(tmp_path: Path) -> None:
+    await left(tmp_path)
+    async with aclosing(open_store(tmp_path, on_crash="continue")) as store:
+        assert (await store.streams.stored(ME, "turn_1")).ended_at is None
+        await store.pruner.prune(time.time() + 30)
+        assert (await store.streams.stored(ME, "turn_1")).ended_at is None
+        await store.pruner.prune(time.time() + 90)
+        assert (await store.streams.stored(ME, "turn_1")).ended_at is not None
+        assert await store.take_over(ME, "turn_1") is None
+
+
+async def test_what_a_killed_holder_left_is_ended_where_nobody_is_to_go_on(tmp_path: Path) -> None:
+    await left(tmp_path)
+    for on_crash in ("continue", "interrupt"):
+        async with aclosing(open_store(tmp_path, on_crash=on_crash)) as store:
+            ended_at = (await store.streams.stored(ME, "turn_1")).ended_at
+            assert (ended_at is not None) == (on_crash == "interrupt")
+
+
+async def test_one_of_many_takes_over_what_a_killed_holder_left(tmp_path: Path) -> None:
+    await left(tmp_path)
+    async with (
+        aclosing(open_store(tmp_path, on_crash="continue")) as store,
+        aclosing(open_store(tmp_path, on_crash="continue")) as other,
+    ):
+        assert await store.take_over("somebody else", "turn_1") is None
+        taken = await asyncio.gather(*(one.take_over(ME, "turn_1") for one in (store, other)))
+        [turn] = [one for one in taken if one is not None]
+        assert texts(turn.request.messages) == ["one"]
+        assert turn.so_far().text == "half"
+        turn.record(TextDelta(text=" and half"))
+        await turn.stored()
+        turn.record(Finish())
+        await turn.finish("Provider", "model-1")
+        told = await (await other.streams.stored(ME, turn.id)).after(0)
+    assert list(told) == [TextDelta(text="half"), TextDelta(text=" and half"), Finish()]
 
 
 @pytest.mark.parametrize("opened", ["nothing", "a hidden turn", "one with text"])
