@@ -103,12 +103,8 @@ class Patcher:
 
     def patches(self, seq: int) -> list[Patch]:
         """What changed after the moment `seq`."""
-        found = []
-        for index in range(len(self._blocks) - 1, -1, -1):
-            if self._blocks[index].changed <= seq:
-                break
-            found.append(self._blocks[index].patch(index, seq))
-        return found[::-1]
+        # One before others may have changed after them: what was two blocks is one as soon as a list goes on.
+        return [block.patch(index, seq) for index, block in enumerate(self._blocks) if block.changed > seq]
 
     def html(self) -> list[Html]:
         """All blocks as they are now."""

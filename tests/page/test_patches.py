@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from modelway.page.markdown import Markdown
@@ -51,6 +51,7 @@ def cut(text: str, places: list[int]) -> list[str]:
 
 
 @given(documents, st.lists(st.integers(0, 2000), max_size=30))
+@example("1. one\n\n2. two", [9, 10])
 def test_patches_joined_are_the_whole_rendering(text: str, places: list[int]) -> None:
     patcher, page = Patcher(MARKDOWN), dict[int, str]()
     for seq, piece in enumerate(cut(text + "\n", places), 1):
