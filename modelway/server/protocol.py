@@ -348,8 +348,11 @@ class Protocol(HttpToolsProtocol):
 
     def _should_upgrade(self) -> bool:
         """Whether a WebSocket is asked for where there is one, and nothing is being answered."""
-        is_free = self.cycle is None or self.cycle.response_complete
-        return is_free and self._get_upgrade() == b"websocket" and self.scope["path"] == SOCKET_PATH
+        scope, is_free = self.scope, self.cycle is None or self.cycle.response_complete
+        is_there = (
+            scope["path"] == SOCKET_PATH and scope["method"] == "GET" and scope["http_version"] == "1.1"
+        )
+        return is_free and is_there and self._get_upgrade() == b"websocket"
 
     def _become_socket(self, data: bytes) -> None:
         """Hand the connection over to the protocol of WebSockets, which is loaded with the first one."""

@@ -21,9 +21,12 @@ ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 Event = MutableMapping[str, Any]
 
 LONGEST_S = 60 * 60
-# These belong to the handshake; the body has a length of its own.
+# These belong to the handshake, and to one request: the connection has several.
 _OF_HANDSHAKE = frozenset(
-    {b"connection", b"upgrade", b"content-length", b"content-type", b"transfer-encoding"}
+    {
+        *(b"connection", b"upgrade", b"content-length", b"content-type", b"transfer-encoding"),
+        *(b"idempotency-key", b"last-event-id", b"x-modelway-detach"),
+    }
 )
 _NORMAL, _GOING_AWAY = 1000, 1001
 

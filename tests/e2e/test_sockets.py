@@ -78,7 +78,8 @@ async def test_a_response_is_told_in_events(upstream: FakeUpstream, tmp_path: Pa
 async def test_responses_follow_one_after_the_other(upstream: FakeUpstream, tmp_path: Path) -> None:
     upstream.reply("first")
     upstream.reply("second")
-    async with relaying(upstream, tmp_path) as caller, connected(caller.address) as socket:
+    key = {"idempotency-key": "k"}
+    async with relaying(upstream, tmp_path) as caller, connected(caller.address, **key) as socket:
         for text in ("1", "2"):
             asked = {"type": "response.create", "store": False, "model": "Fake/m", "input": text}
             await socket.send(json.dumps(asked))
@@ -266,6 +267,19 @@ async def test_whoever_has_no_key_or_comes_from_elsewhere_is_refused_over_http(t
             assert json.loads(refused.value.response.body or b"")["error"]["message"]
         async with connected(address, authorization="Bearer mw-ann") as socket:
             assert (await turn(socket, input="hi"))[-1]["type"] == "response.completed"
+
+
+async def test_a_request_that_merely_offers_a_socket_is_answered(
+    upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    upstream.reply("Hello")
+    offer = {"connection": "upgrade", "upgrade": "websocket"}
+    async with relaying(upstream, tmp_path) as caller, httpx.AsyncClient(headers=offer) as client:
+        body = {"model": "Fake/m", "input": "hi"}
+        reply = await client.post(f"{caller.address}/v1/responses", json=body)
+        nonsense = await client.get(f"{caller.address}/v1/responses")
+    assert reply.json()["output"][0]["content"][0]["text"] == "Hello"
+    assert nonsense.status_code == 400
 
 
 async def test_other_addresses_have_no_sockets(tmp_path: Path) -> None:
