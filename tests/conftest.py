@@ -17,6 +17,7 @@ SLOW = (
     "tests/bench/test_cli.py",
     "tests/bench/test_failover.py",
     "tests/bench/test_load.py",
+    "tests/bench/test_local.py",
     "tests/bench/test_modelway.py",
     "tests/bench/test_processes.py",
     "tests/bench/test_report.py",

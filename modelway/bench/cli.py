@@ -15,13 +15,14 @@ from rich.table import Table
 
 from modelway.bench import failover, faults, loop, plot, report, run, upstream, worlds
 from modelway.bench import faulty as faulty_upstream
+from modelway.bench.cli_local import measure_local
 from modelway.bench.cli_scale import measure_scale
 from modelway.bench.measure import Options
 from modelway.bench.processes import BenchError
 from modelway.bench.showing import fail, numbers, wide_console, with_bar
 
 app = typer.Typer(
-    help="Measure what Modelway costs: beside others (compare), and with its size (scale).",
+    help="Measure what Modelway costs: beside others, with growing sizes, and before the embedded model.",
     no_args_is_help=True,
 )
 
@@ -64,6 +65,7 @@ def compare(
 
 
 app.command("scale")(measure_scale)
+app.command("local")(measure_local)
 
 
 @app.command()
