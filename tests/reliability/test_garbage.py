@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ import pytest
 
 from modelway.errors import GatewayError, InvalidRequest, UpstreamFailed
 from modelway.testing import FakeUpstream
+from modelway.types import ChatRequest, Event, Finish
 from tests.polling import until
 from tests.reliability.addresses import ASKED, CASES, answering_all, between, post
-from tests.scripted import Script, Scripted, says
+from tests.scripted import Scripted
 from tests.serving import gateway_of, serving
 
 Note = Callable[[str, object], None]
@@ -65,10 +66,19 @@ async def test_refusals_leave_no_garbage(error: GatewayError, tmp_path: Path) ->
             assert await left_by(port, request) == {}
 
 
-@pytest.mark.parametrize("script", [says("a"), [UpstreamFailed("no")], [InvalidRequest("no")]])
-async def test_turns_in_the_background_leave_no_garbage(script: Script, tmp_path: Path) -> None:
+class Refusing(Scripted):
+    """Refuses each request with an error of its own."""
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        if request.messages:
+            raise InvalidRequest("no")
+        yield Finish()
+
+
+@pytest.mark.parametrize("provider", [Scripted("Local"), Refusing("Local")], ids=["good", "bad"])
+async def test_turns_in_the_background_leave_no_garbage(provider: Scripted, tmp_path: Path) -> None:
     request = post("/v1/responses", {"input": "hi", "background": True})
-    gateway = gateway_of([Scripted("Local", script)], tmp_path, clock=lambda: 0.0)
+    gateway = gateway_of([provider], tmp_path)
     async with serving(gateway) as address:
         port = int(address.rpartition(":")[2])
         await ask(port, request, 1)
