@@ -41,6 +41,7 @@ SLOW = (
     "tests/e2e/test_faults.py",
     "tests/e2e/test_format_table.py",
     "tests/e2e/test_limits_sdk.py",
+    "tests/e2e/test_newest_sdks.py",
     "tests/e2e/test_ollama_client.py",
     "tests/e2e/test_ollama_programs.py",
     "tests/e2e/test_open_responses.py",

@@ -1,5 +1,7 @@
 """The acceptance cases of the Open Responses specification, and what else its schema says.
 
+Those over a WebSocket are in test_sockets.py, compaction is in test_compaction.py.
+
 Source: openresponses.org, version 2026-04-24. Events and responses are read by the strict types of OpenAI's
 SDK; what only the specification demands is listed here.
 """
