@@ -87,11 +87,10 @@ def decode_completion(body: bytes, *, raw: bool = False) -> list[Event]:
 
 def _read_completion(body: bytes) -> tuple[_Completion, bytes]:
     """The answer and its body; bytes that are not UTF-8 become U+FFFD in both, as they do in a stream."""
-    try:
-        return _decode_completion(body), body
-    except UnicodeDecodeError:
+    # The decoder does not look at the bytes of fields that it skips.
+    if not body.isascii():
         body = body.decode("utf-8", "replace").encode()
-        return _decode_completion(body), body
+    return _decode_completion(body), body
 
 
 def _message_events(choice: int, message: WireMessage) -> Iterable[Event]:

@@ -138,6 +138,8 @@ class EventDecoder:
         chunks: list[_Chunk] = []
         try:
             if body:
+                if not body.isascii():
+                    body.decode()  # the decoder does not look at the bytes of fields that it skips
                 chunks = _decode_chunks(b"[" + body.replace(b"\n\ndata: ", b",") + b"]")
         except (msgspec.DecodeError, UnicodeDecodeError):
             return self._read_slowly(sse.Decoder().feed(complete), 0)
