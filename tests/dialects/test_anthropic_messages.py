@@ -312,6 +312,7 @@ def test_what_makes_no_difference_is_no_reason_to_refuse() -> None:
         ({"thinking": "hard"}, "thinking"),
         ({"tools": [{"name": "f"}]}, "tools[0].input_schema"),
         ({"tool_choice": {"type": "maybe"}}, "tool_choice.type"),
+        ({"tool_choice": {"type": ["auto"]}}, "tool_choice.type"),
         ({"output_config": {"format": {"type": "xml"}}}, "output_config.format.type"),
     ],
 )

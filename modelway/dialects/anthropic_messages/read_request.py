@@ -121,7 +121,7 @@ def _tool_choice(fields: Fields) -> tuple[ToolChoice | None, bool | None]:
         return None, None
     choice = dict(check(value, dict, "tool_choice"))
     kind = choice.pop("type", None)
-    if kind not in _MODES:
+    if not isinstance(kind, str) or kind not in _MODES:
         raise wrong("tool_choice.type", "one of " + ", ".join(_MODES))
     del fields["tool_choice"]
     disabled = _optional_bool(choice, "disable_parallel_tool_use", "tool_choice.")
