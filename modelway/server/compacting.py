@@ -7,6 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
+from msgspec.structs import replace
+
 from modelway.dialects import openai_responses
 from modelway.errors import UpstreamFailed
 from modelway.gateway import Gateway
@@ -38,7 +40,9 @@ class Compacting:
         request = openai_responses.decode_request(asked)
         exchange.telemetry.asked(exchange.record, request)
         with until_client_is_gone(exchange):
-            begun = await self._gateway.answer(request, exchange.caller, exchange.record.attempts)
+            # A long summary is long in coming: in pieces nobody takes that for silence.
+            told = replace(request, stream=True)
+            begun = await self._gateway.answer(told, exchange.caller, exchange.record.attempts)
             async with aclosing(begun) as answer:
                 self._chat.noted(exchange, answer)
                 await answer.collect()
