@@ -111,6 +111,6 @@ def test_every_command_explains_itself(home: Home, name: str) -> None:
 
 
 def test_the_bench_has_its_own_help(home: Home) -> None:
-    done = home.run("bench", "--help")
+    done = home.run("bench", "compare", "--help")
     assert done.code == ExitCode.OK
     assert "--quick" in done.out
