@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from modelway.config import UpstreamSettings
 from modelway.continuing import INSTRUCTION
+from modelway.errors import UpstreamError
 from modelway.providers.http import HTTPClient, Response
 from modelway.testing.fake_upstream import FakeUpstream
 from tests.e2e.running import Running
@@ -89,6 +91,31 @@ def said(stream: bytes) -> str:
         elif event.get("type") == "response.output_text.delta":
             text += delta
     return text
+
+
+@pytest.mark.check(2)
+@pytest.mark.parametrize("path", list(ASKED))
+async def test_nothing_is_lost_or_said_twice_wherever_in_a_stream_the_kill_falls(
+    servers: tuple[Running, Running], http: HTTPClient, upstream: FakeUpstream, path: str
+) -> None:
+    words = [f"w{number} " for number in range(300)]
+    upstream.reply(*words, asyncio.Event())
+    upstream.reply("END")
+    here, there = Client(servers[0], http), Client(servers[1], http)
+    async with aclosing(await asked(here, path, **KEYED)) as response:
+        got = b""
+        while words[random.randrange(200)].encode() not in got:
+            got += await response.read()
+        servers[0].kill()
+        with suppress(UpstreamError):
+            while piece := await response.read():
+                got += piece
+    begun = got[: got.rfind(b"\n\n") + 2]
+    rest = await body(asked(there, path, last_event_id=last_id(begun), **KEYED))
+    told = said(begun + rest)
+    assert told.endswith("END")
+    assert "".join(words).startswith(told.removesuffix("END"))
+    assert await body(asked(there, path, **KEYED)) == begun + rest
 
 
 @pytest.mark.parametrize("path", list(ASKED))
