@@ -123,7 +123,8 @@ def _refuse(fields: Fields) -> None:
         raise _cannot("suffix", "text that follows", "choose a provider whose upstream has /v1/completions")
     if fields.pop("logprobs", None) is not None:
         raise _cannot("logprobs", "the probabilities of tokens", "leave it out")
-    if (best_of := take_integer(fields, "best_of", 1, MAX_CHOICES)) and best_of > (fields.get("n") or 1):
+    asked = take_integer(dict(fields), "n", 1, MAX_CHOICES) or 1
+    if (best_of := take_integer(fields, "best_of", 1, MAX_CHOICES)) and best_of > asked:
         raise _cannot("best_of", "a choice of the best", "leave it out")
 
 
