@@ -36,7 +36,8 @@ class Server:
         try:
             return self.accounts.admit(caller, size)
         except CallerRateLimited as error:
-            assert error.retry_after is None or error.retry_after >= 1
+            if error.retry_after is not None and error.retry_after < 1:
+                raise
             return None
 
     async def settled(self) -> None:
