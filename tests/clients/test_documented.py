@@ -97,7 +97,7 @@ async def test_codex_goes_on(embedded: Server, programs: Programs, tmp_path: Pat
     [told] = blocks("toml")
     told = told.replace(ADDRESS, embedded.address).replace("Groq/openai/gpt-oss-120b", "Local")
     first = f'web_search = "disabled"\nmodel_instructions_file = "{tmp_path}/brief.md"\n'
-    (home / "config.toml").write_text(first + told)
+    (home / "config.toml").write_text(f"{first}{told}[analytics]\nenabled = false\n")
     environ = {"MODELWAY_API_KEY": "none"}
     options = ("--skip-git-repo-check", "--json")
     before = len(embedded.log)
