@@ -279,7 +279,7 @@ async def test_what_cannot_be_is_refused(
     upstream: FakeUpstream, tmp_path: Path, key: str, others: dict[str, str]
 ) -> None:
     async with relaying(upstream, tmp_path) as [caller]:
-        assert await caller.refused(TEXTS, key=key, **others) == (400, "invalid_request")
+        assert await caller.refused(TEXTS, ASKED, key, **others) == (400, "invalid_request")
     assert not upstream.requests
 
 
