@@ -25,6 +25,7 @@ SLOW = (
     "tests/bench/test_worlds.py",
     "tests/cli/test_processes.py",
     "tests/conversations/test_leases.py",
+    "tests/e2e/test_straight.py",
     "tests/dialects/test_anthropic_published.py",
     "tests/dialects/test_openai_responses.py",
     "tests/e2e/test_anthropic_programs.py",
@@ -105,7 +106,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Leave files alone that `make test` would leave out: to import an SDK takes a second, if it is there."""
     path, chosen = collection_path.as_posix(), config.getoption("markexpr")
     is_slow = path.endswith(SLOW) and chosen.startswith("not slow")
-    return True if is_slow or (CLIENTS in path and chosen != "clients") else None
+    return True if is_slow or (CLIENTS in f"{path}/" and chosen != "clients") else None
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

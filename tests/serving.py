@@ -51,9 +51,16 @@ async def serving(
     """Serve a gateway; gives the server's address, without /v1. The gateway is closed at the end."""
     chosen = settings or ServerSettings(port=0)
     application = Application(gateway, auth or Auth({}), telemetry or Telemetry(), chosen)
+    async with served_by(application, chosen) as address:
+        yield address
+
+
+@asynccontextmanager
+async def served_by(application: Application, settings: ServerSettings) -> AsyncIterator[str]:
+    """Serve an application; gives the server's address."""
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    server = _QuietServer(application, chosen, ready.set_result)
-    task = asyncio.create_task(server.serve(sockets=bind(chosen)))
+    server = _QuietServer(application, settings, ready.set_result)
+    task = asyncio.create_task(server.serve(sockets=bind(settings)))
     try:
         waiting: set[asyncio.Future[Any]] = {task, ready}
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

@@ -220,7 +220,7 @@ class Application:
     @property
     def is_answering(self) -> bool:
         """Whether anything goes on in which no task of the server may be waiting."""
-        return self._gateway.live.is_answering or self._door.under_way > 0
+        return bool(self._straight) or self._gateway.live.is_answering or self._door.under_way > 0
 
     def drain(self) -> None:
         """Take nothing new, and end what is open for as long as somebody looks at it; all else goes on."""

@@ -1,0 +1,179 @@
+"""The way without a task comes to the same as the way that waits, whatever the upstream does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelway.auth import Auth
+from modelway.bench.faults import FAULTS
+from modelway.config import ConversationSettings, ProviderSettings, ServerSettings, Settings, UpstreamSettings
+from modelway.providers.http import HTTPClient
+from modelway.providers.openai_compatible import build_provider
+from modelway.server.app import Application
+from modelway.telemetry import Telemetry
+from modelway.testing import FaultyUpstream
+from tests.polling import until
+from tests.serving import gateway_of, served_by
+
+pytestmark = pytest.mark.anyio
+
+LIMITS = UpstreamSettings(
+    first_byte_timeout_s=1.0, idle_timeout_s=1.0, max_event_bytes=1 << 20, max_response_bytes=4 << 20
+)
+CHAT = "/v1/chat/completions"
+EVERY = [
+    name + {"stall": ":2", "cut": ":2", "retry-after": ":9", "status": ":503"}.get(name, "")
+    for name in FAULTS
+]
+OURS = {"x-request-id", "x-modelway-turn-id", "date", "content-length"}
+
+
+class Straight(Application):
+    """Notes of each chat whether it was begun without a task."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.begun: list[bool] = []
+
+    def begin_at_once(self, *args: Any) -> bool:
+        before = len(self._straight)
+        came = super().begin_at_once(*args)
+        self.begun.append(len(self._straight) > before)
+        return came
+
+
+class Waiting(Application):
+    """Has a task for every request."""
+
+    begin_at_once = None  # type: ignore[assignment]
+
+
+class Caller:
+    def __init__(self, address: str, http: HTTPClient, application: Application) -> None:
+        self.address = address
+        self.http = http
+        self.application = application
+
+    async def ask(self, path: str = CHAT, **fields: Any) -> tuple[int, dict[str, str], bytes]:
+        body = json.dumps({"messages": [{"role": "user", "content": "hi"}], **fields}).encode()
+        method, body = ("POST", body) if path == CHAT else ("GET", b"")
+        headers = {"content-type": "application/json"}
+        response = await self.http.request(method, self.address + path, headers=headers, body=body)
+        async with aclosing(response):
+            return response.status, dict(response.headers), await response.body()
+
+
+@asynccontextmanager
+async def serving(folder: Path, fault: str, application: type[Application]) -> AsyncIterator[Caller]:
+    """A server of one upstream that is well, and of the same one with a fault."""
+    async with AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(FaultyUpstream())
+        http = await stack.enter_async_context(aclosing(HTTPClient(LIMITS)))
+        caller = await stack.enter_async_context(aclosing(HTTPClient(UpstreamSettings())))
+        providers = [
+            build_provider(
+                name, None, ProviderSettings(base_url=url, default_model="m", needs_auth=False), http, _no_key
+            )
+            for name, url in (("Well", upstream.url()), ("Ill", upstream.url(fault)))
+        ]
+        settings = Settings(provider="Well", conversations=ConversationSettings(wait_s=0.2, lease_s=2))
+        gateway = gateway_of(providers, folder, settings)
+        # Where nobody is silent, a busy machine must not make it look so.
+        is_silent = fault.startswith(("silent", "stall"))
+        server = ServerSettings(port=0, keep_alive_s=0.5 if is_silent else 20)
+        app = application(gateway, Auth({}), Telemetry(), server)
+        yield Caller(await stack.enter_async_context(served_by(app, server)), caller, app)
+
+
+def _no_key(variable: str, path: str) -> str:
+    del variable, path
+    return ""
+
+
+def normal(reply: tuple[int, dict[str, str], bytes]) -> tuple[int, dict[str, str], str]:
+    """A reply without what differs from one time to the next."""
+    status, headers, body = reply
+    text = re.sub(r"(chatcmpl-|turn_|req_)[0-9a-f]{12,}", r"\1ID", body.decode("utf-8", "replace"))
+    text = re.sub(r'("(?:created|created_at|updated_at|finished_at|at)":) ?[0-9.e+]+', r"\1 0", text)
+    text = re.sub(r'("(?:id|parent|tail|head|answer_id)":) ?"[^"]*"', r'\1 ""', text)
+    text = re.sub(r"127\.0\.0\.1:\d+", "UPSTREAM", text)
+    text = re.sub(r": keep-alive\n+", "", text)
+    kept = {name: value for name, value in headers.items() if name not in OURS}
+    if "x-modelway-attempts" in kept:
+        kept["x-modelway-attempts"] = re.sub(r";\d+", ";0", kept["x-modelway-attempts"])
+    return status, kept, text
+
+
+async def story(caller: Caller, *, stream: bool, stored: bool) -> list[tuple[int, dict[str, str], str]]:
+    """What a caller sees who asks the one that is well, the one that is ill, and the first again."""
+    held = {"conversation_id": "c"} if stored else {}
+    seen = [normal(await caller.ask(provider="Well", stream=False))]
+    replies = [await caller.ask(provider=name, stream=stream, **held) for name in ("Ill", "Well")]
+    seen += map(normal, replies)
+    if stored:
+        seen.append(normal(await caller.ask("/v1/conversations/c")))
+    return seen
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["", "stored"])
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("fault", EVERY)
+async def test_both_ways_tell_the_same(tmp_path: Path, fault: str, stream: bool, stored: bool) -> None:
+    stories = []
+    for kind in (Straight, Waiting):
+        folder = tmp_path / kind.__name__
+        folder.mkdir()
+        async with serving(folder, fault, kind) as caller:
+            stories.append(await story(caller, stream=stream, stored=stored))
+            if isinstance(caller.application, Straight):
+                # The first one had no connection to go over yet.
+                assert caller.application.begun[:2] == [False, True]
+    for ours, other in zip(*stories, strict=True):
+        assert ours == other
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["", "stored"])
+async def test_a_client_that_leaves_ends_the_call_and_leaves_nothing(tmp_path: Path, stored: bool) -> None:
+    held = {"conversation_id": "c"} if stored else {}
+    async with serving(tmp_path, "stall:2", Straight) as caller:
+        await caller.ask(provider="Well")
+        body = {"messages": [{"role": "user", "content": "hi"}], "provider": "Ill", "stream": True, **held}
+        response = await caller.http.request(
+            "POST",
+            caller.address + CHAT,
+            headers={"content-type": "application/json"},
+            body=json.dumps(body).encode(),
+        )
+        assert await response.read()
+        assert caller.application.is_answering
+        await response.aclose()
+        await until(lambda: not caller.application.is_answering)
+        if stored:
+            await until(lambda: ends_with(caller, "interrupted"))
+        # The next one finds everything as it should be.
+        assert (await caller.ask(provider="Well", stream=True, **held))[0] == 200
+
+
+async def ends_with(caller: Caller, status: str) -> bool:
+    shown = json.loads((await caller.ask("/v1/conversations/c"))[2])
+    return bool(shown["turns"][-1]["status"] == status)
+
+
+async def test_a_task_goes_on_with_what_is_open_when_the_server_goes_down(tmp_path: Path) -> None:
+    async with serving(tmp_path, "drip:4", Straight) as caller:
+        await caller.ask(provider="Well", stream=False)
+        asking = asyncio.create_task(caller.ask(provider="Ill", stream=False))
+        await until(lambda: caller.application.is_answering)
+        assert isinstance(caller.application, Straight)
+        assert caller.application.begun == [False, True]
+        caller.application.drain()
+        assert not caller.application.is_answering
+        assert (await asking)[0] == 200
