@@ -25,6 +25,7 @@ FIELDS = (
     b"Expect: 100-continue",
     b"X-Latin: \xe9",
     b"Cookie: a=b; c=d",
+    b"Connection: Upgrade\r\nUpgrade: h2c",
 )
 
 # Ways to say how long a body is that parsers have fallen out about.
