@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -20,10 +20,9 @@ from modelway.live import cut_off
 from modelway.provider import RelayReply
 from modelway.server.exchange import Exchange, Headers, header_value, until_client_is_gone
 from modelway.server.keyed import key_of, tell_of_turn
-from modelway.server.metering import ends_event, is_events
-from modelway.server.relayed import RelayedCall
+from modelway.server.metering import Meter, ends_event, is_events
 from modelway.telemetry import Attempt, milliseconds_since, trail
-from modelway.types import Caller, ChatRequest, Completion, Event, Finish, Opaque
+from modelway.types import Caller, ChatRequest, Completion, Event, Finish, Opaque, Usage
 
 RELAY = "relay"
 NOT_KEPT = "reply_not_kept"
@@ -75,6 +74,46 @@ class ReplyHead(Struct, frozen=True):
         return [*own, *_HARMLESS, *named]
 
 
+class Call(Protocol):
+    """What is asked for once; see RelayedCall. `ignored`: what of it was left out."""
+
+    @property
+    def name(self) -> str:
+        """Who answers."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """With which model."""
+        ...
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """What of the request was left out."""
+        ...
+
+    @property
+    def meter(self) -> Meter | None:
+        """Who counts the tokens of the reply; None where that is not needed."""
+        ...
+
+    async def admit(self) -> None:
+        """Let it in."""
+        ...
+
+    async def begin(self, attempts: list[Attempt]) -> RelayReply:
+        """The reply."""
+        ...
+
+    def was_left(self) -> None:
+        """Nobody waits for the reply."""
+        ...
+
+    def settle(self) -> tuple[Usage, float]:
+        """What it took and costs."""
+        ...
+
+
 class _Rest:
     """What is left of a reply that is too large to be kept: for one reader."""
 
@@ -92,7 +131,7 @@ class KeptReplies:
         self._max_bytes = max_bytes
         self._rests: dict[str, _Rest] = {}
 
-    async def answer(self, exchange: Exchange, call: RelayedCall, *said: str | bytes) -> None:
+    async def answer(self, exchange: Exchange, call: Call, *said: str | bytes) -> None:
         """Ask the upstream, or find what it has answered to one that said the same, and reply with that."""
         if _LAST_HEADER in exchange.headers:
             raise InvalidRequest(
@@ -106,16 +145,15 @@ class KeptReplies:
             partial(self._tell, exchange),
         )
 
-    async def _begin(self, exchange: Exchange, call: RelayedCall, said: tuple[str | bytes, ...]) -> str:
-        asked = msgspec.msgpack.encode((call.request.path, call.request.query, *said))
-        fingerprint = blake2b(asked, digest_size=16).digest()
+    async def _begin(self, exchange: Exchange, call: Call, said: tuple[str | bytes, ...]) -> str:
+        fingerprint = blake2b(msgspec.msgpack.encode(said), digest_size=16).digest()
         request = ChatRequest(messages=(), model=call.model, dialect=RELAY, stream=True, when_left="grace")
         return await self._gateway.live.begin_once(
             request, exchange.caller, key_of(exchange), fingerprint, partial(self._ask, call)
         )
 
     async def _ask(
-        self, call: RelayedCall, request: ChatRequest, caller: Caller, attempts: list[Attempt]
+        self, call: Call, request: ChatRequest, caller: Caller, attempts: list[Attempt]
     ) -> _Keeping:
         await call.admit()
         try:
@@ -132,7 +170,7 @@ class KeptReplies:
         except BaseException:
             call.settle()
             raise
-        turn.answered_by(call.name, call.model, trail=trail(attempts))
+        turn.answered_by(call.name, call.model, call.ignored, trail=trail(attempts))
         return _Keeping(call, turn, reply, self._max_bytes, self._rests)
 
     async def _tell(self, exchange: Exchange, turn_id: str) -> None:
@@ -151,6 +189,8 @@ class KeptReplies:
             headers = head.told(log.head.provider, log.head.model)
             if not record.attempts and log.head.trail:
                 headers.append((b"x-modelway-attempts", log.head.trail.encode()))
+            if log.head.ignored:
+                headers.append((b"x-modelway-ignored", header_value(", ".join(log.head.ignored))))
             if head.length > self._max_bytes:
                 headers.append((b"x-modelway-kept", b"false"))
             await exchange.start(head.status, headers)
@@ -192,7 +232,7 @@ class _Keeping:
     """A reply under way, which its turn keeps."""
 
     def __init__(
-        self, call: RelayedCall, turn: Turn, reply: RelayReply, max_bytes: int, rests: dict[str, _Rest]
+        self, call: Call, turn: Turn, reply: RelayReply, max_bytes: int, rests: dict[str, _Rest]
     ) -> None:
         self.provider, self.model = call.name, call.model
         self.cost: float | None = None
@@ -267,7 +307,7 @@ class _Keeping:
 class _Metered:
     """A reply whose reader counts what it takes."""
 
-    def __init__(self, reply: RelayReply, call: RelayedCall) -> None:
+    def __init__(self, reply: RelayReply, call: Call) -> None:
         self.status, self.headers = reply.status, reply.headers
         self._reply = reply
         self._call = call

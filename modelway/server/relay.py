@@ -43,7 +43,7 @@ class RelayEndpoint:
         self._gateway = gateway
         self._own = own
         self._max_body_bytes = max_body_bytes
-        self._kept = KeptReplies(gateway, max_bytes=max_reply_bytes)
+        self.kept = KeptReplies(gateway, max_bytes=max_reply_bytes)
 
     def has(self, path: str) -> bool:
         """Whether a request for this address is passed on."""
@@ -74,7 +74,7 @@ class RelayEndpoint:
         )
         call = RelayedCall(self._gateway, exchange.caller, candidate, request, body)
         if exchange.method == "POST" and KEY_HEADER in exchange.headers:
-            await self._kept.answer(exchange, call, asked, body.said())
+            await self.kept.answer(exchange, call, path, request.query, asked, body.said())
             return
         await call.admit()
         try:

@@ -68,6 +68,7 @@ class RelayedCall:
         self.name = candidate.name
         self.request = request
         self.meter: Meter | None = None
+        self.ignored: tuple[str, ...] = ()
         self._gateway = gateway
         self._caller = caller
         self._candidate = candidate

@@ -16,7 +16,9 @@ from modelway.errors import UpstreamError
 from modelway.providers.http import HTTPClient, Response
 from modelway.providers.openai_compatible import build_provider
 from modelway.testing.fake_upstream import End, FakeUpstream, Step
+from modelway.types import TextDelta
 from tests.polling import until
+from tests.scripted import Scripted, says
 from tests.serving import gateway_of, serving
 
 pytestmark = pytest.mark.anyio
@@ -83,6 +85,12 @@ async def read_until(response: Response, text: bytes) -> bytes:
     while text not in read:
         read += await response.read()
     return read
+
+
+async def until_asked(provider: Scripted, times: int) -> None:
+    async with asyncio.timeout(5):
+        while len(provider.requests) < times:
+            await asyncio.sleep(0)
 
 
 async def test_the_same_key_is_one_call_and_the_same_bytes(upstream: FakeUpstream, tmp_path: Path) -> None:
@@ -281,6 +289,30 @@ async def test_what_cannot_be_is_refused(
     async with relaying(upstream, tmp_path) as [caller]:
         assert await caller.refused(TEXTS, ASKED, key, **others) == (400, "invalid_request")
     assert not upstream.requests
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_several_prompts_with_a_key_are_answered_once(tmp_path: Path, stream: bool) -> None:
+    go_on = asyncio.Event()
+    local = Scripted("Local", says("one"), [TextDelta(text="two"), go_on, *says("three")])
+    body = b'{"prompt": ["a", "b"], "stream": %b, "logit_bias": null}' % (b"true" if stream else b"false")
+    async with (
+        aclosing(HTTPClient(UpstreamSettings())) as http,
+        serving(gateway_of([local], tmp_path)) as address,
+    ):
+        caller = Caller(address, http)
+        first = asyncio.create_task(caller.ask(TEXTS, body))
+        await until_asked(local, 2)
+        second = asyncio.create_task(caller.ask(TEXTS, body))
+        go_on.set()
+        (response, told), (_, told_again) = await first, await second
+        assert (await caller.ask(TEXTS, body))[1] == told == told_again
+        assert await caller.refused(TEXTS, b'{"prompt": ["a", "c"]}') == (422, "idempotency_key_reused")
+    assert response.status == 200
+    assert response.headers["x-modelway-provider"] == "Local"
+    assert all(word in told for word in (b"one", b"two", b"three"))
+    assert told.endswith(b"data: [DONE]\n\n") == stream
+    assert len(local.requests) == 2
 
 
 async def test_a_kept_reply_is_in_no_list_and_at_no_address(upstream: FakeUpstream, tmp_path: Path) -> None:
