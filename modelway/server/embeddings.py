@@ -50,8 +50,6 @@ class EmbeddingEndpoints:
         candidate = self._gateway.choose(exchange.caller, wanted, asked.model)
         provider, model = candidate.provider, candidate.model
         record.provider, record.model = provider.info.name, model
-        if not asked.texts:
-            return codec.Vectors()
         request = RelayRequest(
             method="POST",
             path="embeddings",
@@ -62,6 +60,8 @@ class EmbeddingEndpoints:
         permit = await self._gateway.admit(exchange.caller, candidate, Size(guess))
         estimated = False
         try:
+            if not asked.texts:
+                return codec.Vectors()
             reply = await self._gateway.relay(provider, model, request, record.attempts)
             async with aclosing(reply):
                 found = codec.decode_vectors(await _whole(reply))

@@ -127,6 +127,25 @@ async def test_an_error_names_nothing_near_that_the_key_does_not_permit(
             assert name not in told.body, told.body
 
 
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/api/embed", {"input": ""}),
+        ("/api/embed", {"input": []}),
+        ("/api/chat", {"messages": []}),
+        ("/api/generate", {"prompt": ""}),
+        ("/api/show", {}),
+    ],
+)
+async def test_what_asks_nobody_is_answered_only_where_the_key_may_go(
+    tmp_path: Path, path: str, fields: dict[str, object]
+) -> None:
+    async with permitting(tmp_path, all_four(), held=Rules(providers=("Two",)), free=Rules()) as at:
+        for name, status in {"held": 403, "free": 200}.items():
+            told = await ask(at.address, "POST", path, at.keys[name], {"model": "One/one-1", **fields})
+            assert told.status == status, told.body
+
+
 async def test_an_error_names_what_is_near_and_permitted(tmp_path: Path) -> None:
     async with permitting(tmp_path, all_four(), held=Rules(providers=("Two",)), free=Rules()) as at:
         told = (await at.say("held", model="two-11")).json["error"]["message"]
