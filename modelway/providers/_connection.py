@@ -220,6 +220,8 @@ class Connection(asyncio.BufferedProtocol):
             self._set_error(UpstreamProtocolError(f"{self.host} cut the answer off", code="upstream_reset"))
         self._wake()
         self._on_lost(self)
+        # It knows this connection: together they would stay until the garbage is collected.
+        del self._parser
 
     # What the parser calls.
 

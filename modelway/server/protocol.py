@@ -132,6 +132,10 @@ class Protocol(HttpToolsProtocol):
             if on_gone := running.scope.get(ON_GONE):
                 on_gone()
         super().connection_lost(exc)
+        for cycle in (self.cycle, running):
+            if cycle is not None:
+                # Each knows the other: together they would stay until the garbage is collected.
+                cycle.on_response = _nothing
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come."""
@@ -429,6 +433,10 @@ class _Flow(FlowControl):
         """Read on, unless many requests wait."""
         if len(self._waiting) < _MANY_WAIT:
             super().resume_reading()
+
+
+def _nothing() -> None:
+    """Nobody waits for the end of a reply whose connection is lost."""
 
 
 class _Ignored(list[tuple[bytes, bytes]]):
