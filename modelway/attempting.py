@@ -271,6 +271,20 @@ async def begun(candidate: Candidate, sent: Sent) -> Begun:
     raise no_finish(candidate.name)
 
 
+def after(sent: Sent, begin: Begin) -> Begin:
+    """The first call has been made already."""
+    is_new = True
+
+    async def begin_or_go_on(candidate: Candidate) -> Begun:
+        nonlocal is_new
+        if not is_new:
+            return await begin(candidate)
+        is_new = False
+        return await begun(candidate, sent)
+
+    return begin_or_go_on
+
+
 def no_finish(provider: str) -> UpstreamProtocolError:
     """The error of an answer that just ends."""
     return UpstreamProtocolError(

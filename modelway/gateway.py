@@ -8,22 +8,26 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from msgspec.structs import replace
 
-from modelway.accounts import Accounts, Permit, Size, denied, discreet, may_go, may_use, resolved
+from modelway.accounts import Accounts, Permit, Size, denied, discreet, may_go, may_use, resolved, size_of
 from modelway.answer import Answer
-from modelway.attempting import Attempting, Begin, Begun, Hurried, Sent, begun
+from modelway.attempting import Attempting, Begun, Hurried, Sent, after, begun
 from modelway.continuing import Continuing
-from modelway.conversations import Conversations, Ephemeral, Turn, refuse_nameless_results
+from modelway.conversations import (
+    Conversations,
+    Ephemeral,
+    Turn,
+    refuse_contradictions,
+    refuse_nameless_results,
+)
 from modelway.dialects.fitting import Fit
 from modelway.errors import (
     ConversationNotFound,
     GatewayError,
-    InvalidRequest,
     NotFound,
 )
 from modelway.live import Live, cut_off
 from modelway.offering import Offering
 from modelway.prices import NANOS, Prices
-from modelway.prices.estimate import tokens_of
 from modelway.provider import CountsTokens, Provider, RelayReply, RelayRequest, Relays, Telling
 from modelway.routing import Breakers, Candidate, RetryPolicy, Route, Router
 from modelway.shadowing import Shadows
@@ -111,19 +115,23 @@ class Gateway:
         provider = self._telling.get(candidates[0].name)
         if provider is None or not candidates[0].is_plain:
             return None
-        _refuse_contradictions(request)
+        refuse_contradictions(request)
         permit = None
         if caller.rules is not None:
-            if not self.accounts.has_room(caller, _size_of(request)):
+            if not self.accounts.has_room(caller, size_of(request)):
                 return None
             permit = self._admitted(request, caller, candidates)
         straight = Straight(self, request, caller, candidates, attempts, permit)
-        if not (request.conversation_id or request.store):
-            refuse_nameless_results(request.messages)
-            straight.begin(Ephemeral(request), provider)
-        elif not self.conversations.open_soon(caller.name, request, partial(straight.opened, provider)):
+        try:
+            if not (request.conversation_id or request.store):
+                refuse_nameless_results(request.messages)
+                straight.begin(Ephemeral(request), provider)
+            elif not self.conversations.open_soon(caller.name, request, partial(straight.opened, provider)):
+                straight.leave()
+                return None
+        except BaseException:
             straight.leave()
-            return None
+            raise
         return straight
 
     def asked(
@@ -165,11 +173,11 @@ class Gateway:
             raise
 
     async def _let_in(self, request: ChatRequest, caller: Caller, candidates: list[Candidate]) -> Permit:
-        await self.accounts.make_room(caller, _size_of(request))
+        await self.accounts.make_room(caller, size_of(request))
         return self._admitted(request, caller, candidates)
 
     def _admitted(self, request: ChatRequest, caller: Caller, candidates: list[Candidate]) -> Permit:
-        return self.accounts.admit(caller, _size_of(request), [one.key for one in candidates])
+        return self.accounts.admit(caller, size_of(request), [one.key for one in candidates])
 
     async def _answer(
         self,
@@ -321,7 +329,7 @@ class Gateway:
 
     async def open_turn(self, request: ChatRequest, caller: Caller) -> Turn | Ephemeral:
         """A turn of the conversation that the request names, or of none."""
-        _refuse_contradictions(request)
+        refuse_contradictions(request)
         if request.conversation_id or request.store:
             return await self.conversations.open_turn(caller.name, request)
         if request.after_turn:
@@ -347,7 +355,7 @@ class Gateway:
         begin = partial(self._begin, turn, turn.request)
         begun = await self._attempting.first_to_answer(
             candidates,
-            begin if sent is None else _after(sent, begin),
+            begin if sent is None else after(sent, begin),
             attempts,
             started=0.0 if sent is None else sent.started,
         )
@@ -398,37 +406,3 @@ class Gateway:
             if not info.stateful:
                 self._fits[candidate.name] = fit
         return fit
-
-
-def _after(sent: Sent, begin: Begin) -> Begin:
-    """The first call has been made already."""
-    is_new = True
-
-    async def begin_or_go_on(candidate: Candidate) -> Begun:
-        nonlocal is_new
-        if not is_new:
-            return await begin(candidate)
-        is_new = False
-        return await begun(candidate, sent)
-
-    return begin_or_go_on
-
-
-def _size_of(request: ChatRequest) -> Size:
-    params = request.params
-    return Size.of(tokens_of(request.messages), params.max_tokens, params.n)
-
-
-def _refuse_contradictions(request: ChatRequest) -> None:
-    if request.conversation_id and request.after_turn:
-        raise InvalidRequest(
-            "`previous_response_id` and a conversation cannot both be continued",
-            param="previous_response_id",
-            hint="send one of them",
-        )
-    if request.conversation_id and request.store is False:
-        raise InvalidRequest(
-            "a conversation keeps its turns, so `store` cannot be false",
-            param="store",
-            hint="leave out `store`, or continue with `previous_response_id`",
-        )

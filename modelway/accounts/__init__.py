@@ -1,7 +1,7 @@
 """What callers may ask and spend, and what they have."""
 
 from modelway.accounts.account import Headers, Permit
-from modelway.accounts.accounts import Accounts, Size
+from modelway.accounts.accounts import Accounts, Size, size_of
 from modelway.accounts.bills import Bill
 from modelway.accounts.rules import (
     check_may_watch,
@@ -28,5 +28,6 @@ __all__ = [
     "may_use",
     "only_without_rules",
     "resolved",
+    "size_of",
     "visible_infos",
 ]

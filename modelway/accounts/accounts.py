@@ -14,6 +14,7 @@ from modelway.accounts.sharing import Sharing
 from modelway.conversations import Callers, Spending, Tab, day_of, report_lost
 from modelway.errors import StoreUnavailable
 from modelway.prices import Prices
+from modelway.prices.estimate import tokens_of
 from modelway.types import Caller, ChatRequest, Rules, Usage
 
 FLUSH_S = 0.5
@@ -58,6 +59,12 @@ class Size(Struct, frozen=True):
         if max_tokens is None:
             return cls(asked, 0, times * UNSAID_TOKENS)
         return cls(asked, times * max(0, max_tokens), times * max(0, max_tokens))
+
+
+def size_of(request: ChatRequest) -> Size:
+    """The size of a chat."""
+    params = request.params
+    return Size.of(tokens_of(request.messages), params.max_tokens, params.n)
 
 
 class Accounts:

@@ -10,6 +10,7 @@ from modelway.conversations.export import export_json, export_markdown
 from modelway.conversations.importing import check as check_importable
 from modelway.conversations.instructing import is_passing
 from modelway.conversations.log import Failed, Head, Item
+from modelway.conversations.recalling import refuse_contradictions
 from modelway.conversations.records import (
     Branch,
     Conversation,
@@ -55,6 +56,7 @@ __all__ = [
     "export_markdown",
     "is_passing",
     "new_turn_id",
+    "refuse_contradictions",
     "refuse_nameless_results",
     "report_lost",
 ]

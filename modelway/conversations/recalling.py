@@ -13,7 +13,7 @@ from modelway.conversations.records import Kept, TurnRecord, TurnStatus
 from modelway.conversations.trees import TurnRow
 from modelway.conversations.upkeep import remove
 from modelway.errors import InvalidRequest, NotFound
-from modelway.types import Message
+from modelway.types import ChatRequest, Message
 
 
 class Found(NamedTuple):
@@ -32,6 +32,22 @@ class History(NamedTuple):
 
     instructions: tuple[Message, ...]
     messages: tuple[Message, ...]
+
+
+def refuse_contradictions(request: ChatRequest) -> None:
+    """Raises InvalidRequest for going on in two places, or in a conversation without being kept."""
+    if request.conversation_id and request.after_turn:
+        raise InvalidRequest(
+            "`previous_response_id` and a conversation cannot both be continued",
+            param="previous_response_id",
+            hint="send one of them",
+        )
+    if request.conversation_id and request.store is False:
+        raise InvalidRequest(
+            "a conversation keeps its turns, so `store` cannot be false",
+            param="store",
+            hint="leave out `store`, or continue with `previous_response_id`",
+        )
 
 
 def find_turn(ledger: Ledger, caller: str, turn: str, *, param: str = "") -> Found:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Sized
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelway.errors import GatewayError, InvalidRequest, RequestTimeout, RequestTooLarge
+from modelway.server.after_head import AfterHead
+from modelway.server.corking import CorkedTransport, Flow
 from modelway.server.cycle import CYCLE, Cycle
 from modelway.server.exchange import IS_GONE, ON_GONE
 from modelway.server.formats import SOCKET_PATH, dialect_of
@@ -26,46 +26,7 @@ LINGER_S = 1.0
 MIN_BYTES_S = 1024
 _FRAMING = (b"content-length", b"transfer-encoding")
 _VERSIONS = ("1.1", "1.0")
-_MANY_WAIT = 16
 _TOLD_TO_US = frozenset({b"expect", b"transfer-encoding"})
-
-
-class CorkedTransport:
-    """A transport that sends what was written in one turn of the event loop with one system call.
-
-    uvicorn writes the head, each piece of the body and the end separately; a system call costs more than
-    everything else that is done for a piece.
-    """
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._call_soon = asyncio.get_running_loop().call_soon
-        self._held: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        """Send data, together with what else is written before the loop turns."""
-        if not self._held:
-            self._call_soon(self._flush)
-        self._held.append(data)
-
-    def write_eof(self) -> None:
-        """Send what is held, then tell the client that no more comes."""
-        self._flush()
-        self._transport.write_eof()
-
-    def close(self) -> None:
-        """Send what is held, then close."""
-        self._flush()
-        self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def _flush(self) -> None:
-        held, self._held = self._held, []
-        # To a client that has gone meanwhile nothing can be sent any more.
-        if held and not self._transport.is_closing():
-            self._transport.write(held[0] if len(held) == 1 else b"".join(held))
 
 
 class Protocol(HttpToolsProtocol):
@@ -115,7 +76,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection."""
         super().connection_made(CorkedTransport(transport))  # type: ignore[arg-type]
-        self.flow = _Flow(self.transport, self.pipeline)
+        self.flow = Flow(self.transport, self.pipeline)
         self._watch("head")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -379,7 +340,7 @@ class Protocol(HttpToolsProtocol):
         if framing:
             self.cycle.more_body = True
             self.cycle.message_event.clear()
-            self.parser = httptools.HttpRequestParser(_AfterHead(self))
+            self.parser = httptools.HttpRequestParser(AfterHead(self))
             lines = [b"%b: %b\r\n" % header for header in framing]
             self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(lines) + b"\r\n")
 
@@ -418,23 +379,6 @@ class Protocol(HttpToolsProtocol):
         self.loop.call_later(LINGER_S, self.transport.close)
 
 
-class _Flow(FlowControl):
-    """uvicorn's, which reads no further as long as many requests wait behind another.
-
-    uvicorn itself reads on with each reply that is complete: a client that asks without end and reads nothing
-    fills the memory with its requests. Behind a few it is read on: only so it is seen to leave.
-    """
-
-    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
-        super().__init__(transport)
-        self._waiting = waiting
-
-    def resume_reading(self) -> None:
-        """Read on, unless many requests wait."""
-        if len(self._waiting) < _MANY_WAIT:
-            super().resume_reading()
-
-
 def _nothing() -> None:
     """Nobody waits for the end of a reply whose connection is lost."""
 
@@ -444,31 +388,3 @@ class _Ignored(list[tuple[bytes, bytes]]):
 
     def append(self, item: tuple[bytes, bytes]) -> None:
         """Do not keep it."""
-
-
-class _AfterHead:
-    """Passes on what a parser finds, without the head of the first request."""
-
-    def __init__(self, protocol: Protocol) -> None:
-        self._protocol = protocol
-        self._in_head = True
-        self.on_body = protocol.on_body
-        self.on_message_complete = protocol.on_message_complete
-
-    def on_message_begin(self) -> None:
-        if not self._in_head:
-            self._protocol.on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        if not self._in_head:
-            self._protocol.on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_head:
-            self._protocol.on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        if self._in_head:
-            self._in_head = False
-        else:
-            self._protocol.on_headers_complete()

@@ -14,7 +14,7 @@ from typing import Any
 
 from modelway.dialects import openai_responses
 from modelway.dialects.openai_responses import Chain, read_create, warmed
-from modelway.errors import GatewayError, InvalidRequest
+from modelway.errors import GatewayError, InvalidRequest, UpstreamProtocolError
 from modelway.server.exchange import IS_GONE, ON_GONE, Receive, Scope, Send
 
 ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -172,6 +172,11 @@ class _Reply:
         if self._status != 200 and self._rest:
             self._chain.broken()
             await self._tell(openai_responses.encode_failure(self._status, self._rest))
+        elif self._status == 200 and not self._chain.has_ended:
+            self._chain.broken()
+            error = UpstreamProtocolError("the response was cut off", code="upstream_truncated")
+            body = openai_responses.encode_error(error)
+            await self._tell(openai_responses.encode_failure(error.status, body))
 
 
 def _body(body: bytes) -> Receive:
