@@ -13,6 +13,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.check(1)]
 # 250 ms of a stream that brings a word every 20 ms, and 2 KB.
 MOST_BEHIND = 2048 + WORD_LENGTH * 13
 READY_S = 2.0
+# An interpreter that does nothing is there in a twenty-fifth of a second where nothing else goes on.
+BUSY = 50
 
 
 async def test_kills_at_random_moments_lose_and_double_nothing(
@@ -37,5 +39,6 @@ def check(outcome: Outcome) -> None:
     assert outcome.acknowledged > 0
     assert outcome.cut > 0
     assert outcome.furthest_behind <= MOST_BEHIND
-    # The slowest is one of the machine's moments, too.
-    assert median(outcome.starts_s) < READY_S
+    # The slowest is one of the machine's moments, too; and on a busy machine everything takes longer.
+    busy_s = BUSY * median(outcome.empty_starts_s)
+    assert median(outcome.starts_s) < max(READY_S, busy_s)
