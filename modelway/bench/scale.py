@@ -31,6 +31,7 @@ EVENTS_PER_S = 5000
 _LEAST_INTERVAL_MS = 20
 _SAMPLE_S = 0.1
 _SETTLE_S = 0.3
+_WHOLE_CORE = 0.95
 # Of one stream: the gateway has a connection to the client and one to the upstream.
 _FILES_EACH, _FILES_BESIDE = 2, 100
 
@@ -52,6 +53,7 @@ class StreamRow(Struct, frozen=True, kw_only=True):
     """A freshly started contestant with `streams` answers under way, an event every `interval_ms` in each.
 
     `cpu_us` is that of an event, without the opening of the streams; `age` how long events were on their way.
+    `busiest` is the share of a core that the upstream or the load generator used, whichever used more.
     """
 
     contestant: str
@@ -64,6 +66,7 @@ class StreamRow(Struct, frozen=True, kw_only=True):
     delivered: int
     expected: int
     errors: dict[str, int]
+    busiest: float
 
 
 class ServerRow(Struct, frozen=True, kw_only=True):
@@ -92,6 +95,12 @@ class ScaleReport(Struct, kw_only=True):
             f"{row.streams} streams through {row.contestant} failed: {row.errors}"
             for row in self.streams
             if row.errors
+        ]
+        found += [
+            f"the upstream or the load generator used a whole core for {row.streams} streams beside "
+            f"{row.contestant}: they may be what was late"
+            for row in self.streams
+            if row.busiest > _WHOLE_CORE
         ]
         most = max(self.options.servers, default=0)
         if self.servers and most + 2 > self.machine.cpus:
@@ -126,7 +135,8 @@ def measure_scale(options: ScaleOptions, step: Step) -> ScaleReport:
                 own = folder / f"{count}-{len(report.streams)}"
                 own.mkdir()
                 with load_process(own) as load, entrant.start(own) as contestant:
-                    report.streams.append(_measure_streams(contestant, count, load, options.hold_s))
+                    row = _measure_streams(contestant, direct, count, load, options.hold_s)
+                    report.streams.append(row)
         for count in options.servers:
             report.servers.append(
                 _measure_servers(count, direct, folder / f"{count}-servers", options, next_step)
@@ -158,13 +168,18 @@ class Reading(Struct, frozen=True):
     resident: int
 
 
-def _measure_streams(contestant: Contestant, count: int, load: LoadProcess, hold_s: float) -> StreamRow:
+def _measure_streams(
+    contestant: Contestant, direct: Contestant, count: int, load: LoadProcess, hold_s: float
+) -> StreamRow:
     interval_ms = max(_LEAST_INTERVAL_MS, round(count * 1000 / EVENTS_PER_S))
     load.run(warm_up(contestant))
     idle = resident_bytes(contestant.roots)
     asked, events = stream_load(contestant, count, hold_s, interval_ms)
+    before = cpu_usage(direct.roots)
     with _watched(contestant) as readings:
         result = load.run(asked)
+    after = cpu_usage(direct.roots)
+    upstream_s = after.since(before) if before and after else 0.0
     peak = max((reading.resident for reading in readings), default=0)
     begun = result.began + count / asked.rate + _SETTLE_S
     return StreamRow(
@@ -178,6 +193,7 @@ def _measure_streams(contestant: Contestant, count: int, load: LoadProcess, hold
         delivered=result.chunks,
         expected=count * events,
         errors=result.errors,
+        busiest=max(upstream_s, result.cpu_s) / result.elapsed_s if result.elapsed_s else 0.0,
     )
 
 

@@ -107,13 +107,14 @@ def doubts(shape: Shape, samples: Samples) -> list[str]:
         failed = sum(_all_errors(own, twice=shape.unit == "request").values())
         if failed:
             found.append(f"{shape.name}: {failed} answers through {name} failed; its figures are void")
-        if shape.unit == "request" and name != DIRECT:
+        if name != DIRECT:
             found += _limits(shape, name, own, samples[DIRECT])
     return found
 
 
 def _limits(shape: Shape, name: str, own: Sequence[Sample], direct: Sequence[Sample]) -> list[str]:
-    margin = ratios(_each(direct, _requests_per_s), _each(own, _requests_per_s))
+    is_closed_loop = shape.unit == "request"
+    margin = ratios(_each(direct, _requests_per_s), _each(own, _requests_per_s)) if is_closed_loop else None
     busiest = max((max(sample.upstream_share or 0.0, _load_share(sample)) for sample in own), default=0.0)
     if margin and margin.median < 2:
         return [

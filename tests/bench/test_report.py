@@ -118,7 +118,8 @@ def test_a_load_generator_at_its_limit_is_a_doubt() -> None:
     taken = samples()
     busy = msgspec.structs.replace(taken["modelway"][0].busy, cpu_s=1.99)
     taken["modelway"][0] = msgspec.structs.replace(taken["modelway"][0], busy=busy)
-    assert ["used a whole core beside modelway" in doubt for doubt in doubts(JSON, taken)] == [True]
+    for shape in (JSON, PACED):
+        assert ["used a whole core beside modelway" in doubt for doubt in doubts(shape, taken)] == [True]
 
 
 def test_failed_streams_and_few_rounds_are_doubts() -> None:

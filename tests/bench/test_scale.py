@@ -102,6 +102,7 @@ def test_a_chart_has_a_curve_for_each_contestant_and_needs_two_sizes(tmp_path: P
             delivered=1,
             expected=1,
             errors={},
+            busiest=0.3 if streams == 100 else 0.97,
         )
 
     report = ScaleReport(machine=this_machine(), options=ScaleOptions(), streams=[row(100, 9), row(1000, 10)])
@@ -112,5 +113,6 @@ def test_a_chart_has_a_curve_for_each_contestant_and_needs_two_sizes(tmp_path: P
     ]
     draw_scale(report, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert [doubt.count("1000 streams") for doubt in report.doubts if "a whole core" in doubt] == [1]
     report.streams = [row(100, 9)]
     assert charts(report) == []
