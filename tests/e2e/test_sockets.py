@@ -20,6 +20,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from modelway.auth import Auth, hash_key
 from modelway.config import ServerSettings
 from modelway.errors import UpstreamOverloaded
+from modelway.server.exchange import Receive, Scope, Send
+from modelway.server.sockets import Socket
 from modelway.testing.fake_upstream import FakeUpstream
 from modelway.types import TextDelta, ToolCall
 from tests.e2e.test_relay import relaying
@@ -214,6 +216,40 @@ async def test_a_response_that_fails_on_its_way_ends_once(tmp_path: Path) -> Non
     assert "too many" in failed[-1]["response"]["error"]["message"]
     assert following[0]["type"] == "response.created"
     assert following[-1]["type"] == "response.completed"
+
+
+@pytest.mark.parametrize(
+    ("event", "code"),
+    [
+        ({"type": "response.in_progress", "response": {"id": "resp_1"}}, "upstream_truncated"),
+        ({"type": "error", "error": {"code": "overloaded", "message": "too many"}}, "overloaded"),
+    ],
+)
+async def test_a_reply_that_only_breaks_off_ends_too(event: dict[str, Any], code: str) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"data: " + json.dumps(event).encode() + b"\n\n"})
+
+    sent: list[Any] = []
+    asked = [{"type": "websocket.receive", "text": '{"type": "response.create", "input": "hi"}'}]
+    is_told = asyncio.Event()
+
+    async def receive() -> Any:
+        if asked:
+            return asked.pop()
+        await is_told.wait()
+        return {"type": "websocket.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if "error" in message.get("text", ""):
+            is_told.set()
+
+    scope: Any = {"type": "websocket", "path": "/v1/responses", "headers": []}
+    await Socket(app, scope, receive, send).run()
+    end = json.loads(sent[-1]["text"])
+    assert (end["type"], end["error"]["code"]) == ("error", code)
+    assert end["status"] >= 500
 
 
 @pytest.mark.parametrize(

@@ -67,11 +67,11 @@ class Chain:
         self._asked: Fields = {}
         self._previous = ""
         self._said: list[Any] = []
-        self._has_ended = False
+        self.has_ended = False
 
     def continued(self, asked: Fields) -> bytes:
         """The body of a request, with what it follows where that is here."""
-        self._previous, self._has_ended = "", False
+        self._previous, self.has_ended = "", False
         previous = asked.get("previous_response_id")
         if asked.get("generate") is False:
             # Nothing was asked of anybody, so nobody else keeps it.
@@ -92,16 +92,20 @@ class Chain:
 
     def told(self, event: bytes) -> bytes:
         """An event as it is told here; b"" for what repeats how the response ended."""
-        if self._has_ended:
+        if self.has_ended:
             return b""
         fields = msgspec.json.decode(event, type=dict[str, Any])
         response = fields.get("response")
         if response is None:
-            return event
+            if fields["type"] != "error":
+                return event
+            self.has_ended = True
+            self.broken()
+            return _encode({"status": 500, **fields})
         if self._previous:
             response["previous_response_id"] = self._previous
         if fields["type"] in _ENDS:
-            self._has_ended = True
+            self.has_ended = True
             self._keep(fields["type"], response)
         return _encode(fields)
 
