@@ -82,10 +82,26 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 
 
 def chat(**fields: object) -> bytes:
-    return json.dumps({"messages": MESSAGES, **fields}).encode()
+    return json.dumps({"messages": MESSAGES, **fields}, ensure_ascii=False).encode()
 
 
 CHAT, MESSAGE = b"/v1/chat/completions", b"/v1/messages"
+ANSWER = {"role": "assistant", "content": "well"}
+FAULTY = (
+    "reset",
+    "empty",
+    "html",
+    "redirect",
+    "wrong-length",
+    "reset-inside:2",
+    "error-inside:0",
+    "error-inside:2",
+    "malformed:0",
+    "retry-after:7",
+    "status:401",
+    "status:404",
+    "invalid-utf8",
+)
 ASKED = [
     (CHAT, chat()),
     (CHAT, chat(stream=True)),
@@ -99,6 +115,15 @@ ASKED = [
     (CHAT, chat(model="split-utf8", stream=True)),
     (CHAT, chat(model="crlf", stream=True)),
     (CHAT, chat(model="comments", stream=True)),
+    *((CHAT, chat(model=fault, stream=stream)) for fault in FAULTY for stream in (False, True)),
+    *((CHAT, chat(model=fault, stream=True, conversation_id="f")) for fault in FAULTY),
+    (
+        CHAT,
+        chat(stream=True, conversation_id="u", messages=[{"role": "user", "content": "\u00fc\U0001f98a"}]),
+    ),
+    (CHAT, chat(conversation_id="long", messages=[*MESSAGES, ANSWER] * 40 + MESSAGES)),
+    (CHAT, chat(stream=True, messages=[{"role": "user", "content": "x" * 300_000}])),
+    (CHAT, chat(stream=True, tools=[{"type": "function", "function": {"name": "f"}}])),
     (CHAT, chat(provider="nobody")),
     (CHAT, chat(temperature=9)),
     (CHAT, b"{}"),
@@ -137,6 +162,8 @@ def requests(draw: st.DrawFn) -> Sent:
                 (b"Expect: 100-continue",),
                 (b"Origin: http://evil.example",),
                 (b"X-Modelway-Provider: up",),
+                (b"X-Modelway-Conversation-Id: e",),
+                (b"Authorization: Bearer nobody-asks-for-it",),
             ]
         )
     )
