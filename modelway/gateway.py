@@ -127,10 +127,10 @@ class Gateway:
                 refuse_nameless_results(request.messages)
                 straight.begin(Ephemeral(request), provider)
             elif not self.conversations.open_soon(caller.name, request, partial(straight.opened, provider)):
-                straight.leave()
+                straight.leave(comes_again=True)
                 return None
         except BaseException:
-            straight.leave()
+            straight.leave(comes_again=True)
             raise
         return straight
 

@@ -181,8 +181,11 @@ class Straight:
                 gateway.accounts.end(permit, Usage())
             raise
 
-    def leave(self) -> None:
-        """Nobody wants the answer any more; what has come of it is kept. Harmless after its end."""
+    def leave(self, *, comes_again: bool = False) -> None:
+        """Nobody wants the answer any more; what has come of it is kept. Harmless after its end.
+
+        A request that `comes_again` in the usual way is counted then.
+        """
         self.listen(None)
         self._has_left = True
         if self.answer is not None:
@@ -193,7 +196,10 @@ class Straight:
             self._stream.cut()
         permit, self._permit = self._permit, None
         if permit is not None and self.answer is None:
-            self._gateway.accounts.end(permit, Usage())
+            if comes_again:
+                self._gateway.accounts.undo(permit)
+            else:
+                self._gateway.accounts.end(permit, Usage())
 
     def _begun(self, sent: Sent) -> Answer:
         candidate, turn = self._candidates[0], self._turn

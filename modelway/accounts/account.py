@@ -135,12 +135,11 @@ class Account:
             limit = rules.tokens_per_minute
             self._check_window(self._tokens, limit, room.tokens, tokens, "tokens", now, day)
         self.running += 1
-        if rules.requests_per_minute:
-            self._requests.add(1, now)
+        asked = self._requests.add(1, now) if rules.requests_per_minute else NOWHERE
         self.reserved += nanos
         kept = tokens + allowance
         slot = self._tokens.add(kept, now) if rules.tokens_per_minute else NOWHERE
-        return Permit(self, kept, slot, nanos)
+        return Permit(self, kept, slot, nanos, asked)
 
     def end(self, permit: Permit, tokens: int, now: float) -> None:
         """A request is over, and took so many tokens."""
@@ -148,6 +147,12 @@ class Account:
         self.reserved -= permit.nanos
         if permit.slot != NOWHERE:
             self._tokens.correct(permit.slot, tokens - permit.tokens, now)
+
+    def undo(self, permit: Permit, now: float) -> None:
+        """Let it be as if a request had never been let in."""
+        self.end(permit, 0, now)
+        if permit.asked != NOWHERE:
+            self._requests.correct(permit.asked, -1, now)
 
     def headers(self, now: float, day: str) -> Headers:
         """What is left: of the last minute under OpenAI's names, of budgets in dollars under ours."""
@@ -210,15 +215,19 @@ class Account:
 
 
 class Permit:
-    """A request that was let in: how many `tokens`, counted in a `slot`, and `nanos` are kept for it."""
+    """A request that was let in: how many `tokens`, counted in a `slot`, and `nanos` are kept for it.
 
-    __slots__ = ("account", "nanos", "slot", "tokens")
+    `asked` is the slot in which it is counted itself.
+    """
 
-    def __init__(self, account: Account, tokens: int, slot: int, nanos: int) -> None:
+    __slots__ = ("account", "asked", "nanos", "slot", "tokens")
+
+    def __init__(self, account: Account, tokens: int, slot: int, nanos: int, asked: int) -> None:
         self.account = account
         self.tokens = tokens
         self.slot = slot
         self.nanos = nanos
+        self.asked = asked
 
 
 def _span(seconds: float) -> str:

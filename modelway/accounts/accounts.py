@@ -145,6 +145,10 @@ class Accounts:
         account.end(permit, usage.input_tokens + usage.output_tokens, self._timer())
         account.spent.add(nanos)
 
+    def undo(self, permit: Permit) -> None:
+        """Let it be as if a request had never been let in: it comes again in another way."""
+        permit.account.undo(permit, self._timer())
+
     def headers(self, caller: Caller) -> Headers:
         """What a caller with rules has left."""
         return self._account(caller).headers(self._timer(), self.today())
