@@ -107,6 +107,16 @@ async def test_the_same_key_is_one_call_and_the_same_bytes(upstream: FakeUpstrea
     assert again.headers["x-modelway-attempts"].startswith("Fake;ok;")
 
 
+async def test_a_reply_is_still_there_after_the_next_start(upstream: FakeUpstream, tmp_path: Path) -> None:
+    sound = bytes(range(256)) * 8
+    upstream.reply_with(sound, kind="audio/mpeg")
+    for _ in range(2):
+        async with relaying(upstream, tmp_path) as [caller]:
+            response, told = await caller.ask("/v1/audio/speech")
+            assert (response.headers["content-type"], told) == ("audio/mpeg", sound)
+    assert len(upstream.requests) == 1
+
+
 async def test_a_stream_that_is_still_running_is_attached_to(upstream: FakeUpstream, tmp_path: Path) -> None:
     go_on = asyncio.Event()
     sent = events("one ", "two ", "three")
