@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from functools import partial
 
@@ -11,17 +11,17 @@ from modelway.dialects import anthropic_messages
 from modelway.dialects.replay import replayed
 from modelway.errors import GatewayError, InvalidRequest, UpstreamRefusedCredential
 from modelway.provider import ProviderInfo
+from modelway.providers._call import Call
+from modelway.providers._calling import Decoder, WholeBody
 from modelway.providers._settings import KeyLookup, address_of, as_set, headers_of, key_of
 from modelway.providers.http import (
     HTTPClient,
     Response,
     Secret,
     errors_of,
-    events_of,
-    events_of_body,
     good_response,
 )
-from modelway.types import ChatRequest, Event, Model
+from modelway.types import ChatRequest, Model
 
 NAME = "Anthropic"
 URL = "https://platform.claude.com/docs"
@@ -62,18 +62,25 @@ class Anthropic:
         """What this provider is; not ready as long as it needs a key and has none."""
         return self._key.told_in(self._info)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+    def stream(self, request: ChatRequest) -> Call:
         """Answer the request with one call of the upstream."""
+        return self.telling(request)
+
+    def telling(self, request: ChatRequest) -> Call:
+        """As stream()."""
         key = self._key.required()
-        with Secret(key).kept_out_of_errors():
-            body = anthropic_messages.encode_request(request)
-            own = anthropic_messages.headers_for(request)
-            async with (
-                aclosing(await self._call("POST", "/v1/messages", key, body, own)) as response,
-                aclosing(self._read(request, response)) as events,
-            ):
-                async for event in events:
-                    yield event
+        body = anthropic_messages.encode_request(request)
+        headers = self._headers_with(key, anthropic_messages.headers_for(request))
+        return Call(
+            self._http,
+            self._http.prepare("POST", self._base_url + "/v1/messages", headers),
+            body,
+            partial(self._decoder, request),
+            name=NAME,
+            secret=Secret(key),
+            to_error=self._to_error,
+            address_hint="check base_url",
+        )
 
     async def count_tokens(self, request: ChatRequest) -> int:
         """How many input tokens the upstream counts; see CountsTokens."""
@@ -95,18 +102,14 @@ class Anthropic:
     async def aclose(self) -> None:
         """Nothing is held here: the connections belong to the shared HTTP client."""
 
-    def _read(self, request: ChatRequest, response: Response) -> AsyncGenerator[Event, None]:
+    def _decoder(self, request: ChatRequest, content_type: str) -> Decoder:
         speaks_it = request.dialect == anthropic_messages.NAME
         turns = replayed(request)
-        if not request.stream or response.content_type == "application/json":
+        if not request.stream or content_type == "application/json":
             raw = speaks_it and not request.stream
-            return events_of_body(
-                response, partial(anthropic_messages.decode_completion, raw=raw, turns=turns)
-            )
+            return WholeBody(partial(anthropic_messages.decode_completion, raw=raw, turns=turns))
         limit = self._http.settings.max_event_bytes
-        return events_of(
-            response, anthropic_messages.EventDecoder(raw=speaks_it, turns=turns, max_event_bytes=limit)
-        )
+        return anthropic_messages.EventDecoder(raw=speaks_it, turns=turns, max_event_bytes=limit)
 
     async def _call(
         self, method: str, path: str, key: str, body: bytes = b"", own: Mapping[str, str] = {}
@@ -116,17 +119,20 @@ class Anthropic:
             method,
             self._base_url + path,
             name=NAME,
-            headers={
-                "anthropic-version": anthropic_messages.VERSION,
-                **own,
-                **self._headers,
-                **self._features(own),
-                **({"x-api-key": key} if key else {}),
-            },
+            headers=self._headers_with(key, own),
             body=body,
             secret=Secret(key),
             to_error=self._to_error,
         )
+
+    def _headers_with(self, key: str, own: Mapping[str, str]) -> Mapping[str, str]:
+        return {
+            "anthropic-version": anthropic_messages.VERSION,
+            **own,
+            **self._headers,
+            **self._features(own),
+            **({"x-api-key": key} if key else {}),
+        }
 
     def _features(self, own: Mapping[str, str]) -> dict[str, str]:
         """What the caller has turned on, and what the user's settings do."""

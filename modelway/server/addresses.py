@@ -9,11 +9,11 @@ from starlette.routing import Route
 
 from modelway.auth import Auth
 from modelway.config import ServerSettings
-from modelway.dialects import ollama_chat, openai_chat, openai_responses
+from modelway.dialects import anthropic_messages, ollama_chat, openai_chat, openai_responses
 from modelway.dialects.ollama_chat import generate
 from modelway.dialects.openai_chat import completions as openai_completions
 from modelway.gateway import Gateway
-from modelway.server.anthropic import AnthropicEndpoints
+from modelway.server.anthropic import AnthropicEndpoints, with_headers
 from modelway.server.catalogue import Catalogue
 from modelway.server.chat import ChatEndpoint, Resolve
 from modelway.server.compacting import Compacting
@@ -26,7 +26,7 @@ from modelway.server.embeddings import EmbeddingEndpoints
 from modelway.server.exchange import Exchange, Receive, Scope, Send
 from modelway.server.figures import FigureEndpoints
 from modelway.server.formats import CHATS
-from modelway.server.hosted import HostedTools
+from modelway.server.hosted import HostedTools, is_plain
 from modelway.server.loading import LoadingEndpoint
 from modelway.server.ollama import OllamaEndpoints
 from modelway.server.openapi import openapi_endpoint
@@ -41,10 +41,10 @@ Endpoint = Callable[[Exchange], Awaitable[None]]
 
 
 class Addresses(Struct, frozen=True):
-    """All addresses in the order in which they are looked through; `chat` is the busiest one's endpoint."""
+    """All addresses in the order in which they are looked through; `chats` are those of the busiest."""
 
     routes: list[Route]
-    chat: ChatEndpoint
+    chats: Mapping[str, ChatEndpoint]
     relay: RelayEndpoint
 
 
@@ -59,6 +59,8 @@ def addresses_of(gateway: Gateway, auth: Auth, telemetry: Telemetry, settings: S
             max_body_bytes=settings.max_body_bytes,
             keep_alive_s=settings.keep_alive_s,
             resolve=references.resolved if dialect is openai_responses else None,
+            is_plain=is_plain if dialect is openai_responses else None,
+            complete=with_headers if dialect is anthropic_messages else None,
         )
 
     completions = chat(openai_chat)
@@ -87,7 +89,9 @@ def addresses_of(gateway: Gateway, auth: Auth, telemetry: Telemetry, settings: S
     own.append(Route("/v1/responses", _FromExchange(hosted), methods=["POST"]))
     own_too = Route("/v1/completions", _FromExchange(completing), methods=["POST"])
     found = [*own, own_too, Route("/v1/{path:path}", _FromExchange(relay), methods=RELAYED_METHODS)]
-    return Addresses(found, completions, relay)
+    busy = {"/v1/chat/completions": completions}
+    busy |= {path: chats[path] for path in ("/v1/responses", "/v1/messages")}
+    return Addresses(found, busy, relay)
 
 
 class _FromExchange:

@@ -28,25 +28,25 @@ class AnthropicEndpoints:
 
     async def messages(self, exchange: Exchange) -> None:
         """Answer a chat."""
-        await self._chat.answer(exchange, await self._read(exchange))
+        await self._chat(exchange)
 
     async def count_tokens(self, exchange: Exchange) -> None:
         """How many tokens the provider counts in a request; NotFound where it counts none."""
-        tokens = await counted(self._gateway, exchange, await self._read(exchange))
+        tokens = await counted(self._gateway, exchange, await self._chat.read(exchange))
         await exchange.reply(200, anthropic_messages.encode_count(tokens), named(exchange))
 
-    async def _read(self, exchange: Exchange) -> ChatRequest:
-        request = _with_version(await self._chat.read(exchange), exchange.header(ANTHROPIC_VERSION))
-        written = [
-            value.decode("latin-1") for name, value in exchange.scope["headers"] if name == BETA_HEADER
-        ]
-        if not written:
-            return request
-        if not all(map(_is_list, written)):
-            raise InvalidRequest("the header anthropic-beta must be names with commas between them")
-        said = [name.strip() for line in written for name in line.split(",")]
-        features = dict.fromkeys([*request.extra.get(anthropic_messages.BETA, ()), *said])
-        return replace(request, extra={**request.extra, anthropic_messages.BETA: list(features)})
+
+def with_headers(request: ChatRequest, exchange: Exchange) -> ChatRequest:
+    """The request with what the headers of the format say: its version, and features that are turned on."""
+    request = _with_version(request, exchange.header(ANTHROPIC_VERSION))
+    if BETA_HEADER not in exchange.headers:
+        return request
+    written = [value.decode("latin-1") for name, value in exchange.scope["headers"] if name == BETA_HEADER]
+    if not all(map(_is_list, written)):
+        raise InvalidRequest("the header anthropic-beta must be names with commas between them")
+    said = [name.strip() for line in written for name in line.split(",")]
+    features = dict.fromkeys([*request.extra.get(anthropic_messages.BETA, ()), *said])
+    return replace(request, extra={**request.extra, anthropic_messages.BETA: list(features)})
 
 
 def _with_version(request: ChatRequest, version: str) -> ChatRequest:

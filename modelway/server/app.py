@@ -87,8 +87,7 @@ class Application:
 
         addresses = addresses_of(gateway, auth, telemetry, settings)
         self.routes = addresses.routes
-        self._chat = addresses.chat
-        self._straight_chats = {"/v1/chat/completions": self._chat}
+        self._chats = addresses.chats
         self._straight: dict[Exchange, StraightReply] = {}
         self._guard = Guard(settings, addresses.relay.has)
         self._door = Door(gateway, auth, telemetry, settings.max_body_bytes, self._make_room)
@@ -124,7 +123,7 @@ class Application:
         The busiest addresses have no task of their own, as long as nothing has to be waited for: `run` starts
         one for what comes then.
         """
-        chat = self._straight_chats.get(scope["path"])
+        chat = self._chats.get(scope["path"])
         if chat is None or scope["method"] != "POST" or self._is_draining:
             return False
         exchange = Exchange(scope, cast("Receive", cycle.receive), cycle.send, self._telemetry)
@@ -244,7 +243,7 @@ class Application:
         self._admit(exchange)
         if exchange.path == "/v1/chat/completions" and exchange.method == "POST":
             # The busiest address skips the search through the list of routes.
-            await self._chat(exchange)
+            await self._chats[exchange.path](exchange)
             return
         exchange.scope["modelway.exchange"] = exchange
         exchange.scope["app"] = self

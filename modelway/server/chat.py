@@ -37,7 +37,11 @@ Resolve = Callable[[Exchange, bytes], Awaitable[bytes]]
 
 
 class ChatEndpoint:
-    """Answers a chat request in one dialect, in whose bodies `resolve` finds what they only refer to."""
+    """Answers chat requests in one dialect.
+
+    In its bodies `resolve` finds what they only refer to; a body that `is_plain` refers to nothing, and
+    anybody can answer it. `complete` adds to a request what the headers say.
+    """
 
     def __init__(
         self,
@@ -47,12 +51,16 @@ class ChatEndpoint:
         max_body_bytes: int,
         keep_alive_s: float,
         resolve: Resolve | None = None,
+        is_plain: Callable[[bytes], bool] | None = None,
+        complete: Callable[[ChatRequest, Exchange], ChatRequest] | None = None,
     ) -> None:
         self._dialect = dialect
         self._gateway = gateway
         self._max_body_bytes = max_body_bytes
         self.keep_alive_s = keep_alive_s
         self._resolve = resolve
+        self._is_plain = is_plain
+        self._complete = complete
         self._stream_headers = [(b"content-type", dialect.STREAM_TYPE), *STREAM_HEADERS]
         self._is_numbered = can_be_numbered(dialect)
         self._following = Following(gateway, dialect, keep_alive_s=keep_alive_s)
@@ -71,6 +79,8 @@ class ChatEndpoint:
 
     def _decoded(self, exchange: Exchange, body: bytes) -> ChatRequest:
         request = with_address(self._dialect.decode_request(body), exchange)
+        if self._complete is not None:
+            request = self._complete(request, exchange)
         exchange.telemetry.asked(exchange.record, request)
         return request
 
@@ -93,7 +103,9 @@ class ChatEndpoint:
         Where this gives None, or raises as read() does, nothing has happened.
         """
         body = exchange.body_now()
-        if body is None or self._resolve is not None or len(body) > self._max_body_bytes:
+        if body is None or len(body) > self._max_body_bytes:
+            return None
+        if self._is_plain is not None and not self._is_plain(body):
             return None
         refuse_ambiguous(exchange, body)
         request = self._decoded(exchange, body)
@@ -207,7 +219,7 @@ class ChatEndpoint:
 
 def with_address(request: ChatRequest, exchange: Exchange) -> ChatRequest:
     """Add what the client says outside the body, for clients that cannot add fields to it."""
-    if exchange.path == "/v1/chat/completions" and not exchange.scope["query_string"]:
+    if not exchange.scope["query_string"] and not exchange.scope.get("path_params"):
         named = (b"x-modelway-provider", b"x-modelway-conversation-id")
         if not any(name in exchange.headers for name in named):
             return request

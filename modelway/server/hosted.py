@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw, Struct
 
+from modelway.dialects.openai_responses import references
 from modelway.errors import InvalidRequest
 from modelway.gateway import Gateway
 from modelway.provider import Relays
@@ -54,6 +55,11 @@ class HostedTools:
         named = addressed(exchange, "provider", b"x-modelway-provider", asked.provider or "")
         provider = self._gateway.choose(exchange.caller, named, asked.model or "").provider
         return isinstance(provider, Relays) and SUPPORTED in provider.info.supports
+
+
+def is_plain(body: bytes) -> bool:
+    """Whether no tool of an upstream's own can be asked for, and nothing that is kept is referred to."""
+    return b'"tools"' not in body and not references(body)
 
 
 def _read(body: bytes) -> _Asked | None:

@@ -29,10 +29,16 @@ LIMITS = UpstreamSettings(
     first_byte_timeout_s=1.0, idle_timeout_s=1.0, max_event_bytes=1 << 20, max_response_bytes=4 << 20
 )
 CHAT = "/v1/chat/completions"
-EVERY = [
-    name + {"stall": ":2", "cut": ":2", "retry-after": ":9", "status": ":503"}.get(name, "")
-    for name in FAULTS
-]
+HELLO = [{"role": "user", "content": "hi"}]
+ASKED: dict[str, dict[str, Any]] = {
+    CHAT: {"messages": HELLO},
+    "/v1/responses": {"input": HELLO},
+    "/v1/messages": {"messages": HELLO, "max_tokens": 9},
+}
+ARGUMENTS = {"stall": ":2", "cut": ":2", "retry-after": ":9", "status": ":503"}
+# One byte at a time is what `split-utf8` sends, too.
+EVERY = [name + ARGUMENTS.get(name, "") for name in FAULTS if name != "drip"]
+Reply = tuple[int, dict[str, str], str]
 OURS = {"x-request-id", "x-modelway-turn-id", "date", "content-length"}
 
 
@@ -63,8 +69,8 @@ class Caller:
         self.application = application
 
     async def ask(self, path: str = CHAT, **fields: Any) -> tuple[int, dict[str, str], bytes]:
-        body = json.dumps({"messages": [{"role": "user", "content": "hi"}], **fields}).encode()
-        method, body = ("POST", body) if path == CHAT else ("GET", b"")
+        body = json.dumps({**ASKED.get(path, {}), **fields}).encode()
+        method, body = ("POST", body) if path in ASKED else ("GET", b"")
         headers = {"content-type": "application/json"}
         response = await self.http.request(method, self.address + path, headers=headers, body=body)
         async with aclosing(response):
@@ -98,11 +104,15 @@ def _no_key(variable: str, path: str) -> str:
     return ""
 
 
-def normal(reply: tuple[int, dict[str, str], bytes]) -> tuple[int, dict[str, str], str]:
+def normal(reply: tuple[int, dict[str, str], bytes]) -> Reply:
     """A reply without what differs from one time to the next."""
     status, headers, body = reply
-    text = re.sub(r"(chatcmpl-|turn_|req_)[0-9a-f]{12,}", r"\1ID", body.decode("utf-8", "replace"))
-    text = re.sub(r'("(?:created|created_at|updated_at|finished_at|at)":) ?[0-9.e+]+', r"\1 0", text)
+    text = re.sub(
+        r"(chatcmpl-|turn_|req_|resp_|msg_|rs_)[0-9a-f]{12,}", r"\1ID", body.decode("utf-8", "replace")
+    )
+    text = re.sub(
+        r'("(?:created|created_at|completed_at|updated_at|finished_at|at)":) ?[0-9.e+]+', r"\1 0", text
+    )
     text = re.sub(r'("(?:id|parent|tail|head|answer_id)":) ?"[^"]*"', r'\1 ""', text)
     text = re.sub(r"127\.0\.0\.1:\d+", "UPSTREAM", text)
     text = re.sub(r": keep-alive\n+", "", text)
@@ -112,11 +122,11 @@ def normal(reply: tuple[int, dict[str, str], bytes]) -> tuple[int, dict[str, str
     return status, kept, text
 
 
-async def story(caller: Caller, *, stream: bool, stored: bool) -> list[tuple[int, dict[str, str], str]]:
+async def story(caller: Caller, path: str, *, stream: bool, stored: bool) -> list[Reply]:
     """What a caller sees who asks the one that is well, the one that is ill, and the first again."""
     held = {"conversation_id": "c"} if stored else {}
     seen = [normal(await caller.ask(provider="Well", stream=False))]
-    replies = [await caller.ask(provider=name, stream=stream, **held) for name in ("Ill", "Well")]
+    replies = [await caller.ask(path, provider=name, stream=stream, **held) for name in ("Ill", "Well")]
     seen += map(normal, replies)
     if stored:
         seen.append(normal(await caller.ask("/v1/conversations/c")))
@@ -127,12 +137,16 @@ async def story(caller: Caller, *, stream: bool, stored: bool) -> list[tuple[int
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 @pytest.mark.parametrize("fault", EVERY)
 async def test_both_ways_tell_the_same(tmp_path: Path, fault: str, stream: bool, stored: bool) -> None:
+    await compare(tmp_path, fault, CHAT, stream=stream, stored=stored)
+
+
+async def compare(tmp_path: Path, fault: str, path: str, *, stream: bool, stored: bool) -> None:
     stories = []
     for kind in (Straight, Waiting):
         folder = tmp_path / kind.__name__
         folder.mkdir()
         async with serving(folder, fault, kind) as caller:
-            stories.append(await story(caller, stream=stream, stored=stored))
+            stories.append(await story(caller, path, stream=stream, stored=stored))
             if isinstance(caller.application, Straight):
                 # The first one had no connection to go over yet.
                 assert caller.application.begun[:2] == [False, True]
@@ -141,11 +155,21 @@ async def test_both_ways_tell_the_same(tmp_path: Path, fault: str, stream: bool,
 
 
 @pytest.mark.parametrize("stored", [False, True], ids=["", "stored"])
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("fault", ["ok", "cut:2", "error-inside", "status:503", "split-utf8"])
+@pytest.mark.parametrize("path", [path for path in ASKED if path != CHAT])
+async def test_both_ways_tell_the_same_in_other_formats(
+    tmp_path: Path, path: str, fault: str, stream: bool, stored: bool
+) -> None:
+    await compare(tmp_path, fault, path, stream=stream, stored=stored)
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["", "stored"])
 async def test_a_client_that_leaves_ends_the_call_and_leaves_nothing(tmp_path: Path, stored: bool) -> None:
     held = {"conversation_id": "c"} if stored else {}
     async with serving(tmp_path, "stall:2", Straight) as caller:
         await caller.ask(provider="Well")
-        body = {"messages": [{"role": "user", "content": "hi"}], "provider": "Ill", "stream": True, **held}
+        body = {"messages": HELLO, "provider": "Ill", "stream": True, **held}
         response = await caller.http.request(
             "POST",
             caller.address + CHAT,
