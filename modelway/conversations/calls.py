@@ -13,18 +13,18 @@ from modelway.errors import InvalidRequest
 from modelway.types import Message, ToolCall
 
 
-def with_stored_ids(known: Sequence[Row], base: Path, new: list[Row]) -> list[Row]:
+def with_stored_ids(known: Sequence[Message], base: Path, new: list[Row]) -> list[Row]:
     """The new rows, whose results name the calls as the store does.
 
-    `known` are the rows before them, which were recognised in `base`: some clients (Ollama's) cannot carry
-    the ids of calls and make up their own each time they send the history, or name only the function.
+    `known` are the messages before them, recognised in `base`: some clients (Ollama's) cannot carry the ids
+    of calls and make up their own each time they send the history, or name only the function.
     """
     if not any(row.message.role == "tool" for row in new):
         return new
     ids = {
         asked.id: stored.id
-        for row, node in zip(known, base, strict=False)
-        for asked, stored in zip(row.message.tool_calls, node.message.tool_calls, strict=False)
+        for message, node in zip(known, base, strict=False)
+        for asked, stored in zip(message.tool_calls, node.message.tool_calls, strict=False)
     }
     unanswered = Unanswered(node.message for node in base)
     named: list[Row] = []

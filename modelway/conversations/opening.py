@@ -32,15 +32,15 @@ class Asked(Struct, frozen=True, kw_only=True):
     It goes on after the turn `after`, or else in the conversation `name`, or else in one of its own.
     `at` is the message of the conversation that it follows, see ChatRequest.after_message.
     `instructions` is empty where the request had none; `asked`: see ChatRequest.echo. `head`: the beginning
-    of the log of one that its caller is told of before it is answered. `is_new`: the rows are not compared
-    with what is stored, and the conversation is there.
+    of the log of one that its caller is told of before it is answered. `is_new`: the messages are not
+    compared with what is stored, and the conversation is there.
     """
 
     turn: str
     caller: str
     name: str
     instructions: list[Row]
-    rows: list[Row]
+    messages: tuple[Message, ...]
     now: float
     lease_s: float
     after: str = ""
@@ -101,7 +101,10 @@ class Opener:
         self._is_gone = is_gone
 
     def open(self, ledger: Ledger, asked: Asked) -> Opened:
-        """Open a turn; raises ConversationBusy where another one holds the conversation."""
+        """Open a turn; raises ConversationBusy where another one holds the conversation.
+
+        InvalidRequest where a message cannot be stored.
+        """
         if asked.after:
             after = self._stand_after(ledger, asked)
             return self._record(ledger, asked, after, self._place(ledger, asked, after))
@@ -109,7 +112,7 @@ class Opener:
         if standing is None and (asked.is_new or asked.at):
             raise not_found(asked.name)
         if standing is None:
-            placed: _Placed = ((), with_stored_ids((), (), asked.rows))
+            placed: _Placed = ((), with_stored_ids((), (), codec.rows(asked.messages)))
             return self._record(ledger, asked, self._create(ledger, asked), placed)
         if standing.lease_turn is not None:
             if not self._has_lapsed(standing):
@@ -122,7 +125,7 @@ class Opener:
         placed = self._place(ledger, asked, standing)
         self._take_lease(ledger, asked, standing)
         if not standing.title:
-            ledger.run(ledger.sql.set_title, {"conversation": standing.id, "title": _title(asked.rows)})
+            ledger.run(ledger.sql.set_title, {"conversation": standing.id, "title": _title(asked.messages)})
         return self._record(ledger, asked, standing, placed)
 
     def _stand_after(self, ledger: Ledger, asked: Asked) -> _Standing:
@@ -185,7 +188,7 @@ class Opener:
     def _create(self, ledger: Ledger, asked: Asked) -> _Standing:
         id = ledger.new_id()
         name = asked.name or own_name(asked.turn)
-        created = _Standing(name, id, id, title=_title(asked.rows), hidden=not asked.name)
+        created = _Standing(name, id, id, title=_title(asked.messages), hidden=not asked.name)
         self._insert(ledger, asked, created)
         return created
 
@@ -233,8 +236,8 @@ class Opener:
 
     def _place(self, ledger: Ledger, asked: Asked, standing: _Standing) -> _Placed:
         placement = self._placement(ledger, asked, standing)
-        known, new = asked.rows[: placement.known], asked.rows[placement.known :]
-        return placement.base, with_stored_ids(known, placement.base, new)
+        known, new = asked.messages[: placement.known], asked.messages[placement.known :]
+        return placement.base, with_stored_ids(known, placement.base, codec.rows(new))
 
     def _placement(self, ledger: Ledger, asked: Asked, standing: _Standing) -> Placement:
         def find(hash: bytes) -> int | None:
@@ -244,7 +247,7 @@ class Opener:
         path = () if standing.head is None else self._paths.read(ledger, standing.head)
         if asked.after or asked.is_new:
             return Placement(path, 0)
-        return place(path, asked.rows, find, lambda head: self._paths.read(ledger, head))
+        return place(path, asked.messages, find, lambda head: self._paths.read(ledger, head))
 
 
 def _instruct(ledger: Ledger, asked: Asked, standing: _Standing) -> tuple[tuple[Message, ...], int | None]:
@@ -307,8 +310,8 @@ def _first_unanswered(path: Path, known: int) -> int:
     return known
 
 
-def _title(rows: list[Row]) -> str:
-    first = next((row.text for row in rows if row.message.role == "user"), "")
+def _title(messages: tuple[Message, ...]) -> str:
+    first = next((message.text for message in messages if message.role == "user"), "")
     text = " ".join(first[: 4 * _TITLE_LENGTH].split())
     if len(text) <= _TITLE_LENGTH:
         return text

@@ -189,7 +189,7 @@ class Conversations:
             caller=caller,
             name=request.conversation_id,
             instructions=codec.rows(instructions),
-            rows=codec.rows(chain),
+            messages=chain,
             now=now,
             lease_s=self._settings.lease_s,
             after=request.after_turn,

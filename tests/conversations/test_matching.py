@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from msgspec import Struct
 
 from modelway.conversations import Conversations
+from modelway.conversations.matching import Node, Placement, place
 from modelway.errors import InvalidRequest, UpstreamFailed
 from modelway.types import ImagePart, Message, TextDelta, TextPart, ToolCall, ToolCallDelta
 from tests.conversations.talk import ME, answer, ask, begin, complete, history, system, texts, user
@@ -343,3 +345,27 @@ async def test_a_request_is_matched_where_the_conversation_stands_when_its_turn_
     turn = await waiting
     assert texts(turn.request.messages) == ["a", "B", "c"]
     assert turn.request.new_from == 2
+
+
+def test_a_history_that_comes_as_it_is_stored_is_compared_and_not_hashed() -> None:
+    said = [user("a"), answer("B"), user("c")]
+    # Hashes that no message has, and nothing to ask: only the messages themselves can tell.
+    path = tuple(Node(number, b"unlike", message) for number, message in enumerate(said[:2]))
+
+    def never(_: object) -> Any:
+        raise AssertionError("the store was asked")
+
+    assert place(path, said, never, never) == Placement(path, 2)
+    assert place(path, said[:2], never, never) == Placement(path, 2)
+
+
+async def test_a_message_that_cannot_be_stored_is_refused_before_anything_is_written(
+    store: Conversations,
+) -> None:
+    await ask(store, "c", "a", says="B")
+    with pytest.raises(InvalidRequest):
+        await begin(store, "c", user("a"), answer("B"), user("\ud800"))
+    kept = await store.show(ME, "c")
+    assert texts(kept.messages) == ["a", "B"]
+    # Nor is the conversation held.
+    await ask(store, "c", "c", says="D")
