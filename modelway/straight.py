@@ -150,8 +150,8 @@ class Straight:
         if self.answer.lacks_only_the_end:
             self._finish = events[-1:]
             self.answer.finish_soon(self._tell)
-        elif self.answer.is_behind:
-            self.must_wait = True
+        else:
+            self.must_wait = self.must_wait or self.answer.is_behind
         return taken
 
     def _end(self) -> list[Event]:

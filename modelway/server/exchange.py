@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from os import urandom
 from typing import Any
 from urllib.parse import parse_qs, quote
 
@@ -50,7 +50,7 @@ class Exchange:
         self.path: str = scope["path"]
         self.method: str = scope["method"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.request_id = "req_" + secrets.token_hex(12)
+        self.request_id = "req_" + urandom(12).hex()
         self.caller: Caller = LOCAL_CALLER
         self.telemetry = telemetry
         self.record: RequestRecord = telemetry.start(self.request_id)

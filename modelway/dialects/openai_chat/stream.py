@@ -97,6 +97,8 @@ class EventDecoder:
             return []
         if self._lines is not None:
             return self._read_slowly(self._lines.feed(chunk), self._lines.pending)
+        if not self._rest and (text := self._more_text(chunk)) is not None:
+            return [text]
         buffer = self._rest + chunk
         if b"\r" in chunk:
             # Other line ends than LF: leave the batch reader for the rest of the stream.
@@ -126,6 +128,24 @@ class EventDecoder:
                 "the upstream's stream ended without a finish reason", code="upstream_truncated"
             )
         yield self._finish()
+
+    def _more_text(self, chunk: bytes) -> TextDelta | None:
+        """What nearly every read of a slow stream is: one event, with more text of the first choice."""
+        if chunk.find(b"\n\n") != len(chunk) - 2 or not chunk.startswith(b"data: {") or self._reasons:
+            return None
+        try:
+            read = _decode_chunk(chunk[6:])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        if not read.choices or len(read.choices) != 1 or read.usage is not None or read.error is not None:
+            return None
+        choice = read.choices[0]
+        delta = choice.delta
+        if delta is None or choice.index or choice.finish_reason or not delta.is_text or b"\r" in chunk:
+            return None
+        if read.model:
+            self._model = read.model
+        return TextDelta(text=delta.text(), raw=chunk if self._raw else None)
 
     def _read_batch(self, complete: bytes) -> Iterable[Event]:
         """Read whole events with one JSON decode; what is not of the usual form is read line by line.
