@@ -128,7 +128,8 @@ class Router:
         if prefixed := self._prefixed(model):
             return [prefixed]
         if route := self._routes.get(model):
-            return route.draw(random.Random(conversation_id) if conversation_id else self._random)  # noqa: S311
+            drawn_alike = conversation_id and route.weights
+            return route.draw(random.Random(conversation_id) if drawn_alike else self._random)  # noqa: S311
         if listed := self._listed(model):
             return [listed]
         if provider := self._by_name.get(model.casefold()):

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
+
+import msgspec
 
 from modelway.errors import InvalidRequest
 from modelway.server.exchange import Exchange
 
 _NAMES = ("model", "provider")
+_AS_THEY_ARE = frozenset(f'"{name}"'.encode() for name in _NAMES)
+_QUOTED = re.compile(rb'"(?:model|provider)"', re.IGNORECASE)
+# A letter of ASCII may be written as its number.
+_HIDDEN = re.compile(rb"\\u00[4-7]")
+_skimmer = msgspec.json.Decoder(msgspec.Raw)
 
 
 def refuse_ambiguous(exchange: Exchange, body: bytes) -> None:
@@ -16,7 +24,7 @@ def refuse_ambiguous(exchange: Exchange, body: bytes) -> None:
 
     Which one of two an upstream takes, and whether it looks at the case, only the upstream knows.
     """
-    if exchange.caller.rules is None or not body:
+    if exchange.caller.rules is None or not body or _is_plain(body):
         return
     try:
         # Numbers stay text, because those of thousands of digits are an error only here.
@@ -34,6 +42,22 @@ def refuse_ambiguous(exchange: Exchange, body: bytes) -> None:
             raise InvalidRequest(
                 f"`{name}` is not `{name.casefold()}`", param=name, hint="write it in small letters"
             )
+
+
+def _is_plain(body: bytes) -> bool:
+    """Whether neither name stands in it more than once, as a key or as anything else; a look at the bytes.
+
+    To take the body apart costs more than the whole of its answer.
+    """
+    if _HIDDEN.search(body):
+        return False
+    try:
+        body.decode()
+        _skimmer.decode(body)
+    except (ValueError, RecursionError):
+        return False
+    found = _QUOTED.findall(body)
+    return not found or (len(set(found)) == len(found) and _AS_THEY_ARE.issuperset(found))
 
 
 class _Pairs(list[tuple[str, object]]):
