@@ -140,7 +140,7 @@ def understood(data: bytes) -> list[Seen]:
         found.append(seen)
         data = server.trailing_data[0]
         # Who offers to upgrade asks all the same; in HTTP/1.0 each request ends its connection.
-        stays = server.their_state in (h11.DONE, h11.MIGHT_SWITCH_PROTOCOL) and seen.version != "1.0"
+        stays = server.their_state is not h11.MUST_CLOSE and seen.version != "1.0"
     return found
 
 
