@@ -285,6 +285,8 @@ class Protocol(HttpToolsProtocol):
             self.transport.abort()
 
     def _is_late(self) -> None:
+        if self._is_deaf:
+            return
         running = self._running
         is_answering = running is not None and not running.response_complete
         if is_answering and (self._receiving == "head" or self.cycle is not running):

@@ -94,6 +94,7 @@ def test_a_damaged_request_is_refused_or_read_as_others_read_it(
 @example(data=b"", cuts=[])
 @example(data=b"\rGET  / HTTP/1.1\r\nHost: localhost\r\n\r\n", cuts=[])
 @example(data=b"GET /\n\r\n", cuts=[])
+@example(data=b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A : b", cuts=[])
 @example(
     data=Sent(
         b"POST", b"/", b"1.1", (HOST, b"Expect: 100-continue", b"Transfer-Encoding: chunked"), b"x"
