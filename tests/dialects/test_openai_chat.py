@@ -276,6 +276,11 @@ def test_invalid_utf8_becomes_a_replacement_character() -> None:
     assert relayed(events)[0]["choices"][0]["delta"]["content"] == "a\ufffdb"
 
 
+def test_invalid_utf8_in_a_field_that_nobody_reads_is_not_passed_on() -> None:
+    broken = chunk({"content": "a"}).replace(b"{", b'{"note":"\xff",', 1)
+    assert relayed(list(EventDecoder(raw=True).feed(broken)))[0]["note"] == "\ufffd"
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [

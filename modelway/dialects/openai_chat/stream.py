@@ -134,6 +134,8 @@ class EventDecoder:
         if chunk.find(b"\n\n") != len(chunk) - 2 or not chunk.startswith(b"data: {") or self._reasons:
             return None
         try:
+            if not chunk.isascii():
+                chunk.decode()  # the decoder does not look at the bytes of fields that it skips
             read = _decode_chunk(chunk[6:])
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
