@@ -149,8 +149,8 @@ class Attempting:
         """Call, which is told the seconds that are left; again where error, policy and time permit it."""
         name, model, tried = key[0], key[1], 0
         while True:
-            # Again before each retry: others may have failed during the pause.
-            probe = _admit(breakers, key, attempts) if breakers.troubled else False
+            # Again before each retry: others may have failed during the pause. A call that was made is in.
+            probe = _admit(breakers, key, attempts) if breakers.troubled and not started else False
             started = started or time.time()
             try:
                 result = await call(until - self._clock())
