@@ -179,7 +179,7 @@ class Recorder:
             try:
                 await asyncio.sleep(pause_s)
             except asyncio.CancelledError:
-                self._give_up(turn, ending)
+                self.give_up(turn, ending)
                 raise
         return await self._try_to_end(turn, ending, command, is_last=True)
 
@@ -190,16 +190,16 @@ class Recorder:
             if job.is_written:
                 self._release(turn)
             elif is_last or not job.is_wanted or not isinstance(job.error, StoreUnavailable):
-                self._give_up(turn, ending)
+                self.give_up(turn, ending)
 
         try:
             future = self._writer.submit(command, may_refuse=False, ended=ended)
         except StoreUnavailable:
-            self._give_up(turn, ending)
+            self.give_up(turn, ending)
             raise
         await future
 
-    def _give_up(self, turn: Turn, ending: Ending) -> None:
+    def give_up(self, turn: Turn, ending: Ending) -> None:
         """The end could not be written: nobody has been told of the answer, but it has cost what it costs."""
         self._owe(ending)
         self._release(turn)

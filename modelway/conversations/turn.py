@@ -84,6 +84,8 @@ class Turn:
         self._has_begun = False
         self._has_ended = False
         self._unstored: tuple[Completion, Ending] | None = None
+        self._is_storing = False
+        self._is_left = False
         self._unsaved: list[Recorded] = []
         self._unsaved_size = 0
         self._checkpoints = 0
@@ -195,11 +197,15 @@ class Turn:
         completion, ending = self._last_words(provider, model)
 
         def stored(is_stored: bool) -> None:
+            self._is_storing = False
             if is_stored:
                 self._unstored = None
                 self._end_log(ending, self._collector.finish)
+            elif self._is_left:
+                self._give_up(ending)
             ended(completion if is_stored else None)
 
+        self._is_storing = True
         self._recorder.finish_soon(self, ending, stored)
 
     def _last_words(self, provider: str, model: str) -> tuple[Completion, Ending]:
@@ -217,11 +223,21 @@ class Turn:
         return self._unstored
 
     def interrupt(self, provider: str = "", model: str = "") -> None:
-        """Keep the text so far. Does nothing where the turn has ended."""
+        """Keep the text so far. Where the turn has ended, its end is not tried to be stored again."""
+        if self._unstored is not None:
+            self._is_left = True
+            if not self._is_storing:
+                self._give_up(self._unstored[1])
         if not self._has_ended:
             ending = self._end("interrupted", self._collector.completion(), provider, model)
             self._recorder.interrupt(self, ending, is_known=self._is_known)
             self._end_log(ending, None)
+
+    def _give_up(self, ending: Ending) -> None:
+        """The end could not be stored, and nobody tries again."""
+        self._unstored = None
+        self._recorder.give_up(self, ending)
+        self._end_log(ending, None)
 
     async def fail(self, error: GatewayError, provider: str = "", model: str = "") -> None:
         """Keep the error, and the text so far if there is any; without text the history stays as it was."""

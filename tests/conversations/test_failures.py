@@ -15,8 +15,9 @@ import pytest
 
 from modelway.conversations import Conversations
 from modelway.errors import GatewayError, StoreUnavailable
-from modelway.types import TextDelta
+from modelway.types import Completion, Finish, TextDelta
 from tests.conversations.talk import ME, ask, begin, complete, history, open_store, statuses, texts
+from tests.polling import until
 
 pytestmark = pytest.mark.anyio
 
@@ -197,6 +198,26 @@ async def test_an_end_that_cannot_be_written_is_not_acknowledged_and_the_turn_ca
     await complete(again, "1")
     assert await history(store, "c") == ["one", "1"]
     assert statuses(await store.show(ME, "c")) == ["interrupted", "done"]
+
+
+@pytest.mark.parametrize("leaves", ["meanwhile", "afterwards"])
+async def test_an_end_that_cannot_be_written_when_nobody_waits_lets_the_next_one_in(
+    tmp_path: Path, leaves: str
+) -> None:
+    async with aclosing(open_store(tmp_path, wait_s=0.2)) as store:
+        turn = await begin(store, "c", "one")
+        turn.record(TextDelta(text="1"))
+        turn.record(Finish())
+        told: list[Completion | None] = []
+        with full_disk():
+            turn.finish_soon("Provider", "model-1", told.append)
+            if leaves == "meanwhile":
+                turn.interrupt()
+            await until(lambda: told)
+            turn.interrupt()
+        assert told == [None]
+        await ask(store, "c", "two", says="2")
+        assert statuses(await store.show(ME, "c")) == ["interrupted", "done"]
 
 
 async def test_nothing_is_written_into_a_file_that_was_deleted(store: Conversations, tmp_path: Path) -> None:
