@@ -7,6 +7,7 @@ where this has come to, so that retries, other candidates and errors are its bus
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -15,7 +16,6 @@ from modelway.accounts import Accounts, Permit
 from modelway.answer import Answer
 from modelway.attempting import HAS_BEGUN, Begun, Sent
 from modelway.conversations import Ephemeral, Turn
-from modelway.errors import GatewayError
 from modelway.provider import Telling, TellingStream
 from modelway.routing import Breakers, Candidate
 from modelway.telemetry import Attempt, milliseconds_since
@@ -88,12 +88,20 @@ class Straight:
         self._listener: Callable[[], None] | None = None
         self._finish: list[Event] = []
         self._has_left = False
+        self._is_opened = False
+        self._opening: asyncio.Future[None] | None = None
 
     def opened(self, provider: Telling, turn: Turn | None) -> None:
         """The conversation is ours, or has to be waited for (None)."""
+        self._is_opened = True
+        opening = self._opening
         if self._has_left:
             if turn is not None:
                 turn.interrupt()
+        elif opening is not None:
+            self._turn = turn
+            if not opening.done():
+                opening.set_result(None)
         elif turn is None or turn.survives:
             self._turn = turn
             self.must_wait = True
@@ -105,12 +113,12 @@ class Straight:
 
     def begin(self, turn: Turn | Ephemeral, provider: Telling) -> None:
         """Ask the provider, over a connection that is there."""
-        self._turn = turn
+        self._turn, self._is_opened = turn, True
         try:
             asked, ignored = self._gateway.asked(turn.request, self._candidates[0], turn)
             stream = provider.telling(asked)
-        except GatewayError:
-            # Once more where it can be told of, and somebody else may be asked.
+        except Exception:  # noqa: BLE001 - once more where it can be told of, and somebody else may be asked
+            # Others are told of their turns after this one.
             self.must_wait = True
             return
         self._stream = stream
@@ -172,6 +180,9 @@ class Straight:
         permit, self._permit = self._permit, None
         gateway = self._gateway
         try:
+            if not self._is_opened:
+                self._opening = asyncio.get_running_loop().create_future()
+                await self._opening
             turn = self._turn or await gateway.open_turn(self._request, self._caller)
             return await gateway.answer_turn(
                 turn, self._caller, self._candidates, self._attempts, permit, self._sent

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -20,7 +21,9 @@ from modelway.providers.openai_compatible import build_provider
 from modelway.server.app import Application
 from modelway.telemetry import Telemetry
 from modelway.testing import FaultyUpstream
+from modelway.types import ChatRequest
 from tests.polling import until
+from tests.scripted import Scripted
 from tests.serving import gateway_of, served_by
 
 pytestmark = pytest.mark.anyio
@@ -201,3 +204,46 @@ async def test_a_task_goes_on_with_what_is_open_when_the_server_goes_down(tmp_pa
         caller.application.drain()
         assert not caller.application.is_answering
         assert (await asking)[0] == 200
+
+
+@pytest.mark.parametrize("reason", ["drain", "silence"])
+async def test_a_conversation_that_is_being_opened_is_gone_on_with(tmp_path: Path, reason: str) -> None:
+    fault = "silent" if reason == "silence" else "ok"
+    async with serving(tmp_path, fault, Straight) as caller:
+        application = caller.application
+        assert isinstance(application, Straight)
+        await caller.ask(provider="Well", stream=False, conversation_id="c")
+        with closing(sqlite3.connect(tmp_path / "conversations.sqlite3")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            asking = asyncio.create_task(caller.ask(provider="Well", stream=True, conversation_id="c"))
+            await until(lambda: len(application.begun) == 2)
+            assert application.begun == [True, True]
+            for _ in range(20):
+                await asyncio.sleep(0)
+            if reason == "drain":
+                application.drain()
+            await until(lambda: not application._straight)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            other.rollback()
+        status, _, body = await asking
+        assert status == 200
+        assert body.endswith(b"data: [DONE]\n\n")
+
+
+class Faulty(Scripted):
+    """Has a bug where nobody waits."""
+
+    def telling(self, request: ChatRequest) -> NoReturn:
+        raise ZeroDivisionError
+
+
+async def test_a_bug_where_nobody_waits_harms_nobody_else(tmp_path: Path) -> None:
+    server = ServerSettings(port=0)
+    application = Straight(gateway_of([Faulty("Faulty")], tmp_path), Auth({}), Telemetry(), server)
+    async with served_by(application, server) as address, aclosing(HTTPClient(UpstreamSettings())) as http:
+        caller = Caller(address, http, application)
+        async with asyncio.timeout(5):
+            asked = [caller.ask(conversation_id=name) for name in "ab"]
+            assert [status for status, *_ in await asyncio.gather(*asked)] == [200, 200]
+    assert application.begun == [True, True]
