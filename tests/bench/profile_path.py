@@ -1,8 +1,8 @@
 """Where the time of a request goes, without any socket: `python -m tests.bench.profile_path`.
 
 One process holds the server's protocol, the gateway and the client for upstreams; transports that only pass
-bytes on stand for both networks. For each kind of request it tells the CPU time, and the calls in Python of each
-part of the path, with the share of the time that they take under the profiler.
+bytes on stand for both networks. For each kind of request it tells the CPU time, and the calls in Python of
+each part of the path, with the share of the time that they take under the profiler.
 """
 
 from __future__ import annotations
