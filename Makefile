@@ -10,7 +10,7 @@ INSTALL := $(PIP) install --require-hashes --only-binary=:all: --no-deps --no-co
 # Where Python may not keep its bytecode, every process that a test starts compiles every module anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test .check .tests clients fix reliability bench screenshots sql lock clean
+.PHONY: run test .check .tests clients fix reliability mutants bench screenshots sql lock clean
 
 run: .venv/.run .venv/.model
 	$(BIN)/python examples/python_client.py
@@ -49,6 +49,12 @@ fix: .venv/.test
 reliability: .venv/.dev .venv/.model
 	$(BIN)/python -m tests.reliability.report
 
+# Small mistakes in the code, which the tests are to notice: so many at random of thousands; writes docs/mutants.md.
+SAMPLE ?= 200
+SEED ?= 1
+mutants: .venv/.mutants
+	$(BIN)/python -m tests.mutation --sample $(SAMPLE) --seed $(SEED)
+
 bench: .venv/.dev
 	$(BIN)/modelway bench compare
 
@@ -64,7 +70,7 @@ lock: .venv/.dev
 	$(BIN)/python requirements/lock.py
 
 clean:
-	rm -rf .venv .clients build dist
+	rm -rf .venv .clients build dist mutants
 
 .venv/.python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Modelway needs Python 3.11 or newer; set PYTHON=...")'
@@ -84,6 +90,10 @@ clean:
 .venv/.dev: requirements/dev.txt pyproject.toml .venv/.python
 	$(INSTALL) -r requirements/dev.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv/.mutants: requirements/mutants.txt .venv/.test
+	$(INSTALL) -r requirements/mutants.txt
 	touch $@
 
 .clients/.python: requirements/clients.txt pyproject.toml

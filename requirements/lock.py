@@ -45,6 +45,9 @@ def main() -> int:
     compile_requirements(
         HERE / "test.txt", *same, "--extra", "keyring", "--extra", "vertex", "--group", "test"
     )
+    compile_requirements(
+        HERE / "mutants.txt", *same, "--extra", "keyring", "--extra", "vertex", "--group", "mutants"
+    )
     # Programs of others, which want other versions.
     compile_requirements(HERE / "clients.txt", "pyproject.toml", "--extra", "local", "--group", "clients")
     lock_node(PROJECT / "tests" / "clients" / "node")

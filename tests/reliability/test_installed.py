@@ -24,7 +24,7 @@ sys.argv = ["modelway", *sys.argv[1:]]
 """
 
 
-@pytest.mark.parametrize("name", ["run.txt", "test.txt", "dev.txt"])
+@pytest.mark.parametrize("name", ["run.txt", "test.txt", "dev.txt", "mutants.txt"])
 def test_everything_is_pinned_with_its_hash_and_names_no_address(name: str) -> None:
     text = (PROJECT / "requirements" / name).read_text()
     packages = re.split(r"\n(?=\S)", text.strip())
