@@ -89,6 +89,7 @@ class Straight:
         self._finish: list[Event] = []
         self._has_left = False
         self._is_opened = False
+        # Who goes on while the conversation is being opened waits for that: it is held for us, by nobody else.
         self._opening: asyncio.Future[None] | None = None
 
     def opened(self, provider: Telling, turn: Turn | None) -> None:
@@ -118,7 +119,7 @@ class Straight:
             asked, ignored = self._gateway.asked(turn.request, self._candidates[0], turn)
             stream = provider.telling(asked)
         except Exception:  # noqa: BLE001 - once more where it can be told of, and somebody else may be asked
-            # Others are told of their turns after this one.
+            # A bug, too: the store calls this, and tells others of their turns after this one.
             self.must_wait = True
             return
         self._stream = stream
