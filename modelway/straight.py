@@ -89,7 +89,7 @@ class Straight:
         self._finish: list[Event] = []
         self._has_left = False
         self._is_opened = False
-        # Who goes on while the conversation is being opened waits for that: it is held for us, by nobody else.
+        # Who goes on while the conversation is being opened waits for that: it is being held for us.
         self._opening: asyncio.Future[None] | None = None
 
     def opened(self, provider: Telling, turn: Turn | None) -> None:
