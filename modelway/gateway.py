@@ -109,11 +109,12 @@ class Gateway:
 
         Raises what answer() raises. The arguments are those of answer().
         """
-        if self.breakers.troubled or request.after_turn:
+        if request.after_turn:
             return None
         candidates = resolved(self.router, request, caller)
-        provider = self._telling.get(candidates[0].name)
-        if provider is None or not candidates[0].is_plain:
+        first = candidates[0]
+        provider = self._telling.get(first.name)
+        if provider is None or not first.is_plain or first.key in self.breakers.troubled:
             return None
         refuse_contradictions(request)
         permit = None

@@ -190,8 +190,10 @@ class ChatEndpoint:
         return encoder
 
     def noted(self, exchange: Exchange, answer: Answer) -> None:
-        """Note who has begun to answer."""
+        """Note who has begun to answer; once."""
         record = exchange.record
+        if record.provider:
+            return
         record.first_ms = milliseconds_since(record.time)
         record.provider, record.model = answer.provider, answer.model
         if exchange.caller.rules is not None:

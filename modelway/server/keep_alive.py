@@ -45,8 +45,9 @@ class KeepAlive:
 
     def break_now(self) -> None:
         """It has been silent for long enough already."""
-        self._last -= self._period_s
-        self._tick()
+        if self._dialect.KEEP_ALIVE:
+            self._last -= self._period_s
+            self._tick()
 
     def _tick(self) -> None:
         if self._timer is not None:

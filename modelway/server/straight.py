@@ -102,15 +102,14 @@ class StraightReply:
         if not events or answer is None:
             return
         has_ended = isinstance(events[-1], Finish)
+        self._endpoint.noted(self._exchange, answer)
         if not self._request.stream:
             if has_ended:
                 self._leave()
-                self._endpoint.noted(self._exchange, answer)
                 self._endpoint.reply(self._exchange, self._request, answer)
                 self._end()
             return
         if (encoder := self._encoder) is None:
-            self._endpoint.noted(self._exchange, answer)
             encoder = self._encoder = self._endpoint.begin(self._exchange, self._request, answer)
         pieces = [encoder.encode(event) for event in events]
         if has_ended:
