@@ -10,9 +10,11 @@ import argparse
 import json
 import platform
 import random
+import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -26,12 +28,14 @@ from modelway import __version__
 ROOT = Path(__file__).parent.parent
 MUTANTS = ROOT / "mutants"
 RESULTS = ROOT / "tests" / "mutation.json"
+LOOKED_AT = ROOT / "tests" / "mutation.toml"
 PAGE = ROOT / "docs" / "mutants.md"
 LOG = MUTANTS / "mutmut.log"
 MUTMUT = str(Path(sys.executable).parent / "mutmut")
 # All are made, and the tests timed, before the first one is tried: it is asked for alone.
 FIRST = "modelway.routing.retrying.*__mutmut_1"
 SURVIVED = ("survived", "no tests")
+UNTRIED = ("not checked", "check was interrupted by user")
 
 
 class Tried(msgspec.Struct, frozen=True):
@@ -94,10 +98,13 @@ def _notes() -> list[tuple[Path, dict[str, dict[str, object]]]]:
     return found
 
 
-def run(names: Sequence[str], children: int, title: str, total: int | None) -> None:
-    """Let mutmut try them, and show how far it is."""
+def run(
+    names: Sequence[str], children: int, title: str, total: int | None = None, limit_s: float | None = None
+) -> None:
+    """Let mutmut try them, for so long at most, and show how far it is."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     command = [MUTMUT, "run", "--max-children", str(children), *names]
+    until = time.monotonic() + limit_s if limit_s else None
     MUTANTS.mkdir(exist_ok=True)
     with LOG.open("wb") as log, Progress(*columns) as progress:
         task = progress.add_task(title, total=total)
@@ -106,6 +113,9 @@ def run(names: Sequence[str], children: int, title: str, total: int | None) -> N
                 time.sleep(1)
                 if total is not None:
                     progress.update(task, completed=count_done(names))
+                if until is not None and time.monotonic() > until:
+                    process.send_signal(signal.SIGINT)
+                    until = None
     if process.returncode:
         raise SystemExit(f"mutmut failed:\n{LOG.read_text()[-2000:]}")
 
@@ -114,6 +124,18 @@ def difference(name: str) -> str:
     """What was changed, as a unified diff."""
     said = subprocess.run([MUTMUT, "show", name], cwd=ROOT, check=True, capture_output=True)
     return said.stdout.decode().partition("\n")[2].strip()
+
+
+def looked_at() -> dict[str, str]:
+    """Why a change that no test notices is no mistake, by the change."""
+    rows = tomllib.loads(LOOKED_AT.read_text())["survivor"] if LOOKED_AT.exists() else []
+    return {row["change"].strip(): row["why"] for row in rows}
+
+
+def change(diff: str) -> str:
+    """The lines of a diff that differ, without their indentation."""
+    lines = [line for line in diff.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    return "\n".join(f"{line[0]} {line[1:].strip()}" for line in lines)
 
 
 def share(counts: Mapping[str, int]) -> str:
@@ -148,9 +170,18 @@ def page(results: Results) -> str:
         "## Survivors",
         "",
     ]
+    reasons = looked_at()
     for mutant in results.tried:
         if mutant.outcome in SURVIVED:
-            lines += ["```diff", mutant.diff, "```", ""]
+            why = reasons.get(change(mutant.diff), "")
+            lines += [
+                f"`{mutant.file}`{': ' if why else ''}{why}",
+                "",
+                "```diff",
+                change(mutant.diff),
+                "```",
+                "",
+            ]
     return "\n".join(lines)
 
 
@@ -169,23 +200,32 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sample", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--children", type=int, default=2)
+    parser.add_argument("--children", type=int, default=2, help="how many at once")
+    parser.add_argument("--minutes", type=float, help="stop after so long; what was not tried is left out")
+    parser.add_argument("--page", action="store_true", help="write the page of the last run anew")
     asked = parser.parse_args()
-    run([FIRST], asked.children, "making the mutants", None)
-    there = Counter(file for file, _ in outcomes().values())
-    chosen = choose(outcomes(), asked.sample, asked.seed)
-    forget(chosen)
-    run(chosen, asked.children, "trying them", len(chosen))
-    after = outcomes()
-    tried = [
-        Tried(name, *after[name], diff=difference(name) if after[name][1] in SURVIVED else "")
-        for name in chosen
-    ]
-    results = Results(datetime.now(UTC).date().isoformat(), asked.seed, dict(sorted(there.items())), tried)
-    RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
-    PAGE.write_text(page(results))
+    if not asked.page:
+        results = sampled(asked.sample, asked.seed, asked.children, asked.minutes)
+        RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
+    PAGE.write_text(page(msgspec.json.decode(RESULTS.read_bytes(), type=Results)))
     print(PAGE.read_text())
     return 0
+
+
+def sampled(count: int, seed: int, children: int, minutes: float | None) -> Results:
+    """Make the mutants and try so many of them."""
+    run([FIRST], children, "making the mutants")
+    there = outcomes()
+    chosen = choose(there, count, seed)
+    forget(chosen)
+    run(chosen, children, "trying them", len(chosen), minutes * 60 if minutes else None)
+    tried = [
+        Tried(name, file, outcome, difference(name) if outcome in SURVIVED else "")
+        for name, (file, outcome) in sorted(outcomes().items())
+        if name in chosen and outcome not in UNTRIED
+    ]
+    by_file = Counter(file for file, _ in there.values())
+    return Results(datetime.now(UTC).date().isoformat(), seed, dict(sorted(by_file.items())), tried)
 
 
 if __name__ == "__main__":
