@@ -76,6 +76,11 @@ def test_the_nearest_models_are_named() -> None:
         resolve(model="fasst")
 
 
+def test_every_name_of_a_model_that_is_ready_is_listed_once() -> None:
+    names = Router(PROVIDERS, SETTINGS).model_names()
+    assert names == ["fast", "openai/odd", "smollm2", "llama", "shared"]
+
+
 def test_an_unknown_provider_is_not_found() -> None:
     with pytest.raises(ProviderNotFound, match="nearest: OpenAI") as caught:
         resolve("OpenA1")

@@ -199,6 +199,7 @@ async def test_a_turn_of_another_caller_does_not_exist(store: Conversations) -> 
     with pytest.raises(InvalidRequest) as refused:
         await store.open_turn("you", request("more", after_turn=turn.id))
     assert refused.value.code == "previous_response_not_found"
+    assert refused.value.hint == "it was not stored, or deleted"
     assert (await store.turn(ME, turn.id)).turn.id == turn.id
 
 

@@ -93,9 +93,12 @@ async def test_a_route_is_explained(tmp_path: Path) -> None:
         weights=(2.0, 1.0, 1.0),
         limits={"Two/x": CandidateLimits(idle_timeout_s=3)},
         on_break="continue",
+        shadow="Two/y",
+        shadow_share=0.5,
     )
     async with calling(gateway_of([one, two, three], tmp_path, chosen)) as caller:
         _, told = await caller.get("/v1/routes/best")
+        assert (told["shadow"], told["shadow_share"]) == ("Two/y", 0.5)
         assert [one["verdict"] for one in told["candidates"]] == ["first", "next", "skipped"]
         assert [one["share"] for one in told["candidates"]] == [0.5, 0.25, 0.25]
         assert told["candidates"][1]["limits"]["idle_s"] == 3
