@@ -164,6 +164,7 @@ async def test_an_earlier_message_can_be_edited_by_keyboard_alone(chrome: Browse
         await expect(page.get_by_text("Editing an earlier message")).to_be_visible()
         await send(page, "good day")
         await expect(page.locator("article.assistant")).to_contain_text("two")
+        await answered(page)
         assert await said(page) == ["good day", "two"]
         await page.keyboard.press("Alt+ArrowUp")
         await page.keyboard.press("Alt+ArrowUp")
