@@ -164,6 +164,7 @@ async def test_a_provider_that_ends_without_finish_is_an_error(tmp_path: Path) -
             with pytest.raises(UpstreamProtocolError) as caught:
                 await ask(gateway, asking("a"))
         assert caught.value.code == "upstream_truncated"
+        assert "the answer of Broken ended" in caught.value.message
 
 
 async def test_the_turn_is_durable_before_the_finish_is_given(tmp_path: Path) -> None:
