@@ -158,8 +158,8 @@ def page(results: Results) -> str:
         "Where a test fails, the mutant is killed; where none does, it has survived: a case that no test",
         "tries, or no mistake at all. `make mutants SAMPLE=200 SEED=1` tries so many at random and writes",
         "this page; no figure is typed by hand. What none of the tests reaches that `[tool.mutmut]` of",
-        "pyproject.toml names (most end-to-end tests are not among them) counts as not noticed. Where a run is",
-        "ended early (`--minutes`), those mutants are missing whose tests take longest.",
+        "pyproject.toml names (most end-to-end tests are not among them) counts as not noticed. Where",
+        "a run is ended early (`--minutes`), those mutants are missing whose tests take longest.",
         "",
         f"{results.day}, Modelway {__version__}, Python {platform.python_version()}, seed {results.seed}: "
         f"{len(results.tried):,} of {sum(results.there.values()):,} mutants.",
