@@ -21,7 +21,7 @@ from modelway.providers.openai_compatible import build_provider
 from modelway.server.app import Application
 from modelway.telemetry import Telemetry
 from modelway.testing import FaultyUpstream
-from modelway.types import ChatRequest
+from modelway.types import ChatRequest, Rules
 from tests.polling import until
 from tests.scripted import Scripted
 from tests.serving import gateway_of, served_by
@@ -66,7 +66,8 @@ class Waiting(Application):
 
 
 class Caller:
-    def __init__(self, address: str, http: HTTPClient, application: Application) -> None:
+    def __init__(self, address: str, http: HTTPClient, application: Application, key: str = "") -> None:
+        self.key = key
         self.address = address
         self.http = http
         self.application = application
@@ -74,14 +75,16 @@ class Caller:
     async def ask(self, path: str = CHAT, **fields: Any) -> tuple[int, dict[str, str], bytes]:
         body = json.dumps({**ASKED.get(path, {}), **fields}).encode()
         method, body = ("POST", body) if path in ASKED else ("GET", b"")
-        headers = {"content-type": "application/json"}
+        headers = {"content-type": "application/json", "authorization": f"Bearer {self.key}"}
         response = await self.http.request(method, self.address + path, headers=headers, body=body)
         async with aclosing(response):
             return response.status, dict(response.headers), await response.body()
 
 
 @asynccontextmanager
-async def serving(folder: Path, fault: str, application: type[Application]) -> AsyncIterator[Caller]:
+async def serving(
+    folder: Path, fault: str, application: type[Application], rules: Rules | None = None
+) -> AsyncIterator[Caller]:
     """A server of one upstream that is well, and of the same one with a fault."""
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(FaultyUpstream())
@@ -93,13 +96,19 @@ async def serving(folder: Path, fault: str, application: type[Application]) -> A
             )
             for name, url in (("Well", upstream.url()), ("Ill", upstream.url(fault)))
         ]
-        settings = Settings(provider="Well", conversations=ConversationSettings(wait_s=0.2, lease_s=2))
+        fallback = ("Well",) if rules is not None else ()
+        settings = Settings(
+            provider="Well", fallback=fallback, conversations=ConversationSettings(wait_s=0.2, lease_s=2)
+        )
         gateway = gateway_of(providers, folder, settings)
         # Where nobody is silent, a busy machine must not make it look so.
         is_silent = fault.startswith(("silent", "stall"))
         server = ServerSettings(port=0, keep_alive_s=0.5 if is_silent else 20)
         app = application(gateway, Auth({}), Telemetry(), server)
-        yield Caller(await stack.enter_async_context(served_by(app, server)), caller, app)
+        key = ""
+        if rules is not None:
+            key, _ = await gateway.conversations.callers.create("carol", rules)
+        yield Caller(await stack.enter_async_context(served_by(app, server)), caller, app, key)
 
 
 def _no_key(variable: str, path: str) -> str:
@@ -247,3 +256,13 @@ async def test_a_bug_where_nobody_waits_harms_nobody_else(tmp_path: Path) -> Non
             asked = [caller.ask(conversation_id=name) for name in "ab"]
             assert [status for status, *_ in await asyncio.gather(*asked)] == [200, 200]
     assert application.begun == [True, True]
+
+
+async def test_a_key_is_free_again_whoever_answers_in_the_end(tmp_path: Path) -> None:
+    async with serving(tmp_path, "status:503", Straight, Rules(streams=1)) as caller:
+        await caller.ask(provider="Well", stream=False)
+        for _ in range(3):
+            status, headers, _ = await caller.ask(provider="Ill", stream=False)
+            assert (status, headers["x-modelway-provider"]) == (200, "Well")
+        assert isinstance(caller.application, Straight)
+        assert any(caller.application.begun)
