@@ -84,7 +84,7 @@ def addresses_of(gateway: Gateway, auth: Auth, telemetry: Telemetry, settings: S
     completing = CompletionsEndpoint(
         gateway, chat(openai_completions), relay, max_body_bytes=settings.max_body_bytes
     )
-    hosted = HostedTools(gateway, chats["/v1/responses"], relay, max_body_bytes=settings.max_body_bytes)
+    hosted = HostedTools(chats["/v1/responses"], relay, max_body_bytes=settings.max_body_bytes)
     # The relay is told of it too, so that what is only wrong in its method is not passed on.
     own.append(Route("/v1/responses", _FromExchange(hosted), methods=["POST"]))
     own_too = Route("/v1/completions", _FromExchange(completing), methods=["POST"])

@@ -8,12 +8,10 @@ from modelway.dialects.openai_chat import completions
 from modelway.dialects.reading import read_object
 from modelway.errors import InvalidRequest
 from modelway.gateway import Gateway
-from modelway.provider import Relays
 from modelway.server.chat import ChatEndpoint, with_address
 from modelway.server.exchange import (
     Exchange,
     Headers,
-    addressed,
     as_sent,
     header_value,
     until_client_is_gone,
@@ -44,7 +42,7 @@ class CompletionsEndpoint:
         body = await exchange.body(self._max_body_bytes)
         refuse_ambiguous(exchange, body)
         if self._has_it(exchange, body):
-            await self._relay.pass_on(exchange, "completions", body)
+            await self._relay.pass_on(exchange, SUPPORTED, body)
             return
         requests = [with_address(one, exchange) for one in completions.decode_requests(body)]
         exchange.telemetry.asked(exchange.record, requests[0])
@@ -73,9 +71,7 @@ class CompletionsEndpoint:
         said, model = fields.get("provider") or "", fields.get("model") or ""
         if not (isinstance(said, str) and isinstance(model, str)):
             return False
-        asked = addressed(exchange, "provider", b"x-modelway-provider", said)
-        provider = self._gateway.choose(exchange.caller, asked, model).provider
-        return isinstance(provider, Relays) and SUPPORTED in provider.info.supports
+        return self._relay.finds(exchange, SUPPORTED, said, model)
 
     async def _pass_on(self, exchange: Exchange, prompts: Prompts) -> None:
         record = exchange.record

@@ -7,8 +7,6 @@ from msgspec import Raw, Struct
 
 from modelway.dialects.openai_responses import references
 from modelway.errors import InvalidRequest
-from modelway.gateway import Gateway
-from modelway.provider import Relays
 from modelway.server.chat import ChatEndpoint
 from modelway.server.exchange import Exchange, addressed
 from modelway.server.relay import RelayEndpoint
@@ -33,10 +31,7 @@ class _Asked(Struct):
 class HostedTools:
     """Answers responses; `relay` passes on those with tools of an upstream that has the address."""
 
-    def __init__(
-        self, gateway: Gateway, chat: ChatEndpoint, relay: RelayEndpoint, *, max_body_bytes: int
-    ) -> None:
-        self._gateway = gateway
+    def __init__(self, chat: ChatEndpoint, relay: RelayEndpoint, *, max_body_bytes: int) -> None:
         self._chat = chat
         self._relay = relay
         self._max_body_bytes = max_body_bytes
@@ -52,9 +47,7 @@ class HostedTools:
         await self._relay.pass_on(exchange, SUPPORTED, _not_kept(exchange, body, tool))
 
     def _has_it(self, exchange: Exchange, asked: _Asked) -> bool:
-        named = addressed(exchange, "provider", b"x-modelway-provider", asked.provider or "")
-        provider = self._gateway.choose(exchange.caller, named, asked.model or "").provider
-        return isinstance(provider, Relays) and SUPPORTED in provider.info.supports
+        return self._relay.finds(exchange, SUPPORTED, asked.provider or "", asked.model or "")
 
 
 def is_plain(body: bytes) -> bool:

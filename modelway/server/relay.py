@@ -15,7 +15,7 @@ from starlette.routing import Route
 from modelway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
 from modelway.gateway import Gateway
 from modelway.prices.estimate import tokens_of_fields
-from modelway.provider import RelayReply, RelayRequest
+from modelway.provider import RelayReply, RelayRequest, Relays
 from modelway.server.exchange import ClientGone, Exchange, addressed, until_client_is_gone
 from modelway.server.forms import Form
 from modelway.server.kept import RELAY, KeptReplies, ReplyHead, error_event
@@ -48,6 +48,12 @@ class RelayEndpoint:
     def has(self, path: str) -> bool:
         """Whether a request for this address is passed on."""
         return path.startswith("/v1/") and not path.startswith(_NEVER) and not self._owners(path)
+
+    def finds(self, exchange: Exchange, kind: str, provider: str, model: str) -> bool:
+        """Whether whoever would take the request has what is asked: `kind` is what a provider `supports`."""
+        named = addressed(exchange, "provider", b"x-modelway-provider", provider)
+        found = self._gateway.choose(exchange.caller, named, model).provider
+        return isinstance(found, Relays) and kind in found.info.supports
 
     async def __call__(self, exchange: Exchange) -> None:
         """Read the request, pass it on, and pass back what comes, as fast as the client reads."""
