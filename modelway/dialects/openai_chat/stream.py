@@ -12,6 +12,8 @@ from modelway.dialects import sse
 from modelway.dialects.continuing import continued_field
 from modelway.dialects.envelope import Envelope
 from modelway.dialects.openai_chat.body import error_object
+from modelway.dialects.openai_chat.deltas import Deltas
+from modelway.dialects.openai_chat.texts import BETWEEN, Texts, end_of_texts, read_texts
 from modelway.dialects.openai_chat.wire import (
     WireMessage,
     WireUsage,
@@ -133,43 +135,38 @@ class EventDecoder:
         """What nearly every read of a slow stream is: one event, with more text of the first choice."""
         if chunk.find(b"\n\n") != len(chunk) - 2 or not chunk.startswith(b"data: {") or self._reasons:
             return None
-        try:
-            if not chunk.isascii():
-                chunk.decode()  # the decoder does not look at the bytes of fields that it skips
-            read = _decode_chunk(chunk[6:])
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        if b"\r" in chunk or not _is_utf8(chunk) or (read := read_texts(chunk[6:-2])) is None:
             return None
-        if not read.choices or len(read.choices) != 1 or read.usage is not None or read.error is not None:
-            return None
-        choice = read.choices[0]
-        delta = choice.delta
-        if delta is None or choice.index or choice.finish_reason or not delta.is_text or b"\r" in chunk:
-            return None
-        if read.model:
-            self._model = read.model
-        return TextDelta(text=delta.text(), raw=chunk if self._raw else None)
+        self._model = read.model or self._model
+        return TextDelta(text=read.text, raw=chunk if self._raw else None)
 
     def _read_batch(self, complete: bytes) -> Iterable[Event]:
-        """Read whole events with one JSON decode; what is not of the usual form is read line by line.
+        """Read whole events with one JSON decode or two; what is not of the usual form is read line by line.
 
         Inside JSON a newline is always escaped, so what looks like an event boundary is one.
         """
         body, done = complete[6:-2], False
         if body.endswith(b"data: [DONE]") or body == b"[DONE]":
             body, done = body[:-6].removesuffix(b"data: ").removesuffix(b"\n\n"), True
+        if not complete.startswith(b"data: ") or not _is_utf8(body):
+            return self._read_slowly(sse.Decoder().feed(complete), 0)
+        # Nearly all of it is text; what is more can only be said chunk by chunk.
+        end = end_of_texts(body)
+        texts = read_texts(body[:end])
+        before, rest = (body[:end], body[end:].removeprefix(BETWEEN)) if texts else (b"", body)
         chunks: list[_Chunk] = []
         try:
-            if body:
-                if not body.isascii():
-                    body.decode()  # the decoder does not look at the bytes of fields that it skips
-                chunks = _decode_chunks(b"[" + body.replace(b"\n\ndata: ", b",") + b"]")
+            if rest:
+                chunks = _decode_chunks(b"[%b]" % rest.replace(BETWEEN, b","))
         except (msgspec.DecodeError, UnicodeDecodeError):
             return self._read_slowly(sse.Decoder().feed(complete), 0)
-        faulty = b'"error"' in body and any(chunk.error is not None for chunk in chunks)
-        if faulty or not complete.startswith(b"data: "):
+        if b'"error"' in rest and any(chunk.error is not None for chunk in chunks):
             return self._read_slowly(sse.Decoder().feed(complete), 0)
-        raw = self._visible(body, chunks) if self._raw else b""
-        return self._events(chunks, raw, done=done)
+        raw = b""
+        if self._raw:
+            raw = b"data: %b\n\n" % before if before else b""
+            raw += self._visible(rest, chunks)
+        return self._events(chunks, raw, done=done, texts=texts)
 
     def _visible(self, body: bytes, chunks: list[_Chunk]) -> bytes:
         """The bytes of the chunks that the caller may see: `body` joins them without the first prefix."""
@@ -178,10 +175,10 @@ class EventDecoder:
             # Nearly always it is only the last chunk, the one with the usage, that is kept back.
             while seen and not chunks[seen - 1].choices:
                 seen -= 1
-                body = body[: max(body.rfind(b"\n\ndata: "), 0)]
+                body = body[: max(body.rfind(BETWEEN), 0)]
             if any(not chunk.choices for chunk in chunks[:seen]):
-                pieces = zip(body.split(b"\n\ndata: "), chunks, strict=False)
-                body = b"\n\ndata: ".join(piece for piece, chunk in pieces if chunk.choices)
+                pieces = zip(body.split(BETWEEN), chunks, strict=False)
+                body = BETWEEN.join(piece for piece, chunk in pieces if chunk.choices)
         return b"data: " + body + b"\n\n" if body else b""
 
     def _read_slowly(self, server_events: list[sse.ServerEvent], pending: int) -> Iterable[Event]:
@@ -205,26 +202,34 @@ class EventDecoder:
                 raw.append(b"data: " + data.replace(b"\n", b" ") + b"\n\n")
         return self._events(chunks, b"".join(raw), done=False)
 
-    def _events(self, chunks: list[_Chunk], raw: bytes, *, done: bool) -> list[Event]:
-        deltas = _Deltas(b"" if self._raw else None)
+    def _events(
+        self, chunks: list[_Chunk], raw: bytes, *, done: bool, texts: Texts | None = None
+    ) -> list[Event]:
+        deltas = Deltas(b"" if self._raw else None)
+        if texts is not None:
+            self._model = texts.model or self._model
+            deltas.begin(texts.text)
         for chunk in chunks:
-            if chunk.usage is not None:
-                self._usage = chunk.usage
-            if chunk.model:
-                self._model = chunk.model
-            for choice in chunk.choices or ():
-                if choice.index:
-                    choice_index(choice.index)
-                if choice.delta is not None:
-                    deltas.add(choice.index, choice.delta)
-                if choice.finish_reason:
-                    self._reasons[choice.index] = finish_reason(choice.finish_reason)
+            self._read(chunk, deltas)
         events = deltas.events()
         if raw:
             self._attach(raw, events, ended=done or len(self._reasons) >= self._choices)
         if done:
             events.append(self._finish())
         return events
+
+    def _read(self, chunk: _Chunk, deltas: Deltas) -> None:
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+        if chunk.model:
+            self._model = chunk.model
+        for choice in chunk.choices or ():
+            if choice.index:
+                choice_index(choice.index)
+            if choice.delta is not None:
+                deltas.add(choice.index, choice.delta)
+            if choice.finish_reason:
+                self._reasons[choice.index] = finish_reason(choice.finish_reason)
 
     def _attach(self, raw: bytes, events: list[Event], *, ended: bool) -> None:
         if ended:
@@ -251,6 +256,17 @@ class EventDecoder:
             )
 
 
+def _is_utf8(body: bytes) -> bool:
+    # The decoder does not look at the bytes of fields that it skips.
+    if body.isascii():
+        return True
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _decode_one(data: bytes) -> tuple[bytes, _Chunk]:
     """One event's JSON; bytes that are not UTF-8 become U+FFFD, as the standard for streams says."""
     try:
@@ -261,58 +277,6 @@ def _decode_one(data: bytes) -> tuple[bytes, _Chunk]:
             "the upstream sent a stream event that is not a chat completion chunk"
         ) from error
     return data, chunk
-
-
-class _Deltas:
-    """Joins neighbouring pieces of the same kind, so that a read of fifty chunks is one event."""
-
-    def __init__(self, raw: bytes | None) -> None:
-        self._raw = raw
-        self._events: list[Event] = []
-        self._kind: type[TextDelta | ReasoningDelta | RefusalDelta] = TextDelta
-        self._choice = 0
-        self._pieces: list[str] = []
-
-    def add(self, choice: int, delta: WireMessage) -> None:
-        thought = delta.reasoning_content or delta.reasoning
-        if not (thought or delta.refusal or delta.tool_calls or delta.annotations) and (
-            delta.content.__class__ is str and choice == self._choice and self._kind is TextDelta
-        ):
-            # Nearly all of them are more of the same text: fifty in a read of a fast upstream.
-            if delta.content:
-                self._pieces.append(delta.content)
-            return
-        if thought:
-            self._add_text(ReasoningDelta, choice, thought)
-        if delta.content:
-            text = delta.content if isinstance(delta.content, str) else delta.text()
-            self._add_text(TextDelta, choice, text)
-        if delta.refusal:
-            self._add_text(RefusalDelta, choice, delta.refusal)
-        for call in delta.tool_calls or ():
-            self._flush()
-            self._events.append(call.call(choice, call.index, self._raw))
-        if delta.annotations:
-            self._flush()
-            self._events.extend(delta.citations(choice, self._raw))
-
-    def events(self) -> list[Event]:
-        self._flush()
-        return self._events
-
-    def _add_text(
-        self, kind: type[TextDelta | ReasoningDelta | RefusalDelta], choice: int, text: str
-    ) -> None:
-        if self._pieces and (kind is not self._kind or choice != self._choice):
-            self._flush()
-        self._kind, self._choice = kind, choice
-        self._pieces.append(text)
-
-    def _flush(self) -> None:
-        if self._pieces:
-            text = "".join(self._pieces)
-            self._events.append(self._kind(text=text, choice=self._choice, raw=self._raw))
-            self._pieces = []
 
 
 class EventEncoder(EventWriter):

@@ -131,13 +131,6 @@ class WireMessage(Struct):
     tool_calls: list[WireToolCall] | None = None
     annotations: Any = None
 
-    @property
-    def is_text(self) -> bool:
-        """Whether there is text, and nothing else."""
-        return bool(self.content) and not (
-            self.reasoning_content or self.reasoning or self.refusal or self.tool_calls or self.annotations
-        )
-
     def text(self) -> str:
         """Plain text of the content."""
         if isinstance(self.content, str):
