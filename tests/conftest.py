@@ -3,13 +3,18 @@
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from modelway.config import UpstreamSettings
+from modelway.providers.http import HTTPClient
+from modelway.testing.fake_upstream import FakeUpstream
 from tests.canary import Listener, files_that_tell
+from tests.fake_m365 import FakeM365
 
 # Files whose tests start programs, load models, measure, or need an SDK that only requirements/dev.txt
 # installs; CI runs them, `make test` does not so much as open them.
@@ -82,6 +87,24 @@ os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[HTTPClient]:
+    async with aclosing(HTTPClient(UpstreamSettings())) as client:
+        yield client
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[FakeUpstream]:
+    async with FakeUpstream() as fake:
+        yield fake
+
+
+@pytest.fixture
+async def m365() -> AsyncIterator[FakeM365]:
+    async with FakeM365() as fake:
+        yield fake
 
 
 @pytest.fixture(autouse=True)

@@ -7,14 +7,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
-from modelway.config import ProviderSettings, UpstreamSettings
+from modelway.config import ProviderSettings
 from modelway.errors import ProviderNotConfigured
 from modelway.plugins import GROUP, PluginContext, load_plugins
 from modelway.provider import Provider, ProviderInfo
@@ -138,12 +138,6 @@ def failing(plugin: PluginContext) -> Provider:
 
 def leaving(plugin: PluginContext) -> Provider:
     sys.exit("goodbye")
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[HTTPClient]:
-    async with aclosing(HTTPClient(UpstreamSettings())) as made:
-        yield made
 
 
 def entry(value: str, name: str = "Mine") -> EntryPoint:

@@ -13,7 +13,7 @@ from modelway.dialects.openai_chat.texts import Texts, read_texts
 from modelway.errors import GatewayError
 from modelway.types import Finish, TextDelta
 
-nothing = st.sampled_from([None, "", []])
+nothing: st.SearchStrategy[Any] = st.sampled_from([None, "", []])
 texts = st.text(alphabet='aé"\\\n{€', max_size=6)
 deltas = st.fixed_dictionaries(
     {},

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -113,3 +114,18 @@ class Running:
                 self.address, self._port = found[1], found[2]
                 ready.set()
         ready.set()
+
+
+@contextmanager
+def two_running(folder: Path, upstream: str, conversations: str) -> Iterator[tuple[Running, Running]]:
+    """Two servers that share a database and an upstream; `conversations` are their settings of these."""
+    config = f"""
+        provider = "Recorder"
+        [conversations]
+        {conversations}
+        [providers.Recorder]
+        base_url = "{upstream}"
+        default_model = "recorded"
+    """
+    with Running(folder, config=config) as one, Running(folder, config=config) as other:
+        yield one, other

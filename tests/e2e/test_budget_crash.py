@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,6 @@ pytestmark = pytest.mark.anyio
 # Ten dollars for a million tokens.
 TOKEN = 10_000
 SPENT = (USAGE.input_tokens + USAGE.output_tokens) * TOKEN
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeUpstream]:
-    async with FakeUpstream() as fake:
-        yield fake
 
 
 def running(folder: Path, upstream: FakeUpstream, on_crash: str = "interrupt") -> Running:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
@@ -37,18 +37,6 @@ PATHS = (
     "/openapi.json",
     "/nowhere",
 )
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeUpstream]:
-    async with FakeUpstream() as fake:
-        yield fake
-
-
-@pytest.fixture
-async def m365() -> AsyncIterator[FakeM365]:
-    async with FakeM365() as fake:
-        yield fake
 
 
 @pytest.fixture

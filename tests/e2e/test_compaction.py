@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,6 @@ LAUNCH: list[Any] = [
     },
     {"type": "message", "role": "assistant", "content": "Understood. The launch is Tuesday."},
 ]
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeUpstream]:
-    async with FakeUpstream() as fake:
-        yield fake
 
 
 async def post(address: str, path: str, **body: Any) -> httpx.Response:

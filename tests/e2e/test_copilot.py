@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,6 @@ from tests.canary import CANARY, key
 from tests.fake_m365 import CLIENT_ID, TENANT, FakeM365
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def m365() -> AsyncIterator[FakeM365]:
-    async with FakeM365() as fake:
-        yield fake
 
 
 async def begin(m365: FakeM365, folder: Path, *arguments: str) -> asyncio.subprocess.Process:

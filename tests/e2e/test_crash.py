@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,6 @@ from tests.e2e.running import Running
 from tests.e2e.test_chat_completions import Caller
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeUpstream]:
-    async with FakeUpstream() as fake:
-        yield fake
 
 
 @pytest.fixture

@@ -40,12 +40,6 @@ RESPONSE: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeUpstream]:
-    async with FakeUpstream() as fake:
-        yield fake
-
-
 @asynccontextmanager
 async def serving_responses(
     upstream: FakeUpstream, folder: Path, auth: Auth | None = None

@@ -9,7 +9,7 @@ SDK; what only the specification demands is listed here.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -186,12 +186,6 @@ CASES = {
         },
     ),
 }
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeUpstream]:
-    async with FakeUpstream() as fake:
-        yield fake
 
 
 def check_response(response: dict[str, Any]) -> None:

@@ -48,12 +48,6 @@ class Caller:
         return response.status, json.loads(reply)["error"]["code"]
 
 
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeUpstream]:
-    async with FakeUpstream() as fake:
-        yield fake
-
-
 @asynccontextmanager
 async def relaying(
     upstream: FakeUpstream,

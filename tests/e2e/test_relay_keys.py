@@ -52,12 +52,6 @@ class Caller:
         return response.status, json.loads(reply)["error"]["code"]
 
 
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeUpstream]:
-    async with FakeUpstream() as fake:
-        yield fake
-
-
 @asynccontextmanager
 async def relaying(
     upstream: FakeUpstream, folder: Path, *, auth: Auth | None = None, servers: int = 1, grace_s: float = 60.0

@@ -33,12 +33,6 @@ pytestmark = pytest.mark.anyio
 ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
 
 
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeUpstream]:
-    async with FakeUpstream() as fake:
-        yield fake
-
-
 @asynccontextmanager
 async def connected(address: str, **headers: str) -> AsyncIterator[ClientConnection]:
     url = f"{address.replace('http', 'ws')}/v1/responses"

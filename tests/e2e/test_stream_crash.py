@@ -15,7 +15,7 @@ from modelway.config import UpstreamSettings
 from modelway.errors import UpstreamError
 from modelway.providers.http import HTTPClient, Response
 from modelway.testing.fake_upstream import FakeUpstream
-from tests.e2e.running import Running
+from tests.e2e.running import Running, two_running
 from tests.e2e.test_streams import CHAT, beginning, last_id, whole
 
 pytestmark = pytest.mark.anyio
@@ -23,23 +23,9 @@ KEYED = {"idempotency-key": "k"}
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[FakeUpstream]:
-    async with FakeUpstream() as fake:
-        yield fake
-
-
-@pytest.fixture
 def servers(upstream: FakeUpstream, tmp_path: Path) -> Iterator[tuple[Running, Running]]:
-    config = f"""
-        provider = "Recorder"
-        [conversations]
-        checkpoint_s = 0.05
-        [providers.Recorder]
-        base_url = "{upstream.url}"
-        default_model = "recorded"
-    """
-    with Running(tmp_path, config=config) as one, Running(tmp_path, config=config) as other:
-        yield one, other
+    with two_running(tmp_path, upstream.url, "checkpoint_s = 0.05") as both:
+        yield both
 
 
 class Client:

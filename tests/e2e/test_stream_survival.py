@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modelway.config import UpstreamSettings
 from modelway.continuing import INSTRUCTION
 from modelway.errors import UpstreamError
 from modelway.providers.http import HTTPClient, Response
 from modelway.testing.fake_upstream import FakeUpstream
-from tests.e2e.running import Running
+from tests.e2e.running import Running, two_running
 from tests.e2e.test_stream_crash import Client
 from tests.e2e.test_streams import CHAT, last_id, whole
 
@@ -35,29 +34,9 @@ ASKED: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[FakeUpstream]:
-    async with FakeUpstream() as fake:
-        yield fake
-
-
-@pytest.fixture
 def servers(upstream: FakeUpstream, tmp_path: Path) -> Iterator[tuple[Running, Running]]:
-    config = f"""
-        provider = "Recorder"
-        [conversations]
-        on_crash = "continue"
-        [providers.Recorder]
-        base_url = "{upstream.url}"
-        default_model = "recorded"
-    """
-    with Running(tmp_path, config=config) as one, Running(tmp_path, config=config) as other:
-        yield one, other
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[HTTPClient]:
-    async with aclosing(HTTPClient(UpstreamSettings())) as client:
-        yield client
+    with two_running(tmp_path, upstream.url, 'on_crash = "continue"') as both:
+        yield both
 
 
 async def asked(client: Client, path: str, **headers: str) -> Response:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from modelway.config import ProviderSettings, UpstreamSettings
+from modelway.config import ProviderSettings
 from modelway.dialects import anthropic_messages
 from modelway.errors import (
     ContextTooLong,
@@ -54,12 +54,6 @@ pytestmark = pytest.mark.anyio
 async def upstream() -> AsyncIterator[FakeAnthropic]:
     async with FakeAnthropic() as fake:
         yield fake
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[HTTPClient]:
-    async with aclosing(HTTPClient(UpstreamSettings())) as client:
-        yield client
 
 
 @pytest.fixture

@@ -89,12 +89,6 @@ async def upstream() -> AsyncIterator[FakeBedrock]:
 
 
 @pytest.fixture
-async def http() -> AsyncIterator[HTTPClient]:
-    async with aclosing(HTTPClient(UpstreamSettings())) as client:
-        yield client
-
-
-@pytest.fixture
 def bedrock(upstream: FakeBedrock, http: HTTPClient, tmp_path: Path) -> Bedrock:
     return made(upstream, http, tmp_path)
 

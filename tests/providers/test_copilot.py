@@ -50,12 +50,6 @@ from tests.providers.asking import events_of
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-async def m365() -> AsyncIterator[FakeM365]:
-    async with FakeM365() as fake:
-        yield fake
-
-
 def copilot_of(m365: FakeM365, sign_ins: SignIns, **fields: Any) -> Copilot:
     settings = m365.settings(**fields)
     http = HTTPClient(UpstreamSettings(idle_timeout_s=settings.idle_timeout_s))

@@ -58,12 +58,6 @@ pytestmark = [
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[FakeUpstream]:
-    async with FakeUpstream() as fake:
-        yield fake
-
-
-@pytest.fixture
 async def door(upstream: FakeUpstream, tmp_path: Path) -> AsyncIterator[GitHubDoor]:
     async with aclosing(door_of(upstream, tmp_path)) as door:
         yield door

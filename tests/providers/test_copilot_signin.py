@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator
-from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from modelway.config import CopilotSettings, UpstreamSettings
+from modelway.config import CopilotSettings
 from modelway.errors import (
     GatewayError,
     ProviderNotConfigured,
@@ -36,18 +34,6 @@ from tests.polling import until
 
 pytestmark = pytest.mark.anyio
 WORKIQ = PROFILES["workiq"]
-
-
-@pytest.fixture
-async def m365() -> AsyncIterator[FakeM365]:
-    async with FakeM365() as fake:
-        yield fake
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[HTTPClient]:
-    async with aclosing(HTTPClient(UpstreamSettings())) as client:
-        yield client
 
 
 def authority(m365: FakeM365) -> Authority:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from keyring.backend import KeyringBackend
 from keyring.errors import KeyringLocked, PasswordDeleteError
 from msgspec.structs import replace
 
-from modelway.config import UpstreamSettings
 from modelway.errors import GatewayError, ProviderNotConfigured, SignInRequired, UpstreamRefusedCredential
 from modelway.providers.copilot import browser
 from modelway.providers.copilot.access_tokens import AccessTokens
@@ -30,18 +29,6 @@ from tests.polling import until
 pytestmark = pytest.mark.anyio
 WORKIQ = PROFILES["workiq"]
 AT_GITHUB = "https://github.com"
-
-
-@pytest.fixture
-async def m365() -> AsyncIterator[FakeM365]:
-    async with FakeM365() as fake:
-        yield fake
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[HTTPClient]:
-    async with aclosing(HTTPClient(UpstreamSettings())) as client:
-        yield client
 
 
 def authority(m365: FakeM365) -> Authority:

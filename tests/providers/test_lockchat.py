@@ -51,12 +51,6 @@ FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[FakeUpstream]:
-    async with FakeUpstream() as made:
-        yield made
-
-
-@pytest.fixture
 async def http() -> AsyncIterator[HTTPClient]:
     settings = UpstreamSettings(first_byte_timeout_s=0.3, idle_timeout_s=0.3)
     async with aclosing(HTTPClient(settings)) as made:

@@ -60,12 +60,6 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "providers.md"
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[FakeUpstream]:
-    async with FakeUpstream() as made:
-        yield made
-
-
-@pytest.fixture
 async def http() -> AsyncIterator[HTTPClient]:
     settings = UpstreamSettings(first_byte_timeout_s=0.3, idle_timeout_s=0.3, max_event_bytes=100_000)
     async with aclosing(HTTPClient(settings)) as made:

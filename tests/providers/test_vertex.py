@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from modelway.config import ProviderSettings, UpstreamSettings, VertexSettings
+from modelway.config import ProviderSettings, VertexSettings
 from modelway.errors import (
     GatewayError,
     ProviderNotConfigured,
@@ -30,12 +30,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 async def upstream() -> AsyncIterator[FakeVertex]:
     async with FakeVertex() as made:
-        yield made
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[HTTPClient]:
-    async with aclosing(HTTPClient(UpstreamSettings())) as made:
         yield made
 
 
