@@ -12,11 +12,11 @@ from pathlib import Path
 from msgspec import Struct
 from playwright.async_api import Browser, Page
 
-from modelway.conversations import Conversation, StoredMessage, TurnRecord
 from modelway.gateway import Gateway
 from modelway.telemetry import RequestRecord, Telemetry
 from modelway.telemetry.records import Attempt
-from modelway.types import ChatRequest, Event, Finish, Message, ReasoningDelta, TextDelta, Usage
+from modelway.types import ChatRequest, Event, Finish, ReasoningDelta, TextDelta, Usage
+from tests.page.told import told_before
 from tests.page.watched import PHONE, WIDE, answered, chromium
 from tests.scripted import Scripted
 from tests.serving import gateway_of, serving
@@ -122,51 +122,13 @@ class Upstream(Scripted):
         yield Finish(usage=Usage(31, 312))
 
 
-def told_before(title: str, at: float) -> Conversation:
-    """A conversation that lies back some time."""
-    asked, reply = Message(role="user", content=title), Message(role="assistant", content=title)
-    tree = (
-        StoredMessage(id="msg_1", parent="", turn_id="t", message=asked),
-        StoredMessage(id="msg_2", parent="msg_1", turn_id="t", message=reply),
-    )
-    turn = TurnRecord(
-        id="t",
-        status="done",
-        provider="Local",
-        model="smollm2",
-        parent="",
-        tail="msg_1",
-        messages=(asked,),
-        instructions=(),
-        answer_id="msg_2",
-        answer=reply,
-        finish_reason="stop",
-        usage=Usage(10, 20),
-        error_code="",
-        error="",
-        created_at=at,
-        finished_at=at + 2,
-    )
-    return Conversation(
-        conversation_id="",
-        title=title,
-        created_at=at,
-        updated_at=at,
-        instructions=(),
-        messages=(),
-        turns=(turn,),
-        branches=(),
-        tree=tree,
-        head="msg_2",
-    )
-
-
 async def fill(gateway: Gateway, words: Words) -> None:
     """Conversations of today, of yesterday, and older ones; one is pinned."""
     now, store = time.time(), gateway.conversations
     ages = (0, 0.01, 0.02, 1, 1, 3, 5, 12, 20)
     for n, (title, age) in enumerate(zip(words.titles, ages, strict=True)):
-        await store.shelf.take_in("local", f"talk-{n}", told_before(title, now - age * DAY_S - 60 * n))
+        past = told_before(title, (title, title), at=now - age * DAY_S - 60 * n, model="smollm2")
+        await store.shelf.take_in("local", f"talk-{n}", past)
     await store.shelf.annotate("local", "talk-4", {"page.pinned": "1"})
 
 

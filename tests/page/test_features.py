@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from modelway.conversations import Conversation, StoredMessage, TurnRecord
+from modelway.conversations import Conversation, StoredMessage
 from modelway.errors import UpstreamOverloaded
 from modelway.page.importing import read_exported
 from modelway.page.trash import DELETED
@@ -25,10 +25,10 @@ from modelway.types import (
     ReasoningDelta,
     TextDelta,
     ToolCallDelta,
-    Usage,
 )
 from tests.page.browsing import Browser, browsing
 from tests.page.hostile import problems
+from tests.page.told import TURN, told_before
 from tests.polling import until
 from tests.scripted import Scripted, says
 
@@ -329,25 +329,7 @@ async def test_what_cannot_be_imported_is_refused_and_nothing_is_stored(tmp_path
 
 def exported(**fields: object) -> str:
     """A conversation as a file has it, whose author may have made it by hand."""
-    turn = TurnRecord(
-        id="turn_1",
-        status="done",
-        provider="Local",
-        model="m",
-        parent="",
-        tail="msg_1",
-        messages=(),
-        instructions=(),
-        answer_id="",
-        answer=None,
-        finish_reason="stop",
-        usage=Usage(1, 2),
-        error_code="",
-        error="",
-        created_at=1.0,
-        finished_at=2.0,
-    )
-    said = StoredMessage(id="msg_1", parent="", turn_id="turn_1", message=Message(role="user", content="hi"))
+    said = StoredMessage(id="msg_1", parent="", turn_id=TURN.id, message=Message(role="user", content="hi"))
     whole: dict[str, object] = {
         "format": "modelway.conversation.v1",
         "conversation_id": "c",
@@ -356,7 +338,7 @@ def exported(**fields: object) -> str:
         "updated_at": 1.0,
         "instructions": [],
         "messages": [],
-        "turns": [turn],
+        "turns": [TURN],
         "branches": [],
         "tree": [said],
         "head": "msg_1",
@@ -432,50 +414,7 @@ async def test_a_conversation_of_a_thousand_turns_opens_with_its_last_fifty(tmp_
 
 
 def long_conversation(turns: int, text: str) -> Conversation:
-    tree, records = [], []
-    for n in range(turns):
-        asked, answer = f"msg_{2 * n + 1:x}", f"msg_{2 * n + 2:x}"
-        parent = f"msg_{2 * n:x}" if n else ""
-        question, reply = (
-            Message(role="user", content=f"question {n}"),
-            Message(role="assistant", content=f"{n}: {text}"),
-        )
-        tree += [
-            StoredMessage(id=asked, parent=parent, turn_id=f"t{n}", message=question),
-            StoredMessage(id=answer, parent=asked, turn_id=f"t{n}", message=reply),
-        ]
-        records.append(
-            TurnRecord(
-                id=f"t{n}",
-                status="done",
-                provider="Local",
-                model="m",
-                parent=parent,
-                tail=asked,
-                messages=(question,),
-                instructions=(),
-                answer_id=answer,
-                answer=reply,
-                finish_reason="stop",
-                usage=Usage(1, 2),
-                error_code="",
-                error="",
-                created_at=1.0 + n,
-                finished_at=2.0 + n,
-            )
-        )
-    return Conversation(
-        conversation_id="long",
-        title="Long",
-        created_at=1,
-        updated_at=2,
-        instructions=(),
-        messages=(),
-        turns=tuple(records),
-        branches=(),
-        tree=tuple(tree),
-        head=tree[-1].id,
-    )
+    return told_before("Long", *((f"question {n}", f"{n}: {text}") for n in range(turns)))
 
 
 async def test_the_pages_speak_the_language_and_wear_the_colours_that_were_chosen(tmp_path: Path) -> None:
