@@ -19,7 +19,7 @@ from modelway.bench.cli_local import measure_local
 from modelway.bench.cli_scale import measure_scale
 from modelway.bench.measure import Options
 from modelway.bench.processes import BenchError
-from modelway.bench.showing import fail, numbers, wide_console, with_bar
+from modelway.bench.showing import fail, keep, measured, numbers, show, wide_console
 
 app = typer.Typer(
     help="Measure what Modelway costs: beside others, with growing sizes, and before the embedded model.",
@@ -115,8 +115,7 @@ def show_failover(
             loop.run(failover.run(Path(folder), each))
     except BenchError as exc:
         fail(str(exc))
-    if json:
-        json.write_bytes(msgspec.json.format(msgspec.json.encode(verdicts), indent=2))
+    keep(verdicts, json)
     kept = _show_verdicts(verdicts)
     if kept < len(failover.CASES):
         raise typer.Exit(1)
@@ -190,30 +189,16 @@ def _line(fault: faults.Fault) -> str:
 
 
 def _measure_and_show(task: run.Task, json: Path | None, image: Path | None) -> None:
-    try:
-        if image:
-            plot.check_plot(image)
-        measured = with_bar(lambda step: run.measure(task, step))
-    except BenchError as exc:
-        fail(str(exc))
-    if json:
-        report.write_json(measured, json)
+    figures = measured(lambda step: run.measure(task, step), image)
+    keep(figures, json)
     if image:
-        plot.draw(measured, image)
-    _show(measured)
-
-
-def _show(measured: report.Report) -> None:
-    console = wide_console()
-    machine = measured.machine
+        plot.draw(figures, image)
+    machine = figures.machine
     nginx = f", nginx {machine.nginx}" if machine.nginx else "; no nginx on PATH, so no column for it"
-    console.print(
+    wide_console().print(
         f"Modelway {machine.modelway}, {machine.python}, {machine.system}, {machine.cpus} CPUs{nginx}"
     )
-    for table in report.tables(measured):
-        console.print(table)
-    for doubt in measured.doubts:
-        console.print(f"doubtful: {doubt}", style="yellow", highlight=False)
+    show(report.tables(figures), figures.doubts)
 
 
 def _options(*, quick: bool, **changes: object) -> Options:

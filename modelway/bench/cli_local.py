@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from modelway.bench import local
-from modelway.bench.processes import BenchError
 from modelway.bench.report import median, new_table
-from modelway.bench.showing import fail, wide_console, with_bar
+from modelway.bench.showing import keep, measured, show
 
 
 def measure_local(
@@ -20,16 +18,12 @@ def measure_local(
     json: Annotated[Path | None, typer.Option(help="Write all figures to this file.")] = None,
 ) -> None:
     """Measure the embedded model through Modelway, beside its engine asked directly."""
-    try:
-        measured = with_bar(lambda step: local.measure_local(model, rounds, step))
-    except BenchError as exc:
-        fail(str(exc))
-    if json:
-        json.write_bytes(msgspec.json.format(msgspec.json.encode(measured), indent=2) + b"\n")
+    figures = measured(lambda step: local.measure_local(model, rounds, step))
+    keep(figures, json)
     table = new_table(
-        f"{measured.model}, {rounds} rounds", ["engine", "modelway", "unit", "ratio", "low", "high"]
+        f"{figures.model}, {rounds} rounds", ["engine", "modelway", "unit", "ratio", "low", "high"]
     )
-    for figure in measured.figures:
+    for figure in figures.figures:
         ratio = figure.ratio
         bounds = ("–", "–") if ratio is None else (f"{ratio.low:.2f}", f"{ratio.high:.2f}")
         table.add_row(
@@ -40,4 +34,4 @@ def measure_local(
             median(ratio, 2),
             *bounds,
         )
-    wide_console().print(table)
+    show([table])

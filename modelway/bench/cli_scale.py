@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
-from modelway.bench import plot, scale, scale_report
-from modelway.bench.processes import BenchError
-from modelway.bench.showing import fail, numbers, wide_console, with_bar
+from modelway.bench import scale, scale_report
+from modelway.bench.showing import keep, measured, numbers, show
 
 _MOST = 20_000
 
@@ -32,18 +30,8 @@ def measure_scale(
         rounds=rounds,
         hold_s=hold,
     )
-    try:
-        if image:
-            plot.check_plot(image)
-        measured = with_bar(lambda step: scale.measure_scale(options, step))
-    except BenchError as exc:
-        fail(str(exc))
-    if json:
-        json.write_bytes(msgspec.json.format(msgspec.json.encode(measured), indent=2) + b"\n")
+    figures = measured(lambda step: scale.measure_scale(options, step), image)
+    keep(figures, json)
     if image:
-        scale_report.draw_scale(measured, image)
-    console = wide_console()
-    for table in scale_report.scale_tables(measured):
-        console.print(table)
-    for doubt in measured.doubts:
-        console.print(f"doubtful: {doubt}", style="yellow", highlight=False)
+        scale_report.draw_scale(figures, image)
+    show(scale_report.scale_tables(figures), figures.doubts)

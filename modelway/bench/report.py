@@ -7,9 +7,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
-import msgspec
 from msgspec import Struct, field
 from rich import box
 from rich.table import Table
@@ -70,11 +68,6 @@ def this_machine() -> Machine:
         nginx=_nginx_version(),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
     )
-
-
-def write_json(report: Report, path: Path) -> None:
-    """Write all figures, with the range of each over the rounds."""
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
 
 
 def tables(report: Report) -> Iterator[Table]:

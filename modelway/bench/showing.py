@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from modelway.bench import plot
+from modelway.bench.processes import BenchError
 
 T = TypeVar("T")
 Step = Callable[[str, int], None]
 
 
-def with_bar(measure: Callable[[Step], T]) -> T:
-    """Measure, and show how far it is."""
+def measured(measure: Callable[[Step], T], image: Path | None = None) -> T:
+    """Measure, and show how far it is; end where that cannot be done, nor the image be drawn afterwards."""
+    try:
+        if image:
+            plot.check_plot(image)
+        return _with_bar(measure)
+    except BenchError as exc:
+        fail(str(exc))
+
+
+def keep(figures: object, path: Path | None) -> None:
+    """Write all figures, if anybody wants them, with the range of each over the rounds."""
+    if path:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2) + b"\n")
+
+
+def show(tables: Iterable[Table], doubts: Iterable[str] = ()) -> None:
+    """Print tables, and what a reader should know before believing them."""
+    console = wide_console()
+    for table in tables:
+        console.print(table)
+    for doubt in doubts:
+        console.print(f"doubtful: {doubt}", style="yellow", highlight=False)
+
+
+def _with_bar(measure: Callable[[Step], T]) -> T:
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("starting", total=None)

@@ -13,7 +13,8 @@ from modelway.bench.measure import Options, paced_events, shapes
 from modelway.bench.memory import MemoryRow
 from modelway.bench.plot import check_plot, draw, panels
 from modelway.bench.processes import BenchError
-from modelway.bench.report import Report, tables, this_machine, write_json
+from modelway.bench.report import Report, tables, this_machine
+from modelway.bench.showing import keep
 from modelway.bench.startup import NOTHING, Start, startup_row
 from modelway.bench.stats import Percentiles, Spread
 from modelway.bench.summary import Sample, Shape, ShapeReport, doubts, row
@@ -149,7 +150,7 @@ def test_every_row_is_in_the_tables() -> None:
 
 def test_the_json_file_reads_back_as_the_same_report(tmp_path: Path) -> None:
     report = whole_report()
-    write_json(report, tmp_path / "figures.json")
+    keep(report, tmp_path / "figures.json")
     raw = (tmp_path / "figures.json").read_bytes()
     assert msgspec.json.decode(raw, type=Report) == report
     assert json.loads(raw)["shapes"][0]["rows"][2]["cpu_vs_nginx"]["median"] == 2.5
