@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from math import ceil, floor, log10
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -105,7 +106,7 @@ def draw_scale(report: ScaleReport, path: Path) -> None:
 
     drawn = charts(report)
     lines = max(1, -(-len(drawn) // 2))
-    figure = Figure(figsize=(11, 3.2 * lines), layout="constrained")
+    figure = Figure(figsize=(13, 3.2 * lines), layout="constrained")
     for place, chart in enumerate(drawn):
         _lines(figure.add_subplot(lines, 2, place + 1), chart)
     figure.savefig(path)
@@ -118,13 +119,23 @@ def _lines(axes: Axes, chart: Chart) -> None:
     axes.set_yscale("log")
     sizes = sorted({size for curve in chart.curves for size in curve.sizes})
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    marks = round_numbers([cost for curve in chart.curves for cost in curve.costs])
+    axes.set_yticks(marks, [f"{mark:,g}" for mark in marks])
+    axes.set_ylim(marks[0], marks[-1])
     axes.minorticks_off()
-    axes.yaxis.set_major_formatter("{x:,.3g}")
     axes.set_xlabel(chart.size)
     axes.set_title(chart.title, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    if len(chart.curves) > 1:
-        axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def round_numbers(values: Sequence[float]) -> list[float]:
+    """1, 2 and 5 times the powers of ten, from the last one below all values to the first one above them."""
+    first, last = floor(log10(min(values))), ceil(log10(max(values)))
+    steps = [step * 10.0**power for power in range(first - 1, last + 1) for step in (1, 2, 5)]
+    begin = max(number for number, step in enumerate(steps) if step < min(values))
+    end = min(number for number, step in enumerate(steps) if step > max(values))
+    return steps[begin : end + 1]
 
 
 def _curves(

@@ -12,7 +12,7 @@ from modelway.bench.gateways import modelway
 from modelway.bench.processes import BenchError, exchange
 from modelway.bench.report import this_machine
 from modelway.bench.scale import Reading, ScaleOptions, ScaleReport, StreamRow, check_files, cpu_per_event
-from modelway.bench.scale_report import charts, draw_scale
+from modelway.bench.scale_report import charts, draw_scale, round_numbers
 from modelway.bench.turns import NEW_ONLY, UNSTORED, WAYS, WHOLE, Talk
 
 from .conftest import needs_proc
@@ -116,3 +116,16 @@ def test_a_chart_has_a_curve_for_each_contestant_and_needs_two_sizes(tmp_path: P
     assert [doubt.count("1000 streams") for doubt in report.doubts if "a whole core" in doubt] == [1]
     report.streams = [row(100, 9)]
     assert charts(report) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "marks"),
+    [
+        ([1290.0, 1340.0], [1000, 2000]),
+        ([0.58, 15.9], [0.5, 1, 2, 5, 10, 20]),
+        ([10.0], [5, 10, 20]),
+        ([1.0, 100.0], [0.5, 1, 2, 5, 10, 20, 50, 100, 200]),
+    ],
+)
+def test_costs_are_drawn_between_round_numbers(values: list[float], marks: list[float]) -> None:
+    assert round_numbers(values) == pytest.approx(marks)
