@@ -44,6 +44,7 @@ certainly did not reach the upstream (`sent` is False) may be sent again too. `m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -191,9 +192,14 @@ class NotFound(GatewayError):
 
 
 class ModelNotFound(NotFound):
-    """No route leads to this model, or the upstream does not have it (then the next may)."""
+    """No route leads to this model, or the upstream does not have it (then the next may).
+
+    `others` are models that the upstream has. No text holds their names until somebody who knows the caller
+    adds those that it may use.
+    """
 
     code = "model_not_found"
+    others: Sequence[str] = ()
 
 
 class ProviderNotFound(NotFound):

@@ -8,7 +8,18 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from msgspec.structs import replace
 
-from modelway.accounts import Accounts, Permit, Size, denied, discreet, may_go, may_use, resolved, size_of
+from modelway.accounts import (
+    Accounts,
+    Permit,
+    Size,
+    denied,
+    discreet,
+    may_go,
+    may_use,
+    name_others,
+    resolved,
+    size_of,
+)
 from modelway.answer import Answer
 from modelway.attempting import Attempting, Begun, Hurried, Sent, after, begun
 from modelway.continuing import Continuing
@@ -209,6 +220,7 @@ class Gateway:
             )
             return answer
         except GatewayError as error:
+            name_others(caller, candidates, error)
             await turn.fail(error)
             raise
         except BaseException:

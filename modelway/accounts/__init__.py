@@ -11,7 +11,7 @@ from modelway.accounts.rules import (
     may_use,
     only_without_rules,
 )
-from modelway.accounts.seeing import discreet, leads, resolved, visible_infos
+from modelway.accounts.seeing import discreet, leads, name_others, resolved, visible_infos
 
 __all__ = [
     "Accounts",
@@ -26,6 +26,7 @@ __all__ = [
     "may_go",
     "may_see",
     "may_use",
+    "name_others",
     "only_without_rules",
     "resolved",
     "size_of",

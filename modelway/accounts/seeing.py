@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from msgspec.structs import replace
 
 from modelway.accounts.rules import may_go, may_see, may_use, permitted
-from modelway.errors import ModelNotFound, ProviderNotFound
+from modelway.errors import GatewayError, ModelNotFound, ProviderNotFound
 from modelway.offering import Offering
 from modelway.provider import ProviderInfo
 from modelway.routing import Candidate, Router, nearest
 from modelway.types import Caller, ChatRequest, Rules
+
+MOST_NAMED = 10
 
 
 def resolved(router: Router, request: ChatRequest, caller: Caller) -> list[Candidate]:
@@ -38,6 +40,17 @@ def discreet(router: Router, caller: Caller, provider: str, model: str = "") -> 
             seen = [name for name in router.model_names() if leads(router, caller.rules, name)]
             error.hint = nearest(model, seen) + "GET /v1/models lists those that the key permits"
         raise
+
+
+def name_others(caller: Caller, candidates: Sequence[Candidate], error: GatewayError) -> None:
+    """Let an upstream's error about a model name others that it has, as far as the caller may use them."""
+    if not isinstance(error, ModelNotFound) or not error.others:
+        return
+    asked, rules, seen = candidates[0].model, caller.rules, error.others
+    if rules is not None:
+        seen = [name for name in seen if any(may_use(rules, one.name, name) for one in candidates)]
+    told = nearest(asked, seen) or (f"there are: {', '.join(seen[:MOST_NAMED])}; " if seen else "")
+    error.hint = told + error.hint
 
 
 def leads(router: Router, rules: Rules, name: str) -> bool:

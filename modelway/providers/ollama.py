@@ -35,7 +35,6 @@ URL = "https://docs.ollama.com/api"
 BASE_URL = "http://localhost:11434"
 KEY_VARIABLE = "OLLAMA_API_KEY"
 SUPPORTS = ("system", "tools", "images", "json_object", "json_schema", "reasoning", "completions")
-MAX_LISTED = 10
 MORE_CONTEXT = "give the model more with OLLAMA_CONTEXT_LENGTH or `num_ctx`, or shorten the conversation"
 
 _IS_NAME = re.compile(r"[\w.:/-]{1,200}").fullmatch
@@ -133,7 +132,7 @@ class Ollama:
         return listed[0].id
 
     async def _not_there(self, model: str, error: ModelNotFound) -> ModelNotFound:
-        """The error, with what could be used instead."""
+        """The error, with what could be used instead: first what is loaded already."""
         if model == self._first:
             self._first = ""
         try:
@@ -144,9 +143,10 @@ class Ollama:
             # Nobody there who knows of models: the address is wrong rather than the name.
             return error
         hint = f"`ollama pull {model}`" if _IS_NAME(model) else "check the model's name"
-        hint += f"; it has {', '.join(has[:MAX_LISTED])}" if has else "; it has no model yet"
-        hint += f" (loaded: {', '.join(loaded[:MAX_LISTED])})" if loaded else ""
-        return ModelNotFound(f"{NAME} does not have this model", hint=hint, param="model", failover=True)
+        hint += "" if has else "; it has no model yet"
+        missing = ModelNotFound(f"{NAME} does not have this model", hint=hint, param="model", failover=True)
+        missing.others = list(dict.fromkeys((*loaded, *has)))
+        return missing
 
     async def _list(self, path: str, key: str) -> list[Model]:
         async with aclosing(await self._call("GET", path, key)) as response:

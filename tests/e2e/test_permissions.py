@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modelway.auth import Auth
 from modelway.config import RouteSettings, Settings
+from modelway.errors import ModelNotFound
 from modelway.provider import SignInCode
-from modelway.types import Model, Rules
+from modelway.types import ChatRequest, Event, Finish, Model, Rules
 from tests.e2e.test_keys import ask
 from tests.e2e.test_limits import Stage
 from tests.polling import until
@@ -153,6 +155,46 @@ async def test_an_error_names_what_is_near_and_permitted(tmp_path: Path) -> None
         told = (await at.say("held", provider="Twoo")).json["error"]["message"]
         assert "nearest: Two; GET /v1/providers" in told
         assert "nearest: one-1, " in (await at.say("free", model="ome-1")).json["error"]["message"]
+
+
+class Choosy(Scripted):
+    """Has other models than the one that is asked for."""
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        unknown = ModelNotFound("no such model", hint="look it up")
+        unknown.others = ["gpt-5", "gpt-5-mini", "claude"]
+        if request.model:
+            raise unknown
+        yield Finish()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_upstream_s_error_names_only_those_of_its_models_that_are_permitted(
+    tmp_path: Path, stream: bool
+) -> None:
+    rules = {
+        "mini": Rules(models=("gpt-9", "*mini")),
+        "none": Rules(models=("gpt-9",)),
+        "elsewhere": Rules(models=("gpt-9", "Two/gpt-5")),
+        "claude": Rules(models=("One/x", "One/claude")),
+        "free": Rules(daily_budget=10**9),
+    }
+    async with permitting(tmp_path, [Choosy("One"), *all_four()[1:]], **rules) as at:
+
+        async def told(name: str, model: str = "gpt-9", **fields: Any) -> str:
+            reply = await at.say(name, provider="One", model=model, stream=stream, **fields)
+            assert reply.status == 404
+            return str(reply.json["error"]["message"])
+
+        assert await told("mini") == "no such model; nearest: gpt-5-mini; look it up"
+        assert await told("none") == "no such model; look it up"
+        assert await told("elsewhere") == "no such model; look it up"
+        assert await told("claude", "x") == "no such model; there are: claude; look it up"
+        assert await told("free") == "no such model; nearest: gpt-5, gpt-5-mini; look it up"
+        await told("mini", conversation_id="c")
+        kept = await at.get("mini", "/v1/conversations/c")
+        assert "gpt-5-mini" in str(kept.json)
+        assert "claude" not in str(kept.json)
 
 
 class Signable(Scripted):

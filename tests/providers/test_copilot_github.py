@@ -380,8 +380,10 @@ class TestFailures:
     async def test_a_model_that_the_account_has_not_is_no_other_model(
         self, github: FakeGitHub, door: GitHubDoor
     ) -> None:
-        with pytest.raises(ModelNotFound, match="nearest: gpt-5"):
+        with pytest.raises(ModelNotFound) as raised:
             await events_of(door, ask("Hi", model="gpt-9"))
+        assert "gpt-5" in raised.value.others
+        assert "gpt-5" not in raised.value.explanation
         with pytest.raises(ModelNotFound):
             await events_of(door, ask("Hi", model="off"))
         assert not github.sessions

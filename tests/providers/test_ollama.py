@@ -359,7 +359,8 @@ async def test_a_model_that_is_not_there_comes_with_the_way_to_get_it(
     error = await failure(provider, ask(model="qwen3:8b"))
     assert isinstance(error, ModelNotFound)
     assert error.failover
-    assert error.hint == "`ollama pull qwen3:8b`; it has model-a, model-b:7b (loaded: model-a)"
+    assert error.hint == "`ollama pull qwen3:8b`"
+    assert error.others == ["model-a", "model-b:7b"]
 
 
 async def test_without_a_model_it_takes_the_first_one_that_is_there(

@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
-from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 
@@ -150,9 +149,9 @@ class GitHubDoor:
         usable = [one for one in offered if options.model in (None, one.id)]
         if offered and not usable:
             # The runtime would answer with another one.
-            near = get_close_matches(options.model or "", [one.id for one in offered])
-            named = f"; nearest: {', '.join(near)}" if near else ""
-            raise unknown_model(f'this account at GitHub Copilot has no model "{options.model}"{named}')
+            unknown = unknown_model(f'this account at GitHub Copilot has no model "{options.model}"')
+            unknown.others = [one.id for one in offered]
+            raise unknown
         if asked.images and usable and not any(one.sees_images for one in usable):
             raise InvalidRequest(
                 f"{options.model or 'no model of this account'} does not take images",

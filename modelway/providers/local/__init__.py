@@ -181,12 +181,14 @@ class Local:
 
     def _check(self, request: ChatRequest) -> None:
         if request.model.lower() not in {"", "local", self._name.lower()}:
-            raise ModelNotFound(
-                f"the embedded model is {self._name}, not {request.model}",
-                hint="name that one or none, or set local.model",
+            unknown = ModelNotFound(
+                f"the embedded model is not called {request.model[:80]}",
+                hint="name none, or set local.model",
                 param="model",
                 failover=True,
             )
+            unknown.others = [self._name]
+            raise unknown
         if any(_beyond_text(message) for message in request.messages):
             raise InvalidRequest("the embedded model reads text only", param="messages")
 
