@@ -47,7 +47,8 @@ class Router:
         self._default = (settings.provider, settings.model)
         self._random = rng or random.Random()  # noqa: S311 - nothing is kept secret by it
         self._clock = clock
-        self._found: dict[str, list[Provider]] = {}
+        self._offerings: dict[str, list[Provider]] = {}
+        self._resolved: dict[tuple[str, str], list[Candidate]] = {}
         self._found_until = -math.inf
         # What the settings name is looked up now: a wrong name must not wait for a request.
         self._checked("provider", settings.provider)
@@ -68,8 +69,15 @@ class Router:
 
     def resolve(self, request: ChatRequest) -> list[Candidate]:
         """The candidates for a request, in the order in which they are tried; never empty."""
-        candidates = self._named(request.provider, request.model, request.conversation_id)
-        return candidates + self.fallback_for(candidates) if self._fallback else candidates
+        self._forget_in_time()
+        named = request.provider, request.model
+        if (candidates := self._resolved.get(named)) is None:
+            candidates = self._named(*named, request.conversation_id)
+            if self._fallback:
+                candidates += self.fallback_for(candidates)
+            if request.provider or not self.weights(request.model):
+                self._resolved[named] = candidates
+        return list(candidates)
 
     def fallback_for(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Who is tried after these: no model twice, and nobody again who keeps conversations himself."""
@@ -202,19 +210,21 @@ class Router:
         return Candidate(min(offering, key=lambda provider: not provider.info.ready), model)
 
     def _offering(self, model: str) -> list[Provider]:
-        """Who lists a model.
-
-        What was found counts for a second: to describe themselves, providers look for keys and files.
-        """
-        now = self._clock()
-        if now >= self._found_until:
-            self._found.clear()
-            self._found_until = now + _FOUND_S
-        if (offering := self._found.get(model)) is None:
+        """Who lists a model."""
+        self._forget_in_time()
+        if (offering := self._offerings.get(model)) is None:
             offering = [provider for provider in self.providers.values() if model in _models(provider)]
             if offering:
-                self._found[model] = offering
+                self._offerings[model] = offering
         return offering
+
+    def _forget_in_time(self) -> None:
+        """What was found counts for a second: to describe themselves, providers look for keys and files."""
+        now = self._clock()
+        if now >= self._found_until:
+            self._offerings.clear()
+            self._resolved.clear()
+            self._found_until = now + _FOUND_S
 
 
 class _Way:

@@ -32,6 +32,7 @@ from modelway.server.exchange import ClientGone, Exchange, Receive, Scope, Send
 from modelway.server.following import DETACH_HEADER, LAST_HEADER
 from modelway.server.formats import dialect_of, is_ollama_s
 from modelway.server.guard import Guard
+from modelway.server.heads import HEAD, Head
 from modelway.server.keyed import KEY_HEADER
 from modelway.server.keys import KeyWatch
 from modelway.server.sockets import Socket, handshake
@@ -146,10 +147,14 @@ class Application:
         return True
 
     def _begun(self, chat: ChatEndpoint, exchange: Exchange) -> tuple[ChatRequest, Straight] | None:
-        exchange.encode_error = dialect_of(exchange.path, exchange.headers).encode_error
-        if exchange.scope["query_string"] or not _UNUSUAL.isdisjoint(exchange.headers):
-            return None
-        self._guard.check(exchange)
+        head: Head | None = exchange.scope.get(HEAD)
+        if head is None or not head.is_usual:
+            if exchange.scope["query_string"] or not _UNUSUAL.isdisjoint(exchange.headers):
+                return None
+            self._guard.check(exchange)
+            if head is not None:
+                head.is_usual = True
+        exchange.encode_error = chat.encode_error
         self._admit(exchange)
         return chat.straight(exchange)
 

@@ -63,6 +63,7 @@ class ChatEndpoint:
         self._complete = complete
         self._stream_headers = [(b"content-type", dialect.STREAM_TYPE), *STREAM_HEADERS]
         self._is_numbered = can_be_numbered(dialect)
+        self.encode_error = dialect.encode_error
         self._following = Following(gateway, dialect, keep_alive_s=keep_alive_s)
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -75,10 +76,9 @@ class ChatEndpoint:
         refuse_ambiguous(exchange, body)
         if self._resolve is not None:
             body = await self._resolve(exchange, body)
-        return self._decoded(exchange, body)
+        return self._completed(exchange, with_address(self._dialect.decode_request(body), exchange))
 
-    def _decoded(self, exchange: Exchange, body: bytes) -> ChatRequest:
-        request = with_address(self._dialect.decode_request(body), exchange)
+    def _completed(self, exchange: Exchange, request: ChatRequest) -> ChatRequest:
         if self._complete is not None:
             request = self._complete(request, exchange)
         exchange.telemetry.asked(exchange.record, request)
@@ -100,7 +100,8 @@ class ChatEndpoint:
     def straight(self, exchange: Exchange) -> tuple[ChatRequest, Straight] | None:
         """A request whose answer is on its way, where nothing has to be waited for.
 
-        Where this gives None, or raises as read() does, nothing has happened.
+        All that is asked must be said in the body. Where this gives None, or raises as read() does,
+        nothing has happened.
         """
         body = exchange.body_now()
         if body is None or len(body) > self._max_body_bytes:
@@ -108,7 +109,7 @@ class ChatEndpoint:
         if self._is_plain is not None and not self._is_plain(body):
             return None
         refuse_ambiguous(exchange, body)
-        request = self._decoded(exchange, body)
+        request = self._completed(exchange, self._dialect.decode_request(body))
         if must_follow(exchange, request):
             return None
         straight = self._gateway.straight(request, exchange.caller, exchange.record.attempts)

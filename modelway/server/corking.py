@@ -20,6 +20,7 @@ class CorkedTransport:
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
+        self.is_closing = transport.is_closing
         self._call_soon = asyncio.get_running_loop().call_soon
         self._held: list[bytes] = []
 
@@ -62,5 +63,5 @@ class Flow(FlowControl):
 
     def resume_reading(self) -> None:
         """Read on, unless many requests wait."""
-        if len(self._waiting) < _MANY_WAIT:
+        if self.read_paused and len(self._waiting) < _MANY_WAIT:
             super().resume_reading()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
@@ -13,18 +12,19 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelway.errors import GatewayError, InvalidRequest, RequestTimeout, RequestTooLarge
-from modelway.server.after_head import AfterHead
 from modelway.server.corking import CorkedTransport, Flow
 from modelway.server.cycle import CYCLE, Cycle
 from modelway.server.exchange import IS_GONE, ON_GONE
-from modelway.server.formats import SOCKET_PATH, dialect_of
+from modelway.server.formats import SOCKET_PATH
+from modelway.server.heads import HEAD, Head, head_of
+from modelway.server.refusals import refusal
+from modelway.server.upgrades import become_socket, decline_upgrade
 
 log = logging.getLogger("modelway.server")
 
 MAX_HEAD_BYTES = 64 * 1024
 LINGER_S = 1.0
 MIN_BYTES_S = 1024
-_FRAMING = (b"content-length", b"transfer-encoding")
 _VERSIONS = ("1.1", "1.0")
 _TOLD_TO_US = frozenset({b"expect", b"transfer-encoding"})
 
@@ -60,6 +60,7 @@ class Protocol(HttpToolsProtocol):
         self._idle_timer: asyncio.TimerHandle | None = None
         self._asgi = {"version": self.asgi_version, "spec_version": "2.3"}
         self._described = (b"", "", b"", b"")
+        self._head: Head | None = None
         self._is_parsing = False
         self._unstarted: tuple[Any, Any] | None = None
         self._head_is_open = False
@@ -81,10 +82,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request that is being answered; uvicorn tells only the one that came last."""
-        self._watch("")
-        self._watch_reader(False)
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
+        self.stop_timers()
         running = self._running
         if running is not None and not running.response_complete:
             running.disconnected = True
@@ -98,10 +96,21 @@ class Protocol(HttpToolsProtocol):
                 # Each knows the other: together they would stay until the garbage is collected.
                 cycle.on_response = _nothing
 
+    def stop_timers(self) -> None:
+        """Wait for nothing any more: the connection is lost, or somebody else's."""
+        self._watch("")
+        self._watch_reader(False)
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+
     def data_received(self, data: bytes) -> None:
         """Parse what has come."""
         self._idle_since = 0.0
-        size = len(data)
+        is_free = self._is_free()
+        if is_free and self._head is not None and (request := self._head.read(data)) is not None:
+            self._begin_again(self._head, *request)
+            return
+        read, size = data, len(data)
         self._is_parsing = True
         while data and not self._is_deaf:
             try:
@@ -110,9 +119,9 @@ class Protocol(HttpToolsProtocol):
             except httptools.HttpParserUpgrade as offer:
                 data = data[offer.args[0] :]
                 if self._should_upgrade():
-                    self._become_socket(data)
+                    become_socket(self, data)
                     return
-                self._decline_upgrade()
+                decline_upgrade(self)
             except httptools.HttpParserError:
                 self._refuse(
                     InvalidRequest("the request is not valid HTTP/1.1 to this server", code="invalid_http")
@@ -120,6 +129,8 @@ class Protocol(HttpToolsProtocol):
             else:
                 self._check_head(size)
         self._is_parsing = False
+        if is_free and self._is_whole_request():
+            self._keep_head(read)
         if self._unstarted is not None:
             self._start(*self._unstarted)
         self._received += size
@@ -202,6 +213,16 @@ class Protocol(HttpToolsProtocol):
         if self.parser.should_upgrade() and self._should_upgrade():
             return
         waits = self.cycle is not None and not self.cycle.response_complete
+        cycle = self._new_cycle(keep_alive=version != "1.0" and self.parser.should_keep_alive())
+        self.headers = _Ignored()
+        if waits:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+        else:
+            self._start_asgi_task(cycle, self.app)
+
+    def _new_cycle(self, *, keep_alive: bool) -> Cycle:
+        """The request that the scope describes, and its reply."""
         cycle = self.cycle = Cycle(
             scope=self.scope,
             transport=self.transport,
@@ -212,17 +233,40 @@ class Protocol(HttpToolsProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            keep_alive=keep_alive,
             on_response=self.on_response_complete,
         )
-        self.headers = _Ignored()
         if self.scope["method"] != "HEAD":
             self.scope[CYCLE] = cycle  # type: ignore[literal-required]
-        if waits:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((cycle, self.app))
-        else:
-            self._start_asgi_task(cycle, self.app)
+        return cycle
+
+    def _is_free(self) -> bool:
+        """Whether the parser is between two requests, of which the first one is answered."""
+        cycle = self.cycle
+        is_answered = cycle is None or (cycle.response_complete and not cycle.more_body)
+        return is_answered and not self._head_is_open and not self._is_deaf
+
+    def _is_whole_request(self) -> bool:
+        """Whether a request is there with all of its body, and none behind it."""
+        unstarted = self._unstarted
+        if unstarted is None or unstarted[0] is not self.cycle:
+            return False
+        return self.cycle.keep_alive and not self.cycle.more_body and not self._head_is_open
+
+    def _keep_head(self, data: bytes) -> None:
+        """Know this head again, if it can come again."""
+        head = self._head = head_of(data, self.url, self.scope)
+        if head is not None:
+            self.scope[HEAD] = head  # type: ignore[literal-required]
+
+    def _begin_again(self, head: Head, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Answer a request that has the head of the one before, which need not be parsed again."""
+        scope: Any = {**head.scope, "headers": headers, HEAD: head, "state": self.app_state.copy()}
+        self.scope, self.url, self.expect_100_continue = scope, head.url, False
+        cycle = self._running = self._new_cycle(keep_alive=True)
+        cycle.body, cycle.more_body = body, False  # type: ignore[assignment]
+        cycle.message_event.set()
+        self._start(cycle, self.app)
 
     def _describe(self, version: str) -> None:
         """Say in ASGI's words what is asked for."""
@@ -321,31 +365,6 @@ class Protocol(HttpToolsProtocol):
         )
         return is_free and is_there and self._get_upgrade() == b"websocket"
 
-    def _become_socket(self, data: bytes) -> None:
-        """Hand the connection over to the protocol of WebSockets, which is loaded with the first one."""
-        from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-
-        self._watch("")
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-        self.connections.discard(self)
-        lines = [b"%b: %b\r\n" % header for header in self.scope["headers"]]
-        head = b"".join((b"GET ", self.url, b" HTTP/1.1\r\n", *lines, b"\r\n"))
-        socket = WebSocketsSansIOProtocol(self.config, self.server_state, self.app_state)
-        socket.connection_made(self.transport)
-        self.transport.set_protocol(socket)
-        socket.data_received(head + data)
-
-    def _decline_upgrade(self) -> None:
-        """Go on in HTTP/1.1. The parser takes the body for the other protocol; a second one reads it."""
-        framing = [header for header in self.scope["headers"] if header[0] in _FRAMING]
-        if framing:
-            self.cycle.more_body = True
-            self.cycle.message_event.clear()
-            self.parser = httptools.HttpRequestParser(AfterHead(self))
-            lines = [b"%b: %b\r\n" % header for header in framing]
-            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(lines) + b"\r\n")
-
     def _refuse(self, error: GatewayError) -> None:
         """Answer what cannot be parsed, after the answers to what came before it, and read no more."""
         self._is_deaf = True
@@ -367,22 +386,14 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
     def _reply(self, error: GatewayError) -> None:
-        request_id = "req_" + secrets.token_hex(12)
-        log.info("request %s refused: %s", request_id, error.message)
-        path = getattr(self, "url", b"").partition(b"?")[0].decode("latin-1")
-        body = dialect_of(path, {}).encode_error(error)
-        head = (
-            f"HTTP/1.1 {error.status} Refused\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
+        self.transport.write(refusal(error, getattr(self, "url", b"")))
         # A connection that is closed with bytes unread is reset, and the client might lose the reply.
         self.transport.write_eof()
         self.loop.call_later(LINGER_S, self.transport.close)
 
 
 def _nothing() -> None:
-    """Nobody waits for the end of a reply whose connection is lost."""
+    """For the end of a reply whose connection is lost."""
 
 
 class _Ignored(list[tuple[bytes, bytes]]):

@@ -56,7 +56,11 @@ def read_texts(body: bytes) -> Texts | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     text = "".join([chunk.choices[0].delta.content or "" for chunk in chunks])
-    return Texts(text, chunks[-1].model or "") if text else None
+    if not text:
+        return None
+    # They all name the same, or none does.
+    model = chunks[-1].model or next((chunk.model for chunk in reversed(chunks) if chunk.model), "")
+    return Texts(text, model)
 
 
 def end_of_texts(body: bytes) -> int:
