@@ -31,6 +31,11 @@ async def post(address: str, path: str, **body: Any) -> httpx.Response:
         return await client.post(address + path, json=body)
 
 
+async def get(address: str) -> httpx.Response:
+    async with httpx.AsyncClient() as client:
+        return await client.get(address)
+
+
 async def test_the_model_sums_up_and_the_user_s_own_words_stay(
     upstream: FakeUpstream, tmp_path: Path
 ) -> None:
@@ -66,7 +71,7 @@ async def test_what_a_response_followed_is_summed_up_too(tmp_path: Path) -> None
         compacted = await post(address, "/v1/responses/compact", model="", previous_response_id=first["id"])
         input = [*compacted.json()["output"], {"role": "user", "content": "Who am I?"}]
         again = await post(address, "/v1/responses", input=input)
-        items = await httpx.AsyncClient().get(f"{address}/v1/responses/{again.json()['id']}/input_items")
+        items = await get(f"{address}/v1/responses/{again.json()['id']}/input_items")
     assert [message.text for message in local.requests[1].messages][:2] == ["I am Heiner", "ok"]
     assert [message.text for message in local.requests[2].messages] == [
         "What was said before, summed up:\nHeiner",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import warnings
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
@@ -33,10 +32,7 @@ CHAT = post("/v1/chat/completions", ASKED)
 @pytest.fixture(autouse=True)
 def what_was_there_before_is_left_alone() -> Iterator[None]:
     """To look through it each time would take longer than all the rest."""
-    with warnings.catch_warnings():
-        # What tests before this one have left is not what is looked for here.
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+    gc.collect()
     gc.freeze()
     yield
     gc.unfreeze()
