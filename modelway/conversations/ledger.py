@@ -6,6 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
+from operator import add
 from pathlib import Path
 from secrets import randbits
 from types import MappingProxyType
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from modelway.conversations.sql import Statements
 
 Values = Mapping[str, object]
+Key = tuple[str, ...]
 
 _NOTHING: Values = MappingProxyType({})
 _SALT_BITS = 11
@@ -33,6 +35,7 @@ class Ledger:
         self._file = _identity(path)
         self._last_id = 0
         self._salt = randbits(_SALT_BITS)
+        self._sums: dict[tuple[str, Key], list[int]] = {}
 
     @property
     def is_in_place(self) -> bool:
@@ -55,6 +58,19 @@ class Ledger:
         """Execute once for each."""
         self._connection.executemany(sql, values)
 
+    def add_up(self, sql: str, key: Key, amounts: Sequence[int]) -> None:
+        """Execute before the commit, once for each key, with the sums of the amounts; the key comes first."""
+        if (sums := self._sums.get((sql, key))) is None:
+            self._sums[sql, key] = list(amounts)
+        else:
+            sums[:] = map(add, sums, amounts)
+
+    def write_sums(self) -> None:
+        """Execute what was added up; for who reads it before the commit."""
+        sums, self._sums = self._sums, {}
+        for (sql, key), amounts in sums.items():
+            self._connection.execute(sql, (*key, *amounts))
+
     def new_id(self) -> int:
         """A row id that grows with time and that two processes hardly ever both make.
 
@@ -75,10 +91,12 @@ class Ledger:
 
     def commit(self) -> None:
         """Make everything since begin() durable."""
+        self.write_sums()
         self._connection.execute("COMMIT")
 
     def undo(self) -> None:
         """Undo everything since begin(), if that has begun."""
+        self._sums.clear()
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 

@@ -17,15 +17,16 @@ from modelway.types import Completion, Usage
 
 _ADD = """INSERT INTO spending (day, caller, provider, model, requests, estimated, unpriced, input_tokens,
         output_tokens, nanos)
-    VALUES (:day, :caller, :provider, :model, :requests, :estimated, :unpriced, :input_tokens, :output_tokens,
-        :nanos)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (day, caller, provider, model) DO UPDATE SET requests = spending.requests + excluded.requests,
         estimated = spending.estimated + excluded.estimated, unpriced = spending.unpriced + excluded.unpriced,
         input_tokens = spending.input_tokens + excluded.input_tokens,
         output_tokens = spending.output_tokens + excluded.output_tokens,
         nanos = spending.nanos + excluded.nanos"""
+_NOTE = """INSERT INTO costs (turn, body, nanos) VALUES (:turn, :body, :nanos)
+    ON CONFLICT (turn) DO UPDATE SET body = excluded.body, nanos = excluded.nanos"""
 # A conversation may have been deleted while its turn was answered; what that cost stays in the sums.
-_NOTE = """INSERT INTO costs (turn, body, nanos) SELECT :turn, :body, :nanos
+_NOTE_IF_THERE = """INSERT INTO costs (turn, body, nanos) SELECT :turn, :body, :nanos
     WHERE EXISTS (SELECT 1 FROM turns WHERE id = :turn)
     ON CONFLICT (turn) DO UPDATE SET body = excluded.body, nanos = excluded.nanos"""
 _NOTED = "SELECT 1 FROM costs WHERE turn = :turn"
@@ -123,7 +124,10 @@ def day_of(seconds: float) -> str:
 
 def spend(ledger: Ledger, charges: Iterable[Spending]) -> None:
     """Add to the sums."""
-    ledger.run_many(_ADD, [msgspec.structs.asdict(one) for one in charges])
+    for one in charges:
+        key = one.day, one.caller, one.provider, one.model
+        counts = one.requests, one.estimated, one.unpriced, one.input_tokens, one.output_tokens, one.nanos
+        ledger.add_up(_ADD, key, counts)
 
 
 def spend_on_turn(ledger: Ledger, turn: str, charge: Charge, *, is_held: bool) -> None:
@@ -135,7 +139,8 @@ def spend_on_turn(ledger: Ledger, turn: str, charge: Charge, *, is_held: bool) -
         return
     spend(ledger, [charge])
     nanos = None if charge.unpriced else charge.nanos + charge.earlier
-    ledger.run(_NOTE, {"turn": turn, "body": msgspec.json.encode(charge), "nanos": nanos})
+    note = _NOTE if is_held else _NOTE_IF_THERE
+    ledger.run(note, {"turn": turn, "body": msgspec.json.encode(charge), "nanos": nanos})
 
 
 def report_lost(charges: Iterable[Spending]) -> None:
@@ -153,7 +158,7 @@ def report_lost(charges: Iterable[Spending]) -> None:
 
 def open_tab(ledger: Ledger, turn: str, tab: Tab) -> None:
     """Note who pays for a turn that is being answered, so that a crash does not make it free."""
-    ledger.run(_NOTE, {"turn": turn, "body": msgspec.json.encode(tab), "nanos": None})
+    ledger.run(_NOTE_IF_THERE, {"turn": turn, "body": msgspec.json.encode(tab), "nanos": None})
 
 
 def read_tab(ledger: Ledger, turn: str) -> Tab | None:
@@ -164,11 +169,13 @@ def read_tab(ledger: Ledger, turn: str) -> Tab | None:
 
 def sums(ledger: Ledger, day: str) -> Sums:
     """For each caller what it has spent on a day, and in its month up to then."""
+    ledger.write_sums()
     return ledger.all(_SUMS, {"day": day, "month": f"{day[:7]}-01"})
 
 
 def usage(ledger: Ledger, caller: str, first: str, last: str) -> list[Spending]:
     """The sums of some days, of one caller or ("") of all."""
+    ledger.write_sums()
     rows = ledger.all(_USAGE, {"caller": caller, "first": first, "last": last})
     return [Spending(**dict(zip(Spending.__struct_fields__, row, strict=True))) for row in rows]
 
