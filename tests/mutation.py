@@ -1,16 +1,16 @@
 """Tries a sample of mutants and writes docs/mutants.md: `python -m tests.mutation --sample 200 --seed 1`.
 
-A mutant is the code with one small mistake in it; one that no test notices has survived. mutmut makes and
-tries them, in `mutants/`; what is mutated, and which tests see it, says `[tool.mutmut]` of pyproject.toml.
+A mutant is the code with one small mistake in it; one that no test notices has survived. mutmut makes them,
+in `mutants/`, and `tests.tries` tries them; what is mutated, and which tests see it, says `[tool.mutmut]` of
+pyproject.toml. What the type check refuses is not tried: `make test` ends there.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import platform
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -30,37 +31,116 @@ MUTANTS = ROOT / "mutants"
 RESULTS = ROOT / "tests" / "mutation.json"
 LOOKED_AT = ROOT / "tests" / "mutation.toml"
 PAGE = ROOT / "docs" / "mutants.md"
-LOG = MUTANTS / "mutmut.log"
-MUTMUT = str(Path(sys.executable).parent / "mutmut")
-# All are made, and the tests timed, before the first one is tried: it is asked for alone.
-FIRST = "modelway.routing.retrying.*__mutmut_1"
+LOG, TRIED, TESTS = MUTANTS / "tries.log", MUTANTS / "tried.jsonl", MUTANTS / "tests.json"
 SURVIVED = ("survived", "no tests")
-UNTRIED = ("not checked", "check was interrupted by user")
 
 
-class Tried(msgspec.Struct, frozen=True):
-    """One mutant of the sample: its name, the file, how it came out, and of a survivor what was changed."""
+class Survivor(msgspec.Struct):
+    """A mutant that no test noticed: what was changed, and the test that has noticed it since."""
 
     name: str
     file: str
     outcome: str
-    diff: str = ""
+    diff: str
+    killed_since_by: str = ""
 
 
-class Results(msgspec.Struct, frozen=True):
-    """One run: `there` is how many mutants each file has."""
+class Results(msgspec.Struct):
+    """One run: of each file, how many mutants there are, how many the types refuse, and the outcomes."""
 
     day: str
     seed: int
+    seconds_each: float
     there: dict[str, int]
-    tried: list[Tried]
+    refused: dict[str, int]
+    outcomes: dict[str, dict[str, int]]
+    survivors: list[Survivor]
 
 
-def outcomes() -> dict[str, tuple[str, str]]:
-    """How each mutant came out that there is, by its name, and the file that it is of."""
-    said = subprocess.run([MUTMUT, "results", "--all", "True"], cwd=ROOT, check=True, capture_output=True)
-    told = dict(line.strip().rsplit(": ", 1) for line in said.stdout.decode().splitlines() if ": " in line)
-    return {name: (file_of(name), outcome) for name, outcome in told.items()}
+class Outcome(msgspec.Struct):
+    """What tests.tries says of one mutant."""
+
+    name: str
+    outcome: str
+    test: str
+    took_s: float
+
+
+def main() -> int:
+    """Try a sample, say what came of it, and write it down."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sample", type=int, default=200, help="how many of those that pass the types")
+    parser.add_argument("--seed", type=int, default=1, help="a larger sample holds the smaller one")
+    parser.add_argument("--minutes", type=float, help="stop after so long; what was not tried is left out")
+    parser.add_argument("--again", action="store_true", help="try only what has survived so far")
+    parser.add_argument("--page", action="store_true", help="write the page of the last run anew")
+    asked = parser.parse_args()
+    if not asked.page:
+        limit_s = asked.minutes * 60 if asked.minutes else None
+        results = tried_again(read(), limit_s) if asked.again else sampled(asked.sample, asked.seed, limit_s)
+        RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
+    PAGE.write_text(page(read()))
+    print(PAGE.read_text())
+    return 0
+
+
+def read() -> Results:
+    """The last run."""
+    return msgspec.json.decode(RESULTS.read_bytes(), type=Results)
+
+
+def sampled(count: int, seed: int, limit_s: float | None) -> Results:
+    """Make the mutants and try so many of them."""
+    from tests import mutants
+
+    mutants.make()
+    there, refused = mutants.names(), mutants.refused()
+    chosen = choose((name for name in there if name not in refused), count, seed)
+    came_out = try_all(chosen, limit_s)
+    outcomes: dict[str, Counter[str]] = {file_of(name): Counter() for name in sorted(there)}
+    for one in came_out:
+        outcomes[file_of(one.name)][one.outcome] += 1
+    return Results(
+        datetime.now(UTC).date().isoformat(),
+        seed,
+        round(sum(one.took_s for one in came_out) / max(1, len(came_out)), 1),
+        count_by_file(there),
+        count_by_file(refused),
+        {file: dict(counts) for file, counts in outcomes.items()},
+        [
+            Survivor(one.name, file_of(one.name), one.outcome, mutants.difference(one.name))
+            for one in sorted(came_out, key=lambda one: one.name)
+            if one.outcome in SURVIVED
+        ],
+    )
+
+
+def tried_again(results: Results, limit_s: float | None) -> Results:
+    """The same run, with the tests that notice a survivor by now."""
+    from tests import mutants
+
+    mutants.make()
+    there = set(mutants.names())
+    still = {
+        one.name: one
+        for one in results.survivors
+        if one.name in there and mutants.difference(one.name) == one.diff
+    }
+    for one in try_all(list(still), limit_s):
+        still[one.name].killed_since_by = one.test
+    return results
+
+
+def choose(names: Iterable[str], count: int, seed: int) -> list[str]:
+    """As many at random; the same ones for the same seed, as long as the code is the same."""
+    ordered = sorted(names)
+    random.Random(seed).shuffle(ordered)
+    return ordered[:count]
+
+
+def count_by_file(names: Iterable[str]) -> dict[str, int]:
+    """How many mutants there are of each file."""
+    return dict(sorted(Counter(map(file_of, names)).items()))
 
 
 def file_of(mutant: str) -> str:
@@ -68,68 +148,33 @@ def file_of(mutant: str) -> str:
     return f"{mutant.rpartition('.')[0].replace('.', '/')}.py"
 
 
-def choose(names: Iterable[str], count: int, seed: int) -> list[str]:
-    """As many at random; the same ones for the same seed, as long as the code is the same."""
-    ordered = sorted(names)
-    return sorted(random.Random(seed).sample(ordered, min(count, len(ordered))))
-
-
-def forget(chosen: Sequence[str]) -> None:
-    """Take back how they came out before, so that it can be seen how far a run has come."""
-    for path, told in _notes():
-        codes = told["exit_code_by_key"]
-        codes.update(dict.fromkeys(codes.keys() & set(chosen)))
-        path.write_text(json.dumps(told, indent=4))
-
-
-def count_done(chosen: Sequence[str]) -> int:
-    """How many of them have come out."""
-    codes = {name: code for _, told in _notes() for name, code in told["exit_code_by_key"].items()}
-    return sum(codes.get(name) is not None for name in chosen)
-
-
-def _notes() -> list[tuple[Path, dict[str, dict[str, object]]]]:
-    found = []
-    for path in MUTANTS.glob("modelway/**/*.meta"):
-        try:
-            found.append((path, json.loads(path.read_text())))
-        except json.JSONDecodeError:  # just being written
-            continue
-    return found
-
-
-def run(
-    names: Sequence[str], children: int, title: str, total: int | None = None, limit_s: float | None = None
-) -> None:
-    """Let mutmut try them, for so long at most, and show how far it is."""
+def try_all(names: Sequence[str], limit_s: float | None) -> list[Outcome]:
+    """Have them tried, for so long at most, and show how far that is."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutmut"]
+    arguments = [*settings["pytest_add_cli_args"], *settings["pytest_add_cli_args_test_selection"]]
+    asked: dict[str, Any] = {"names": names, "limit_s": limit_s, "arguments": arguments}
+    asked |= {"tried": str(TRIED), "tests": str(TESTS)}
+    TRIED.write_bytes(b"")
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    command = [MUTMUT, "run", "--max-children", str(children), *names]
-    until = time.monotonic() + limit_s if limit_s else None
-    MUTANTS.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "tests.tries"]
     with LOG.open("wb") as log, Progress(*columns) as progress:
-        task = progress.add_task(title, total=total)
-        with subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log) as process:
+        task = progress.add_task("trying them", total=len(names))
+        with subprocess.Popen(command, cwd=MUTANTS, stdin=subprocess.PIPE, stdout=log, stderr=log) as process:
+            assert process.stdin is not None
+            process.stdin.write(msgspec.json.encode(asked))
+            process.stdin.close()
             while process.poll() is None:
                 time.sleep(1)
-                if total is not None:
-                    progress.update(task, completed=count_done(names))
-                if until is not None and time.monotonic() > until:
-                    process.send_signal(signal.SIGINT)
-                    until = None
+                progress.update(task, completed=TRIED.read_bytes().count(b"\n"))
     if process.returncode:
-        raise SystemExit(f"mutmut failed:\n{LOG.read_text()[-2000:]}")
+        raise SystemExit(f"the tests do not run:\n{LOG.read_text()[-2000:]}")
+    return [msgspec.json.decode(line, type=Outcome) for line in TRIED.read_bytes().splitlines()]
 
 
-def difference(name: str) -> str:
-    """What was changed, as a unified diff."""
-    said = subprocess.run([MUTMUT, "show", name], cwd=ROOT, check=True, capture_output=True)
-    return said.stdout.decode().partition("\n")[2].strip()
-
-
-def looked_at() -> dict[str, str]:
-    """Why a change that no test notices is no mistake, by the change."""
+def looked_at() -> dict[tuple[str, str], str]:
+    """Why a change that no test notices is no mistake, by the file and the change."""
     rows = tomllib.loads(LOOKED_AT.read_text())["survivor"] if LOOKED_AT.exists() else []
-    return {row["change"].strip(): row["why"] for row in rows}
+    return {(row["file"], row["change"].strip()): row["why"] for row in rows}
 
 
 def change(diff: str) -> str:
@@ -138,96 +183,94 @@ def change(diff: str) -> str:
     return "\n".join(f"{line[0]} {line[1:].strip()}" for line in lines)
 
 
-def share(counts: Mapping[str, int]) -> str:
-    """How many of a hundred were noticed: a mutant that never ends is."""
-    tried = sum(counts.values())
-    noticed = tried - sum(counts[outcome] for outcome in SURVIVED)
-    return f"{100 * noticed / tried:.0f} %" if tried else ""
+def likely(noticed: int, tried: int) -> tuple[float, float]:
+    """Between which shares that of all lies, with 95 % certainty, after a sample (Wilson's interval)."""
+    z = 1.96
+    share, weight = noticed / tried, z * z / tried
+    middle = (share + weight / 2) / (1 + weight)
+    away = z / (1 + weight) * math.sqrt(share * (1 - share) / tried + weight / (4 * tried))
+    return middle - away, middle + away
 
 
 def page(results: Results) -> str:
     """The document."""
-    by_file: dict[str, Counter[str]] = {file: Counter() for file in sorted(results.there)}
-    for mutant in results.tried:
-        by_file[mutant.file][mutant.outcome] += 1
-    everything = sum(by_file.values(), Counter[str]())
+    reasons = looked_at()
     lines = [
         "# Mutants",
         "",
-        "Small mistakes were made in the code on purpose, one by one, and the tests that see them were run.",
-        "Where a test fails, the mutant is killed; where none does, it has survived: a case that no test",
-        "tries, or no mistake at all. `make mutants SAMPLE=200 SEED=1` tries so many at random and writes",
-        "this page; no figure is typed by hand. What none of the tests reaches that `[tool.mutmut]` of",
-        "pyproject.toml names (most end-to-end tests are not among them) counts as not noticed. Where",
-        "a run is ended early (`--minutes`), those mutants are missing whose tests take longest.",
+        "Small mistakes were made in the code on purpose, one by one, and the tests that reach them were",
+        "run. Where a test fails, the mutant is killed; where none does, it has survived: a case that no",
+        "test tries, or no mistake at all. `make mutants SAMPLE=200 SEED=1` tries so many at random and",
+        "writes this page; no figure is typed by hand.",
         "",
-        f"{results.day}, Modelway {__version__}, Python {platform.python_version()}, seed {results.seed}: "
-        f"{len(results.tried):,} of {sum(results.there.values()):,} mutants.",
+        *said(results, reasons),
         "",
-        "| file | mutants | tried | killed | timeout | survived | no test | noticed |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
-        *(row(f"`{file}`", results.there[file], counts) for file, counts in by_file.items()),
-        row("all", sum(results.there.values()), everything),
+        "A mutant counts as noticed where a test fails twice, or twice does not end in time (the column",
+        "timeout). The tests are those that `[tool.mutmut]` of pyproject.toml names, and of them no more",
+        "than take some seconds together: a survivor may be noticed by others.",
+        "",
+        "| file | mutants | types refuse | tried | killed | timeout | survived | no test | noticed |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for file, there in results.there.items():
+        lines.append(row(f"`{file}`", there, results.refused.get(file, 0), results.outcomes[file]))
+    lines += [
+        row("all", sum(results.there.values()), sum(results.refused.values()), everything(results)),
         "",
         "## Survivors",
         "",
     ]
-    reasons = looked_at()
-    for mutant in results.tried:
-        if mutant.outcome in SURVIVED:
-            why = reasons.get(change(mutant.diff), "")
-            lines += [
-                f"`{mutant.file}`{': ' if why else ''}{why}",
-                "",
-                "```diff",
-                change(mutant.diff),
-                "```",
-                "",
-            ]
+    for one in results.survivors:
+        what = verdict(one, reasons)
+        lines += [f"`{one.file}`{': ' if what else ''}{what}", "", "```diff", change(one.diff), "```", ""]
     return "\n".join(lines)
 
 
-def row(title: str, there: int, counts: Counter[str]) -> str:
-    """One line of the table; a mutant that breaks the tests' own process counts as killed."""
-    left = sum(counts.values()) - sum(counts[name] for name in ("timeout", *SURVIVED))
-    told = (
-        *(title, there, sum(counts.values()), left, counts["timeout"]),
-        *(counts["survived"], counts["no tests"], share(counts)),
+def said(results: Results, reasons: Mapping[tuple[str, str], str]) -> list[str]:
+    """What the figures mean, in sentences."""
+    counts, there = everything(results), sum(results.there.values())
+    refused, tried = sum(results.refused.values()), sum(counts.values())
+    noticed = tried - sum(counts[outcome] for outcome in SURVIVED)
+    low, high = likely(noticed, tried)
+    both = (refused + (there - refused) * noticed / tried) / there
+    since = sum(bool(one.killed_since_by) for one in results.survivors)
+    harmless = sum(
+        not one.killed_since_by and (one.file, change(one.diff)) in reasons for one in results.survivors
     )
-    return f"| {' | '.join(map(str, told))} |"
-
-
-def main() -> int:
-    """Try a sample, say what came of it, and write it down."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sample", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--children", type=int, default=2, help="how many at once")
-    parser.add_argument("--minutes", type=float, help="stop after so long; what was not tried is left out")
-    parser.add_argument("--page", action="store_true", help="write the page of the last run anew")
-    asked = parser.parse_args()
-    if not asked.page:
-        results = sampled(asked.sample, asked.seed, asked.children, asked.minutes)
-        RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
-    PAGE.write_text(page(msgspec.json.decode(RESULTS.read_bytes(), type=Results)))
-    print(PAGE.read_text())
-    return 0
-
-
-def sampled(count: int, seed: int, children: int, minutes: float | None) -> Results:
-    """Make the mutants and try so many of them."""
-    run([FIRST], children, "making the mutants")
-    there = outcomes()
-    chosen = choose(there, count, seed)
-    forget(chosen)
-    run(chosen, children, "trying them", len(chosen), minutes * 60 if minutes else None)
-    tried = [
-        Tried(name, file, outcome, difference(name) if outcome in SURVIVED else "")
-        for name, (file, outcome) in sorted(outcomes().items())
-        if name in chosen and outcome not in UNTRIED
+    return [
+        f"{results.day}, Modelway {__version__}, Python {platform.python_version()}, seed {results.seed}; "
+        f"{results.seconds_each} seconds for each.",
+        "",
+        f"- Of {there:,} mutants the type check refuses {refused:,} ({100 * refused / there:.0f} %), and",
+        "  `make test` with it. They were not tried.",
+        f"- Of the other {there - refused:,} a sample was tried: {tried:,}, drawn at random. A test noticed",
+        f"  {noticed:,} of them, **{100 * noticed / tried:.1f} %**. As it is a sample, the share of all may",
+        f"  differ: with 95 % certainty it lies between {100 * low:.1f} % and {100 * high:.1f} %.",
+        f"- The types or a test notice about {100 * both:.0f} % of all.",
+        f"- Of the {tried - noticed:,} that survived {since:,} are noticed by tests that were written since,",
+        f"  {harmless:,} are no mistake, and {tried - noticed - since - harmless:,} stand below alone.",
+        "  The shares above are those of the day, without the tests written since.",
     ]
-    by_file = Counter(file for file, _ in there.values())
-    return Results(datetime.now(UTC).date().isoformat(), seed, dict(sorted(by_file.items())), tried)
+
+
+def verdict(one: Survivor, reasons: Mapping[tuple[str, str], str]) -> str:
+    """What is to be said of a survivor, if anything is."""
+    if one.killed_since_by:
+        return f"noticed since by `{one.killed_since_by}`"
+    return reasons.get((one.file, change(one.diff)), "")
+
+
+def everything(results: Results) -> Counter[str]:
+    """How often each outcome came, whatever the file."""
+    return sum(map(Counter, results.outcomes.values()), Counter[str]())
+
+
+def row(title: str, there: int, refused: int, counts: Mapping[str, int]) -> str:
+    """One line of the table."""
+    tried = sum(counts.values())
+    each = [counts.get(outcome, 0) for outcome in ("killed", "timeout", *SURVIVED)]
+    share = f"{100 * (each[0] + each[1]) / tried:.0f} %" if tried else ""
+    return f"| {' | '.join(map(str, (title, there, refused, tried, *each, share)))} |"
 
 
 if __name__ == "__main__":
