@@ -17,8 +17,7 @@ def fork(ledger: Ledger, caller: str, name: str, new_name: str, at_turn: str, no
     row = ledger.one(ledger.sql.show_conversation, {"caller": caller, "name": name})
     if row is None:
         raise not_found(name)
-    if ledger.one(ledger.sql.show_conversation, {"caller": caller, "name": new_name}) is not None:
-        raise InvalidRequest(f'there is a conversation "{new_name}" already', param="conversation_id")
+    _check_free(ledger, caller, new_name)
     id, tree, head, title, _, _, instructions, _ = row
     if at_turn:
         turn = _turn(Tree(ledger, tree), id, head, at_turn)
@@ -43,7 +42,8 @@ def fork(ledger: Ledger, caller: str, name: str, new_name: str, at_turn: str, no
 
 
 def create(ledger: Ledger, caller: str, name: str, metadata: bytes | None, now: float) -> None:
-    """An empty conversation; its first turn gives it a title."""
+    """An empty conversation, titled by its first turn; raises InvalidRequest where the name is taken."""
+    _check_free(ledger, caller, name)
     id = ledger.new_id()
     ledger.run(
         ledger.sql.insert_conversation,
@@ -62,6 +62,11 @@ def create(ledger: Ledger, caller: str, name: str, metadata: bytes | None, now: 
             "metadata": metadata,
         },
     )
+
+
+def _check_free(ledger: Ledger, caller: str, name: str) -> None:
+    if ledger.one(ledger.sql.show_conversation, {"caller": caller, "name": name}) is not None:
+        raise InvalidRequest(f'there is a conversation "{name}" already', param="conversation_id")
 
 
 def set_metadata(ledger: Ledger, caller: str, name: str, metadata: bytes | None) -> None:
