@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
+if sys.platform == "win32":
+    from asyncio import ProactorEventLoop as EventLoop
+else:
+    from asyncio import SelectorEventLoop as EventLoop
 
-class CarefulLoop(asyncio.SelectorEventLoop):
+
+class CarefulLoop(EventLoop):
     """Once it is closed, `left_open` tells whose connections were still open: the classes of their protocols.
 
     Such a one stays until the garbage is collected, while another test runs or none does.
@@ -28,3 +36,16 @@ class CarefulLoop(asyncio.SelectorEventLoop):
         """End, and note what is left."""
         self.left_open += [whose for transport, whose in self._made.items() if not transport.is_closing()]
         super().close()
+
+
+@contextmanager
+def careful_loops() -> Iterator[Callable[[], CarefulLoop]]:
+    """Gives what makes event loops; at the end all of their connections must have been closed."""
+    loops: list[CarefulLoop] = []
+
+    def new_loop() -> CarefulLoop:
+        loops.append(CarefulLoop())
+        return loops[-1]
+
+    yield new_loop
+    assert [whose for loop in loops for whose in loop.left_open] == []

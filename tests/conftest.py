@@ -14,7 +14,7 @@ from modelway.config import UpstreamSettings
 from modelway.providers.http import HTTPClient
 from modelway.testing.fake_upstream import FakeUpstream
 from tests.canary import Listener, files_that_tell
-from tests.careful import CarefulLoop
+from tests.careful import careful_loops
 from tests.fake_m365 import FakeM365
 
 # Files whose tests start programs, load models, measure, or need an SDK that only requirements/dev.txt
@@ -88,14 +88,8 @@ os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
 @pytest.fixture
 def anyio_backend() -> Iterator[tuple[str, dict[str, object]]]:
     """An event loop at whose end no connection is open that was made in it."""
-    loops: list[CarefulLoop] = []
-
-    def new_loop() -> CarefulLoop:
-        loops.append(CarefulLoop())
-        return loops[-1]
-
-    yield "asyncio", {"loop_factory": new_loop}
-    assert [name for loop in loops for name in loop.left_open] == []
+    with careful_loops() as new_loop:
+        yield "asyncio", {"loop_factory": new_loop}
 
 
 @pytest.fixture

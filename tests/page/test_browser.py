@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from modelway.types import (
     ToolCallDelta,
     Usage,
 )
+from tests.careful import careful_loops
 from tests.page.hostile import VECTORS
 from tests.page.watched import PHONE, WITHOUT, Watched, answered, chromium, said, send, watching
 from tests.scripted import Scripted, says
@@ -45,8 +46,9 @@ class Paced(Scripted):
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
+def anyio_backend() -> Iterator[tuple[str, dict[str, object]]]:
+    with careful_loops() as new_loop:
+        yield "asyncio", {"loop_factory": new_loop}
 
 
 @pytest.fixture(scope="module")

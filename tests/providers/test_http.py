@@ -8,7 +8,7 @@ import socket
 import ssl
 import sys
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -45,6 +45,7 @@ from modelway.providers._inflate import PIECE_BYTES
 from modelway.providers._status import MAX_RETRY_AFTER_S, error_for_status, read_retry_after
 from modelway.providers.http import HTTPClient, Response, errors_of, raise_for_status
 from modelway.testing.fake_upstream import END_OF_CHUNKS, End, FakeUpstream, closed_port, text_event
+from tests.careful import careful_loops
 from tests.polling import until
 
 AUTHORITY = trustme.CA()
@@ -60,8 +61,12 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(params=[pytest.param("asyncio", id="asyncio"), UVLOOP])
-def anyio_backend(request: pytest.FixtureRequest) -> object:
-    return request.param
+def anyio_backend(request: pytest.FixtureRequest) -> Iterator[object]:
+    if request.param != "asyncio":
+        yield request.param
+        return
+    with careful_loops() as new_loop:
+        yield "asyncio", {"loop_factory": new_loop}
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ from modelway.types import (
     ToolChoice,
     collect,
 )
+from tests.careful import careful_loops
 from tests.polling import until
 from tests.scripted import Scripted
 
@@ -56,8 +57,9 @@ HELLO = Message(role="user", content="Hello, i am Heiner. How are you?")
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
+def anyio_backend() -> Iterator[tuple[str, dict[str, object]]]:
+    with careful_loops() as new_loop:
+        yield "asyncio", {"loop_factory": new_loop}
 
 
 class Embedded:
@@ -110,7 +112,7 @@ async def embedded(path: Callable[[], Path], settings: LocalSettings = SMALL) ->
 
 
 @pytest.fixture(scope="module")
-async def shared(model_path: Path, anyio_backend: str) -> AsyncGenerator[Embedded, None]:
+async def shared(model_path: Path, anyio_backend: object) -> AsyncGenerator[Embedded, None]:
     async with embedded(lambda: model_path, LocalSettings(max_tokens=7)) as running:
         yield running
 
