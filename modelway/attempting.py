@@ -40,13 +40,13 @@ class Begun(Struct, frozen=True):
 class Sent(Struct):
     """A call that was made already, of the first candidate: what has come of it, and when it was made.
 
-    `ignored`: see Begun. `started` is in seconds since the epoch.
+    `ignored`: see Begun. `made_at` is in seconds since the epoch.
     """
 
     stream: EventStream
     ignored: tuple[str, ...] = ()
     held: list[Event] = []
-    started: float = 0.0
+    made_at: float = 0.0
 
 
 Begin = Callable[[Candidate], Awaitable[Begun]]
@@ -72,15 +72,15 @@ class Attempting:
         begin: Begin,
         attempts: list[Attempt],
         *,
-        started: float = 0.0,
+        made_at: float = 0.0,
     ) -> Begun:
         """Who begins to answer first, in the order of the candidates; otherwise the first one's error.
 
-        `started` is when the first call was made, in seconds since the epoch, where that was before.
+        `made_at`: the first call is under way since then, in seconds since the epoch; 0: it is not.
         """
         left = list(candidates)
         first: GatewayError | None = None
-        until = self._clock() + self._deadline_s(left[0]) - (time.time() - started if started else 0.0)
+        until = self._clock() + self._deadline_s(left[0]) - (time.time() - made_at if made_at else 0.0)
         hedge_after_s = left[0].route.hedge_after_s if left[0].route is not None else None
         while True:
             if hedge_after_s is not None and first is None:
@@ -91,10 +91,10 @@ class Attempting:
             else:
                 asked = left.pop(0)
                 try:
-                    return await self._ask(asked, begin, attempts, until, started)
+                    return await self._ask(asked, begin, attempts, until, made_at)
                 except GatewayError as error:
                     failed = [(asked, error)]
-            started = 0.0
+            made_at = 0.0
             first = failed[0][1] if first is None else first
             for candidate, failure in failed:
                 if failure is not first:
@@ -128,13 +128,13 @@ class Attempting:
         begin: Begin,
         attempts: list[Attempt],
         until: float,
-        started: float = 0.0,
+        made_at: float = 0.0,
     ) -> Begun:
         """Ask one candidate, as its route wants it."""
         retries = candidate.route.retries if candidate.route is not None else None
         pause = partial(self.policy.pause, stateful=_is_stateful(candidate), retries=retries)
         timed = partial(_within, candidate.name, candidate.limits, partial(begin, candidate))
-        return await self._with_retries(candidate.key, self.breakers, timed, pause, attempts, until, started)
+        return await self._with_retries(candidate.key, self.breakers, timed, pause, attempts, until, made_at)
 
     async def _with_retries(
         self,
@@ -144,14 +144,14 @@ class Attempting:
         pause_after: Callable[[GatewayError, int], float | None],
         attempts: list[Attempt],
         until: float,
-        started: float = 0.0,
+        made_at: float = 0.0,
     ) -> T:
         """Call, which is told the seconds that are left; again where error, policy and time permit it."""
         name, model, tried = key[0], key[1], 0
         while True:
             # Again before each retry: others may have failed during the pause. A call that was made is in.
-            probe = _admit(breakers, key, attempts) if breakers.troubled and not started else False
-            started = started or time.time()
+            probe = _admit(breakers, key, attempts) if breakers.troubled and not made_at else False
+            started, made_at = made_at or time.time(), 0.0
             try:
                 result = await call(until - self._clock())
             except GatewayError as error:
@@ -169,7 +169,7 @@ class Attempting:
                 if probe:
                     breakers.answers(key)
                 return result
-            tried, started = tried + 1, 0.0
+            tried += 1
             await asyncio.sleep(pause)
 
     async def _hedged(

@@ -137,12 +137,12 @@ class Gateway:
         try:
             if not (request.conversation_id or request.store):
                 refuse_nameless_results(request.messages)
-                straight.begin(Ephemeral(request), provider)
+                straight.ask(Ephemeral(request), provider)
             elif not self.conversations.open_soon(caller.name, request, partial(straight.opened, provider)):
-                straight.leave(comes_again=True)
+                straight.take_back()
                 return None
         except BaseException:
-            straight.leave(comes_again=True)
+            straight.take_back()
             raise
         return straight
 
@@ -370,7 +370,7 @@ class Gateway:
             candidates,
             begin if sent is None else after(sent, begin),
             attempts,
-            started=0.0 if sent is None else sent.started,
+            made_at=0.0 if sent is None else sent.made_at,
         )
         route = begun.candidate.route
         is_continued = route is not None and route.continues

@@ -78,7 +78,7 @@ class TellingStream(EventStream, Protocol):
         """Whether an error follows what has been taken: waiting for the next event raises it."""
         ...
 
-    def begin(self) -> bool:
+    def send_now(self) -> bool:
         """Make the call, if that takes no time; whether it was made."""
         ...
 

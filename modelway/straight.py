@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from enum import Enum
 from typing import Protocol
 
 from modelway.accounts import Accounts, Permit
@@ -58,6 +59,16 @@ class Gateway(Protocol):
         ...
 
 
+class Phase(Enum):
+    """How far an answer has come that nobody waits for."""
+
+    OPENING = "its conversation is being opened"
+    ASKED = "the provider is asked, or to be asked by who waits"
+    ANSWERING = "its first event has come"
+    STORING = "all of it has come, and is being stored"
+    LEFT = "nobody wants it any more"
+
+
 class Straight:
     """One answer on its way. `answer` is there as soon as it has begun.
 
@@ -76,6 +87,7 @@ class Straight:
     ) -> None:
         self.answer: Answer | None = None
         self.must_wait = False
+        self._phase = Phase.OPENING
         self._gateway = gateway
         self._request = request
         self._caller = caller
@@ -87,34 +99,28 @@ class Straight:
         self._stream: TellingStream | None = None
         self._listener: Callable[[], None] | None = None
         self._finish: list[Event] = []
-        self._has_left = False
-        self._is_opened = False
         # Who goes on while the conversation is being opened waits for that: it is being held for us.
         self._opening: asyncio.Future[None] | None = None
 
     def opened(self, provider: Telling, turn: Turn | None) -> None:
         """The conversation is ours, or has to be waited for (None)."""
-        self._is_opened = True
-        opening = self._opening
-        if self._has_left:
+        if self._phase is Phase.LEFT:
             if turn is not None:
                 turn.interrupt()
-        elif opening is not None:
-            self._turn = turn
-            if not opening.done():
-                opening.set_result(None)
-        elif turn is None or turn.survives:
-            self._turn = turn
-            self.must_wait = True
-        else:
-            self.begin(turn, provider)
+            return
+        if self._opening is None and turn is not None and not turn.survives:
+            self.ask(turn, provider)
             self.listen(self._listener)
-        if self.must_wait:
+        else:
+            self._turn, self._phase, self.must_wait = turn, Phase.ASKED, True
+        if self._opening is not None and not self._opening.done():
+            self._opening.set_result(None)
+        elif self.must_wait:
             self._tell()
 
-    def begin(self, turn: Turn | Ephemeral, provider: Telling) -> None:
+    def ask(self, turn: Turn | Ephemeral, provider: Telling) -> None:
         """Ask the provider, over a connection that is there."""
-        self._turn, self._is_opened = turn, True
+        self._turn, self._phase = turn, Phase.ASKED
         try:
             asked, ignored = self._gateway.asked(turn.request, self._candidates[0], turn)
             stream = provider.telling(asked)
@@ -124,12 +130,12 @@ class Straight:
             return
         self._stream = stream
         self._sent = Sent(stream, ignored, [], time.time())
-        self.must_wait = not stream.begin()
+        self.must_wait = not stream.send_now()
 
     @property
-    def is_ending(self) -> bool:
+    def is_being_stored(self) -> bool:
         """Whether all of it has come and is being stored: only take() gives the end."""
-        return bool(self._finish) and not self.must_wait
+        return self._phase is Phase.STORING and not self.must_wait
 
     def listen(self, listener: Callable[[], None] | None) -> None:
         """Whom to tell that there is something to take()."""
@@ -139,35 +145,30 @@ class Straight:
 
     def take(self) -> list[Event]:
         """The events that have come, recorded."""
-        stream, sent = self._stream, self._sent
-        if stream is None or sent is None:
-            return []
-        if self._finish:
+        if self._phase is Phase.STORING:
             return self._end()
-        events = stream.take()
-        if events is None:
+        if self._stream is None or (events := self._stream.take()) is None:
             self.must_wait = True
             return []
-        self.must_wait = stream.is_broken
-        if self.answer is None:
-            sent.held += events
-            if not any(isinstance(event, HAS_BEGUN) for event in events):
+        self.must_wait = self._stream.is_broken
+        answer = self.answer
+        if answer is None:
+            if (begun := self._begun(events)) is None:
                 return []
-            events, sent.held = sent.held, []
-            self.answer = self._begun(sent)
-        taken = self.answer.take_at_once(events)
-        if self.answer.lacks_only_the_end:
-            self._finish = events[-1:]
-            self.answer.finish_soon(self._tell)
+            answer, events = begun
+        taken = answer.take_at_once(events)
+        if answer.lacks_only_the_end:
+            self._phase, self._finish = Phase.STORING, events[-1:]
+            answer.finish_soon(self._tell)
         else:
-            self.must_wait = self.must_wait or self.answer.is_behind
+            self.must_wait = self.must_wait or answer.is_behind
         return taken
 
     def _end(self) -> list[Event]:
         """The Finish, as soon as the turn is durable."""
-        assert self.answer is not None  # noqa: S101 - it lacks only its end
-        self.must_wait = not self.answer.has_ended
-        return self._finish if self.answer.has_ended else []
+        has_ended = self.answer is not None and self.answer.has_ended
+        self.must_wait = not has_ended
+        return self._finish if has_ended else []
 
     def _tell(self) -> None:
         if self._listener is not None:
@@ -181,7 +182,7 @@ class Straight:
         permit, self._permit = self._permit, None
         gateway = self._gateway
         try:
-            if not self._is_opened:
+            if self._phase is Phase.OPENING:
                 self._opening = asyncio.get_running_loop().create_future()
                 await self._opening
             turn = self._turn or await gateway.open_turn(self._request, self._caller)
@@ -193,33 +194,46 @@ class Straight:
                 gateway.accounts.end(permit, Usage())
             raise
 
-    def leave(self, *, comes_again: bool = False) -> None:
-        """Nobody wants the answer any more; what has come of it is kept. Harmless after its end.
+    def leave(self) -> None:
+        """Nobody wants the answer any more; what has come of it is kept. Harmless after its end."""
+        self._stop()
+        permit, self._permit = self._permit, None
+        if permit is not None and self.answer is None:
+            self._gateway.accounts.end(permit, Usage())
 
-        A request that `comes_again` in the usual way is counted then.
-        """
+    def take_back(self) -> None:
+        """The request comes again, to be answered by waiting: it is counted then."""
+        self._stop()
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            self._gateway.accounts.undo(permit)
+
+    def _stop(self) -> None:
         self.listen(None)
-        self._has_left = True
+        self._phase = Phase.LEFT
         if self.answer is not None:
             self.answer.cut()
         elif self._turn is not None:
             self._turn.interrupt()
         if self._stream is not None:
             self._stream.cut()
-        permit, self._permit = self._permit, None
-        if permit is not None and self.answer is None:
-            if comes_again:
-                self._gateway.accounts.undo(permit)
-            else:
-                self._gateway.accounts.end(permit, Usage())
 
-    def _begun(self, sent: Sent) -> Answer:
-        candidate, turn = self._candidates[0], self._turn
-        assert turn is not None  # noqa: S101 - it was there before the call was made
-        self._attempts.append(Attempt(candidate.name, candidate.model, milliseconds_since(sent.started)))
-        begun = Begun(candidate, sent.stream, [], sent.ignored)
-        answer = Answer(begun, turn, self._attempts, self._gateway.breakers)
+    def _begun(self, events: list[Event]) -> tuple[Answer, list[Event]] | None:
+        """The answer, and all that has come of it; None as long as a caller could see nothing of it."""
+        candidate, turn, sent = self._candidates[0], self._turn, self._sent
+        assert turn is not None  # noqa: S101 - both were there before the call was made
+        assert sent is not None  # noqa: S101
+        sent.held += events
+        if not any(isinstance(event, HAS_BEGUN) for event in events):
+            return None
+        held, sent.held = sent.held, []
+        self._phase = Phase.ANSWERING
+        self._attempts.append(Attempt(candidate.name, candidate.model, milliseconds_since(sent.made_at)))
+        answer = Answer(
+            Begun(candidate, sent.stream, [], sent.ignored), turn, self._attempts, self._gateway.breakers
+        )
         answer.bill = turn.bill = self._gateway.accounts.bill(
             self._caller, self._permit, answer.provider, answer.model, turn.request
         )
-        return answer
+        self.answer = answer
+        return answer, held

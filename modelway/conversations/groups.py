@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from modelway.conversations.ledger import Ledger
 from modelway.errors import GatewayError, StoreUnavailable
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Command = Callable[[Ledger], T]
@@ -58,7 +61,10 @@ class Job(Generic[T]):
         if self.ended is not None:
             ended, self.ended = self.ended, None
             # Without it: who keeps the job would keep itself alive until the garbage is collected.
-            ended(self)
+            try:
+                ended(self)
+            except Exception:  # noqa: BLE001 - a bug in one must not keep its whole group waiting
+                _log.exception("what follows a write has failed")
         if self.future is None or self.future.done():
             return
         if self.error is None:

@@ -17,11 +17,11 @@ ToDecoder = Callable[[str], Decoder]
 
 
 class Call:
-    """The events of one answer. Nothing is sent before `begin`, or before the first event is waited for.
+    """The events of one answer. Nothing is sent before `send_now`, or before the first event is waited for.
 
-    Who does not want to wait calls `begin`, is told of news (`listen`) and takes what has come (`take`). From
-    there one can go over to waiting (`async for`) at any time, and must where `take` gives None: for replies
-    that are no good ones, encoded bodies, cut and silent ones.
+    Who does not want to wait calls `send_now`, is told of news (`listen`) and takes what has come (`take`).
+    From there one can go over to waiting (`async for`) at any time, and must where `take` gives None: for
+    replies that are no good ones, encoded bodies, cut and silent ones.
     """
 
     __slots__ = (
@@ -73,7 +73,7 @@ class Call:
         """Whether an error follows what has been taken."""
         return self._error is not None
 
-    def begin(self) -> bool:
+    def send_now(self) -> bool:
         """Send the request over a kept connection; False where there is none."""
         return self._sending.at_once()
 

@@ -36,7 +36,7 @@ from modelway.server.heads import HEAD, Head
 from modelway.server.keyed import KEY_HEADER
 from modelway.server.keys import KeyWatch
 from modelway.server.sockets import Socket, handshake
-from modelway.server.straight import StraightReply
+from modelway.server.straight_reply import StraightReply
 from modelway.straight import Straight
 from modelway.telemetry import Telemetry
 from modelway.types import ChatRequest
@@ -119,10 +119,10 @@ class Application:
             await self._converse(scope, receive, send)
 
     def begin_at_once(self, scope: Scope, cycle: Cycle, run: Run) -> bool:
-        """Begin to answer a request of which all has come; False: in the usual way, nothing has happened.
+        """Begin to answer a request of which all has come; False, and nothing has happened: call the app.
 
-        The busiest addresses have no task of their own, as long as nothing has to be waited for: `run` starts
-        one for what comes then.
+        Requests for the busiest addresses have no task of their own, as long as nothing has to be waited for;
+        `run` starts one for what comes then.
         """
         chat = self._chats.get(scope["path"])
         if chat is None or scope["method"] != "POST" or self._is_draining:
@@ -143,7 +143,7 @@ class Application:
 
         reply = StraightReply(chat, exchange, *begun, go_on=go_on, on_end=self._end)
         self._straight[exchange] = reply
-        reply.begin()
+        reply.start()
         return True
 
     def _begun(self, chat: ChatEndpoint, exchange: Exchange) -> tuple[ChatRequest, Straight] | None:

@@ -133,15 +133,15 @@ class ChatEndpoint:
 
     async def _whole(self, exchange: Exchange, request: ChatRequest, begin: Begin) -> None:
         async with aclosing(await begin()) as answer:
-            self.noted(exchange, answer)
+            self.note_begin(exchange, answer)
             await answer.collect()
             await exchange.reply(200, *self._written(exchange, request, answer))
-            exchange.telemetry.answered(exchange.record, answer.completion, answer.cost or 0.0)
+            self.note_end(exchange, answer)
 
     def reply(self, exchange: Exchange, request: ChatRequest, answer: Answer) -> None:
         """Send a whole answer, which has come to its end."""
         exchange.reply_now(200, *self._written(exchange, request, answer))
-        exchange.telemetry.answered(exchange.record, answer.completion, answer.cost or 0.0)
+        self.note_end(exchange, answer)
 
     def _written(self, exchange: Exchange, request: ChatRequest, answer: Answer) -> tuple[bytes, Headers]:
         """The body of a whole answer, and its headers."""
@@ -168,7 +168,7 @@ class ChatEndpoint:
                 silence.break_now()
             async with aclosing(await begin()) as answer:
                 if encoder is None:
-                    self.noted(exchange, answer)
+                    self.note_begin(exchange, answer)
                     encoder = self._encoder(request, answer)
                     exchange.encode_error_event = encoder.error
                     if not exchange.started:
@@ -181,16 +181,20 @@ class ChatEndpoint:
                     elif encoded:
                         await exchange.write(encoded)
                         silence.broken()
-                exchange.telemetry.answered(exchange.record, answer.completion, answer.cost or 0.0)
+                self.note_end(exchange, answer)
 
-    def begin(self, exchange: Exchange, request: ChatRequest, answer: Answer) -> Encoder:
+    def start_stream(self, exchange: Exchange, request: ChatRequest, answer: Answer) -> Encoder:
         """Begin the stream of an answer; what writes it."""
         encoder = self._encoder(request, answer)
         exchange.encode_error_event = encoder.error
         exchange.start_now(200, self._stream_headers + answer_headers(answer))
         return encoder
 
-    def noted(self, exchange: Exchange, answer: Answer) -> None:
+    def note_end(self, exchange: Exchange, answer: Answer) -> None:
+        """Note how it has ended."""
+        exchange.telemetry.answered(exchange.record, answer.completion, answer.cost or 0.0)
+
+    def note_begin(self, exchange: Exchange, answer: Answer) -> None:
         """Note who has begun to answer; once."""
         record = exchange.record
         if record.provider:

@@ -44,7 +44,7 @@ class Compacting:
             told = replace(request, stream=True)
             begun = await self._gateway.answer(told, exchange.caller, exchange.record.attempts)
             async with aclosing(begun) as answer:
-                self._chat.noted(exchange, answer)
+                self._chat.note_begin(exchange, answer)
                 await answer.collect()
         completion = answer.completion
         if not completion.text:

@@ -291,3 +291,14 @@ async def test_what_nobody_waits_for_fails_in_the_log(
     store._writer.send(lambda _: 1 / 0)
     await store.ready()
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_bug_behind_one_write_does_not_keep_its_group_waiting(
+    store: Conversations, caplog: pytest.LogCaptureFixture
+) -> None:
+    def bug(_: object) -> None:
+        raise ZeroDivisionError
+
+    store._writer.send(lambda _: 1, bug)
+    assert await store._writer.submit(lambda _: 2) == 2
+    assert [record.getMessage() for record in caplog.records] == ["what follows a write has failed"]

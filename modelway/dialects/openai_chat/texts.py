@@ -58,7 +58,7 @@ def read_texts(body: bytes) -> Texts | None:
     text = "".join([chunk.choices[0].delta.content or "" for chunk in chunks])
     if not text:
         return None
-    # They all name the same, or none does.
+    # Nearly always all of them name it.
     model = chunks[-1].model or next((chunk.model for chunk in reversed(chunks) if chunk.model), "")
     return Texts(text, model)
 

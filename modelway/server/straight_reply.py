@@ -21,7 +21,7 @@ GoOn = Callable[[Exchange, Callable[[], Awaitable[None]]], None]
 class StraightReply:
     """One reply on its way. Where it has to wait for anything, `go_on` is told, once, and goes on in a task.
 
-    `ended` is told where it comes to its end by itself.
+    `on_end` is told where it comes to its end by itself.
     """
 
     __slots__ = (
@@ -60,7 +60,7 @@ class StraightReply:
         self._last = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """The request is on its way: write what comes."""
         self._exchange.scope[ON_GONE] = self._gone
         if self._request.stream and self._endpoint.keep_alive_s:
@@ -72,7 +72,7 @@ class StraightReply:
 
     def wait(self, *, silent: bool = False) -> None:
         """Go on by waiting; `silent`: the client has heard nothing for so long that it must."""
-        if self._straight.is_ending:
+        if self._straight.is_being_stored:
             return
         self._leave()
         straight, encoder = self._straight, self._encoder
@@ -102,7 +102,7 @@ class StraightReply:
         if not events or answer is None:
             return
         has_ended = isinstance(events[-1], Finish)
-        self._endpoint.noted(self._exchange, answer)
+        self._endpoint.note_begin(self._exchange, answer)
         if not self._request.stream:
             if has_ended:
                 self._leave()
@@ -110,7 +110,7 @@ class StraightReply:
                 self._end()
             return
         if (encoder := self._encoder) is None:
-            encoder = self._encoder = self._endpoint.begin(self._exchange, self._request, answer)
+            encoder = self._encoder = self._endpoint.start_stream(self._exchange, self._request, answer)
         pieces = [encoder.encode(event) for event in events]
         if has_ended:
             pieces.append(encoder.end())
@@ -119,8 +119,7 @@ class StraightReply:
             self._last = self._loop.time()
         if has_ended:
             self._leave()
-            exchange = self._exchange
-            exchange.telemetry.answered(exchange.record, answer.completion, answer.cost or 0.0)
+            self._endpoint.note_end(self._exchange, answer)
             self._end()
 
     def _look_at_silence(self) -> None:
