@@ -16,7 +16,10 @@ from modelway.conversations import Conversations
 from modelway.errors import (
     GatewayError,
     InvalidRequest,
+    ModelNotFound,
+    PermissionDenied,
     ProviderUnavailable,
+    RequestTooLarge,
     UpstreamFailed,
     UpstreamRateLimited,
     UpstreamRefusedCredential,
@@ -112,6 +115,29 @@ def test_what_is_no_outage_opens_nothing(error: GatewayError) -> None:
     for _ in range(9):
         breakers.failed(KEY, error)
     assert not breakers.troubled
+
+
+@pytest.mark.parametrize(
+    ("error", "is_there"),
+    [
+        (InvalidRequest("400"), True),
+        (ModelNotFound("404"), True),
+        (RequestTooLarge("413"), True),
+        (UpstreamRefusedCredential("401"), True),
+        (UpstreamRateLimited("429"), False),
+        (PermissionDenied("403"), False),
+    ],
+    ids=str,
+)
+def test_who_says_what_is_wrong_with_a_request_has_no_outage(error: GatewayError, is_there: bool) -> None:
+    breakers = Breakers(2, 10)
+    breakers.failed(KEY, OUTAGE)
+    breakers.failed(KEY, error)
+    assert (not breakers.troubled) is is_there
+    breakers.failed(KEY, OUTAGE)
+    state = breakers.state(KEY)
+    assert state is not None
+    assert state.state == ("closed" if is_there else "open")
 
 
 def test_after_the_pause_one_probe_is_let_through() -> None:

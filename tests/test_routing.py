@@ -87,6 +87,20 @@ def test_an_unknown_provider_is_not_found() -> None:
     assert caught.value.param == "provider"
 
 
+@pytest.mark.parametrize("others", [1, 2, 3])
+def test_of_many_that_list_a_model_one_that_is_ready_answers(others: int) -> None:
+    without_key = [
+        Scripted(f"Other{number}", default_model="x", models=("shared",), ready=False, needs_auth=True)
+        for number in range(others)
+    ]
+    router = Router([PROVIDERS[0], *without_key, PROVIDERS[2]], Settings(provider="Local"))
+    asked = ChatRequest(messages=(Message(role="user", content="hi"),), model="shared")
+    assert [candidate.name for candidate in router.resolve(asked)] == ["Groq"]
+    assert [
+        candidate.name for candidate in Router(without_key, Settings(provider="Other0")).resolve(asked)
+    ] == ["Other0"]
+
+
 def test_a_provider_without_default_model_asks_for_one() -> None:
     with pytest.raises(InvalidRequest, match="has no default model"):
         resolve("Empty")

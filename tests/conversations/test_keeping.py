@@ -198,6 +198,17 @@ def test_a_piece_of_a_log_holds_what_json_cannot() -> None:
     assert user("x").text == "x"
 
 
+@pytest.mark.parametrize(
+    ("length", "is_small"), [(900, False), (5000, True), (60_000, True), (70_000, False)]
+)
+def test_pieces_that_are_worth_it_are_compressed(length: int, is_small: bool) -> None:
+    items = [TextDelta(text="x" * length), TextDelta(text="y")]
+    piece = encode_piece(items)
+    assert (len(piece) < length / 10) is is_small
+    assert decode_piece(piece) == items
+    assert len(encode_piece(items, compact=False)) > length
+
+
 async def test_notes_that_are_made_at_the_same_time_are_all_kept(store: Conversations) -> None:
     await ask(store, "c", "one")
     await store.shelf.annotate(ME, "c", {"old": "1", "other": "2"})

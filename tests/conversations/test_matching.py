@@ -202,6 +202,10 @@ OTHER = [
         Message(role="assistant", tool_calls=(ToolCall("call_1", "add", '{"b'),)),
     ),
     (Message(role="assistant", tool_calls=(CALL,)), answer("")),
+    (
+        Message(role="user", content=(TextPart("see"), ImagePart("https://x/a.png"))),
+        Message(role="user", content=(TextPart("see"), ImagePart("https://x/b.png"))),
+    ),
     # Fields must not run into each other.
     (user('a","b'), Message(role="user", content="a", name="b")),
 ]
@@ -226,6 +230,15 @@ async def test_messages_of_another_content_branch(
     store: Conversations, first: Message, second: Message
 ) -> None:
     assert await place_again(store, first, second) == (second, answer("B"), user("next"))
+
+
+async def test_a_question_without_an_answer_is_new_as_often_as_it_is_asked(store: Conversations) -> None:
+    await ask(store, "c", "q", says="A")
+    (await begin(store, "c", "unanswered", "both")).interrupt()
+    turn = await begin(store, "c", "q", answer("A"), "unanswered", "both")
+    assert texts(turn.request.messages) == ["q", "A", "unanswered", "both"]
+    assert turn.request.new_from == 2
+    turn.interrupt()
 
 
 async def test_a_tool_call_that_is_sent_back_is_known(store: Conversations) -> None:

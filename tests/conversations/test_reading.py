@@ -455,6 +455,11 @@ async def test_markdown_holds_every_message_and_tool_call(store: Conversations) 
     assert positions == sorted(positions)
 
 
+async def test_a_part_of_no_known_kind_is_an_attachment_in_markdown(store: Conversations) -> None:
+    await ask(store, "c", Message(role="user", content=(OtherPart("openai_chat", {}), FilePart("data:,"))))
+    assert "## User\n\n[attachment]\n\n[file]" in export_markdown(await store.show(ME, "c"))
+
+
 def test_checkpoints_keep_sources() -> None:
     deltas = (
         TextDelta(text="a"),

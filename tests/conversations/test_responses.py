@@ -200,6 +200,7 @@ async def test_a_turn_of_another_caller_does_not_exist(store: Conversations) -> 
         await store.open_turn("you", request("more", after_turn=turn.id))
     assert refused.value.code == "previous_response_not_found"
     assert refused.value.hint == "it was not stored, or deleted"
+    assert refused.value.param == "previous_response_id"
     assert (await store.turn(ME, turn.id)).turn.id == turn.id
 
 
@@ -304,6 +305,8 @@ async def test_a_turn_whose_holder_lost_its_lease_is_ended_and_continued(tmp_pat
             database.execute("UPDATE conversations SET lease_until = 0")
         again = await other.open_turn(ME, request("2", after_turn=turn.id))
         assert texts(again.request.messages) == ["1", "half", "2"]
+        lost = (await other.turn(ME, turn.id)).turn
+        assert (lost.status, lost.finish_reason, lost.provider, lost.model) == ("interrupted", "", "", "")
         turn.record(Finish())
         with pytest.raises(ConversationBusy):
             await turn.finish("Provider", "model-1")
