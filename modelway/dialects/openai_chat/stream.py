@@ -13,7 +13,7 @@ from modelway.dialects.continuing import continued_field
 from modelway.dialects.envelope import Envelope
 from modelway.dialects.openai_chat.body import error_object
 from modelway.dialects.openai_chat.deltas import Deltas
-from modelway.dialects.openai_chat.texts import BETWEEN, Texts, end_of_texts, read_texts
+from modelway.dialects.openai_chat.texts import BETWEEN, Texts, end_of_texts, read_text, read_texts
 from modelway.dialects.openai_chat.wire import (
     WireMessage,
     WireUsage,
@@ -135,7 +135,7 @@ class EventDecoder:
         """What nearly every read of a slow stream is: one event, with more text of the first choice."""
         if chunk.find(b"\n\n") != len(chunk) - 2 or not chunk.startswith(b"data: {") or self._reasons:
             return None
-        if b"\r" in chunk or not _is_utf8(chunk) or (read := read_texts(chunk[6:-2])) is None:
+        if b"\r" in chunk or not _is_utf8(chunk) or (read := read_text(chunk[6:])) is None:
             return None
         self._model = read.model or self._model
         return TextDelta(text=read.text, raw=chunk if self._raw else None)

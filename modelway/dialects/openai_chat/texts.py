@@ -43,14 +43,25 @@ class Texts(Struct, frozen=True):
     model: str
 
 
+_decode_one = msgspec.json.Decoder(_Chunk).decode
 _decode = msgspec.json.Decoder(list[_Chunk]).decode
 
 
-def read_texts(body: bytes) -> Texts | None:
-    """Chunks in JSON with BETWEEN between them; None where one is anything else, or cannot be read.
+def read_text(body: bytes) -> Texts | None:
+    """One chunk in JSON; None where it is anything else, or cannot be read.
 
     The decoder does not look at the bytes of fields that it skips.
     """
+    try:
+        chunk = _decode_one(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    text = chunk.choices[0].delta.content
+    return Texts(text, chunk.model or "") if text else None
+
+
+def read_texts(body: bytes) -> Texts | None:
+    """As read_text(), of chunks with BETWEEN between them."""
     try:
         chunks = _decode(b"[%b]" % body.replace(BETWEEN, b","))
     except (msgspec.DecodeError, UnicodeDecodeError):
