@@ -13,6 +13,7 @@ from modelway.auth import Auth
 from modelway.config import ConversationSettings, ServerSettings, Settings
 from modelway.conversations import Conversations
 from modelway.gateway import Gateway
+from modelway.page.door import Door
 from modelway.provider import Provider
 from modelway.routing import Breakers, RetryPolicy, Router
 from modelway.server.app import Application
@@ -50,7 +51,9 @@ async def serving(
 ) -> AsyncIterator[str]:
     """Serve a gateway; gives the server's address, without /v1. The gateway is closed at the end."""
     chosen = settings or ServerSettings(port=0)
-    application = Application(gateway, auth or Auth({}), telemetry or Telemetry(), chosen)
+    keys, figures = auth or Auth({}), telemetry or Telemetry()
+    page = Door(gateway, keys, figures, chosen.max_body_bytes)
+    application = Application(gateway, keys, figures, chosen, page=page)
     async with served_by(application, chosen) as address:
         yield address
 

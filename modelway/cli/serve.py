@@ -58,6 +58,7 @@ def serve(
         config=config,
     )
     _log_to_stderr(setup.settings.log.level)
+    from modelway.page.door import Door
     from modelway.server.run import KeyNeeded, PortInUse, run
 
     try:
@@ -66,6 +67,7 @@ def serve(
             data_dir=setup.directories.data,
             on_ready=lambda url, keyed: warn(welcome(url, keyed=keyed)),
             origins=setup.loaded.origins,
+            page=Door,
         )
     except KeyNeeded as error:
         error.from_flag = setup.loaded.origin("server.host").startswith("flag")

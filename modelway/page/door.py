@@ -30,20 +30,11 @@ _MOST_SHOWN = 4096
 class Door:
     """Answers the addresses of the page, for whoever has a key where one is needed."""
 
-    def __init__(
-        self,
-        gateway: Gateway,
-        auth: Auth,
-        telemetry: Telemetry,
-        max_body_bytes: int,
-        make_room: Callable[[Exchange], None],
-    ) -> None:
-        """`make_room` counts a request among those that are answered, and raises Overloaded if it cannot."""
+    def __init__(self, gateway: Gateway, auth: Auth, telemetry: Telemetry, max_body_bytes: int) -> None:
         self._gateway = gateway
         self._auth = auth
         self._telemetry = telemetry
         self._max_body_bytes = max_body_bytes
-        self._make_room = make_room
         self._badges = Badges()
         self._loading = asyncio.Lock()
         self._built: Built | None = None
@@ -53,13 +44,16 @@ class Door:
         """Whether the address is one of the page's."""
         return path[1:].partition("/")[0] in _PLACES
 
-    async def __call__(self, exchange: Exchange) -> None:
-        """Answer a request that the guard has let pass."""
+    async def __call__(self, exchange: Exchange, make_room: Callable[[Exchange], None]) -> None:
+        """Answer a request that the guard has let pass.
+
+        `make_room` counts it among those that are answered, and raises Overloaded if it cannot.
+        """
         is_open = exchange.path == "/login" or exchange.path.startswith("/static/")
         if not is_open and not await self._lets_in(exchange):
             return
         if exchange.path in _ASKING:
-            self._make_room(exchange)
+            make_room(exchange)
         built = await self._load()
         if exchange.path == "/login" and exchange.method == "POST":
             await self._log_in(exchange)

@@ -24,8 +24,8 @@ from modelway.errors import (
     ShuttingDown,
 )
 from modelway.gateway import Gateway
-from modelway.page.door import Door
 from modelway.server.addresses import addresses_of
+from modelway.server.beside import Page
 from modelway.server.chat import ChatEndpoint
 from modelway.server.cycle import Cycle
 from modelway.server.exchange import ClientGone, Exchange, Receive, Scope, Send
@@ -73,11 +73,13 @@ class Application:
         telemetry: Telemetry,
         settings: ServerSettings,
         *,
+        page: Page | None = None,
         preload: bool = False,
     ) -> None:
         self._gateway = gateway
         self._auth = auth
         self._telemetry = telemetry
+        self._page = page
         self._preload = preload
         self._is_draining = False
         gateway.live.on_begin, gateway.live.on_end = telemetry.turn_begun, telemetry.turn_ended
@@ -91,18 +93,18 @@ class Application:
         self._chats = addresses.chats
         self._straight: dict[Exchange, StraightReply] = {}
         self._guard = Guard(settings, addresses.relay.has)
-        self._door = Door(gateway, auth, telemetry, settings.max_body_bytes, self._make_room)
         self._router = Router(self.routes, redirect_slashes=False)
 
     @property
     def is_answering(self) -> bool:
         """Whether anything goes on in which no task of the server may be waiting."""
-        return bool(self._straight) or self._gateway.live.is_answering or self._door.under_way > 0
+        return bool(self._straight) or self._gateway.live.is_answering or self._asked_on_page > 0
 
     def drain(self) -> None:
         """Take nothing new, and end what is open for as long as somebody looks at it; all else goes on."""
         self._is_draining = True
-        self._door.close_streams()
+        if self._page is not None:
+            self._page.close_streams()
         for socket in self._sockets:
             socket.leave()
         for reply in list(self._straight.values()):
@@ -242,8 +244,8 @@ class Application:
         if self._is_draining and exchange.path != "/healthz":
             exchange.reply_headers.append((b"connection", b"close"))
             raise ShuttingDown("the server is going down", hint="send the request again", retry_after=1)
-        if self._door.owns(exchange.path):
-            await self._door(exchange)
+        if self._page is not None and self._page.owns(exchange.path):
+            await self._page(exchange, self._make_room)
             return
         self._admit(exchange)
         if exchange.path == "/v1/chat/completions" and exchange.method == "POST":
@@ -266,7 +268,7 @@ class Application:
         """Count a request among those that are answered at the same time; raises Overloaded."""
         if not self._most_at_once:
             return
-        if self._at_once + self._gateway.live.under_way + self._door.under_way >= self._most_at_once:
+        if self._at_once + self._gateway.live.under_way + self._asked_on_page >= self._most_at_once:
             raise Overloaded(
                 f"{self._most_at_once} requests are being answered, which is the most",
                 hint="wait, or raise [server] max_concurrent_requests",
@@ -274,6 +276,10 @@ class Application:
             )
         self._at_once += 1
         exchange.release = self._count_out
+
+    @property
+    def _asked_on_page(self) -> int:
+        return 0 if self._page is None else self._page.under_way
 
     def _count_out(self) -> None:
         self._at_once -= 1
@@ -294,7 +300,8 @@ class Application:
                 await receive()
         finally:
             await self._keys.aclose()
-            await self._door.aclose()
+            if self._page is not None:
+                await self._page.aclose()
             await self._gateway.aclose()
         await send({"type": "lifespan.shutdown.complete"})
 

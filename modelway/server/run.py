@@ -20,6 +20,7 @@ from modelway.auth import Auth
 from modelway.config import ServerSettings, Settings
 from modelway.gateway import Gateway
 from modelway.server.app import Application
+from modelway.server.beside import MakePage
 from modelway.server.protocol import Protocol
 from modelway.setting_rules import is_loopback
 from modelway.settings import SettingsError
@@ -135,11 +136,12 @@ def run(
     data_dir: Path,
     on_ready: Callable[[str, bool], None],
     origins: Mapping[str, str] = {},
+    page: MakePage | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then let running answers finish within the grace time.
 
     Raises PortInUse before anything is started, and KeyNeeded. `on_ready` is told the address, and
-    whether a key is asked for.
+    whether a key is asked for. Without a `page` there is only the API.
     """
     sockets = bind(settings.server)
     try:
@@ -153,11 +155,13 @@ def run(
             sock.close()
         raise
     auth = Auth(settings.auth.api_keys, needs_key=needs_key)
+    telemetry = Telemetry(prompts=settings.log.prompts, traces=traces)
     application = Application(
         gateway,
         auth,
-        Telemetry(prompts=settings.log.prompts, traces=traces),
+        telemetry,
         settings.server,
+        page=page(gateway, auth, telemetry, settings.server.max_body_bytes) if page is not None else None,
         preload=settings.local.preload,
     )
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
