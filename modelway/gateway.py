@@ -30,16 +30,16 @@ from modelway.conversations import (
     refuse_contradictions,
     refuse_nameless_results,
 )
+from modelway.counting import Counting
 from modelway.dialects.fitting import Fit
 from modelway.errors import (
-    ConversationNotFound,
     GatewayError,
     NotFound,
 )
 from modelway.live import Live, cut_off
 from modelway.offering import Offering
 from modelway.prices import NANOS, Prices
-from modelway.provider import CountsTokens, Provider, RelayReply, RelayRequest, Relays, Telling
+from modelway.provider import Provider, RelayReply, RelayRequest, Relays, Telling
 from modelway.routing import Breakers, Candidate, RetryPolicy, Route, Router
 from modelway.shadowing import Shadows
 from modelway.straight import Straight
@@ -85,6 +85,7 @@ class Gateway:
         self.breakers = breakers or Breakers()
         self._attempting = Attempting(policy, self.breakers)
         self._shadows = Shadows(self._told)
+        self.counting = Counting(router, self.accounts, conversations, self._attempting, self._told)
         self._resources = resources
         self._fits: dict[str, Fit] = {}
         # A check of a protocol costs more than many a step of a request.
@@ -278,49 +279,6 @@ class Gateway:
             )
         key = name, model, request.path
         return await self._attempting.once_it_works(key, partial(provider.relay, request), attempts)
-
-    async def count_tokens(self, request: ChatRequest, caller: Caller, attempts: list[Attempt]) -> int:
-        """How many tokens a request has, with what it follows, where it would be answered.
-
-        NotFound where nobody counts them.
-        """
-        candidate = resolved(self.router, request, caller)[0]
-        permit = None
-        if caller.rules is not None:
-            await self.accounts.make_room(caller, Size())
-            permit = self.accounts.admit(caller, Size())
-        try:
-            return await self._counted(candidate, request, caller, attempts)
-        finally:
-            if permit is not None:
-                self.accounts.end(permit, Usage())
-
-    async def _counted(
-        self, candidate: Candidate, request: ChatRequest, caller: Caller, attempts: list[Attempt]
-    ) -> int:
-        if not isinstance(candidate.provider, CountsTokens):
-            raise NotFound(
-                f"{candidate.name} does not count tokens",
-                hint="an answer tells in `usage` what it took",
-                param="model",
-            )
-        asked = self._told(candidate, await self._recalled(request, caller))
-        count = partial(candidate.provider.count_tokens, asked)
-        return await self._attempting.once_it_works((*candidate.key, "count_tokens"), count, attempts)
-
-    async def _recalled(self, request: ChatRequest, caller: Caller) -> ChatRequest:
-        """The request with what it follows, of which nothing is opened or kept."""
-        if request.after_turn:
-            return await self.conversations.after(caller.name, request)
-        if not request.conversation_id:
-            return request
-        try:
-            stored = await self.conversations.messages(caller.name, request.conversation_id)
-        except ConversationNotFound:
-            return request
-        known = tuple(message for _, message in stored)
-        is_sent_again = request.messages[: len(known)] == known
-        return request if is_sent_again else replace(request, messages=known + request.messages)
 
     async def models(self, *, refresh: bool = False) -> list[Model]:
         """Every model that can be asked for, by the names that callers use."""

@@ -316,9 +316,9 @@ async def test_counts_that_fail_do_not_keep_chats_away(tmp_path: Path) -> None:
     async with aclosing(gateway_of([Counts("One")], tmp_path)) as gateway:
         for _ in range(5):
             with pytest.raises(UpstreamFailed):
-                await gateway.count_tokens(asking(), CALLER, [])
+                await gateway.counting.tokens_of(asking(), CALLER, [])
         with pytest.raises(ProviderUnavailable):
-            await gateway.count_tokens(asking(), CALLER, [])
+            await gateway.counting.tokens_of(asking(), CALLER, [])
         assert (await ask(gateway, asking())).completion.text == "hello"
 
 

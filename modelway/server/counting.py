@@ -27,7 +27,7 @@ async def counted(gateway: Gateway, exchange: Exchange, request: ChatRequest) ->
     """How many tokens the provider of a request counts in it and what it follows."""
     record = exchange.record
     with until_client_is_gone(exchange):
-        tokens = await gateway.count_tokens(request, exchange.caller, record.attempts)
+        tokens = await gateway.counting.tokens_of(request, exchange.caller, record.attempts)
     record.provider, record.model = record.attempts[-1].provider, record.attempts[-1].model
     return tokens
 
