@@ -81,6 +81,17 @@ def test_every_name_of_a_model_that_is_ready_is_listed_once() -> None:
     assert names == ["fast", "openai/odd", "smollm2", "llama", "shared"]
 
 
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [("x" * 80, "x" * 80), ("x" * 81, "x" * 80 + "…"), ("new\nline\x1b[31m", "new?line?[31m")],
+)
+def test_a_name_is_repeated_as_far_as_it_can_be_printed(model: str, shown: str) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        resolve(model=model)
+    assert caught.value.message == f'no route leads to the model "{shown}"'
+    assert (caught.value.hint or "").endswith("name a provider too, or add [routes] to the configuration")
+
+
 def test_an_unknown_provider_is_not_found() -> None:
     with pytest.raises(ProviderNotFound, match="nearest: OpenAI") as caught:
         resolve("OpenA1")

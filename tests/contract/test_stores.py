@@ -392,6 +392,15 @@ async def test_a_state_is_not_given_to_a_branch_or_under_other_instructions(plac
         assert other.take_state("Provider") is None
 
 
+async def test_a_state_holds_however_long_the_conversation_is(place: Place) -> None:
+    async with aclosing(place()) as store:
+        await ask(store, "c", "zero", says="0")
+        await remembering(store, "one")
+        turn = await begin(store, "c", "two")
+        assert turn.take_state("Provider") == {"id": "upstream-1"}
+        turn.interrupt()
+
+
 async def test_a_failed_turn_drops_the_state_only_where_the_upstream_was_given_it(place: Place) -> None:
     async with aclosing(place()) as store:
         await remembering(store, "one")
@@ -503,6 +512,7 @@ async def test_a_closed_store_says_so(place: Place) -> None:
         store.search(ME, "x"),
         store.open_turn(ME, asking("c", "hello")),
     ):
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(StoreUnavailable, match=r"^the conversation store is closed$") as caught:
             await attempt
+        assert caught.value.retry_after == 1
     await store.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import sqlite3
@@ -14,6 +15,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from modelway.conversations import Conversations
+from modelway.conversations.spending import Spending
 from modelway.errors import GatewayError, StoreUnavailable
 from modelway.types import Completion, Finish, TextDelta
 from tests.conversations.talk import ME, ask, begin, complete, history, open_store, statuses, texts
@@ -198,6 +200,24 @@ async def test_an_end_that_cannot_be_written_is_not_acknowledged_and_the_turn_ca
     await complete(again, "1")
     assert await history(store, "c") == ["one", "1"]
     assert statuses(await store.show(ME, "c")) == ["interrupted", "done"]
+
+
+async def test_a_write_waits_for_that_of_another_process(store: Conversations, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(file_of(tmp_path), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        asyncio.get_running_loop().call_later(0.2, other.execute, "COMMIT")
+        await ask(store, "c", "hello")
+    assert await history(store, "c") == ["hello", "yes"]
+
+
+async def test_what_was_spent_is_written_however_many_wait(store: Conversations) -> None:
+    for _ in range(4096):
+        store.shelf.measured("turn_never", 0.5)
+    with pytest.raises(StoreUnavailable, match=r"^too many turns wait for the conversation store$"):
+        await store.shelf.create(ME, "c", {})
+    day = "2026-11-21"
+    spent = Spending(day=day, caller=ME, provider="P", model="m", nanos=7)
+    assert await store.callers.spend([spent], day) == [(ME, 7, 7)]
 
 
 @pytest.mark.parametrize("leaves", ["meanwhile", "afterwards"])

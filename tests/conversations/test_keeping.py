@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from modelway.conversations import Conversations, Turn, new_turn_id
 from modelway.conversations.claims import Asking
 from modelway.conversations.log import Head, Log, decode_piece, encode_piece
-from modelway.errors import ConversationNotFound, NotFound, StoreUnavailable
+from modelway.errors import ConversationNotFound, NotFound, StoreUnavailable, UpstreamProtocolError
 from modelway.types import Citation, Event, Finish, TextDelta, ToolCallDelta
 from tests.conversations.talk import (
     ME,
@@ -86,6 +86,29 @@ async def items(store: Conversations, turn: Turn) -> Any:
         place += len(found)
         for item in found:
             yield item
+
+
+async def test_a_log_of_many_pieces_is_read_to_its_end(store: Conversations) -> None:
+    turn = await store.open_turn(ME, replace(asking("c", "hello"), stream=True))
+    for number in range(40):
+        turn.record(TextDelta(text=f"{number} "))
+        await turn.stored()
+    await complete(turn, "end")
+    log = await store.streams.stored(ME, turn.id)
+    read: list[Any] = []
+    while items := await log.after(len(read)):
+        read += items
+    assert "".join(one.text for one in read[:-1]) == " ".join([*map(str, range(40)), "end"])
+    assert isinstance(read[-1], Finish)
+    assert log.ended_at is not None
+
+
+async def test_who_reads_a_turn_that_failed_is_told_its_error(store: Conversations) -> None:
+    turn = await store.open_turn(ME, replace(asking("c", "hello"), stream=True))
+    await turn.fail(UpstreamProtocolError("it was cut", code="upstream_reset"))
+    with pytest.raises(UpstreamProtocolError, match=r"^it was cut") as caught:
+        await store.streams.stored(ME, turn.id)
+    assert caught.value.code == "upstream_reset"
 
 
 async def test_responses_outside_of_conversations_are_kept_for_thirty_days(tmp_path: Path) -> None:

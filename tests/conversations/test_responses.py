@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from modelway.conversations import Conversations, Turn
+from modelway.conversations import Conversations, Turn, refuse_contradictions
 from modelway.errors import (
     ConversationBusy,
     ConversationNotFound,
@@ -202,6 +202,30 @@ async def test_a_turn_of_another_caller_does_not_exist(store: Conversations) -> 
     assert refused.value.hint == "it was not stored, or deleted"
     assert refused.value.param == "previous_response_id"
     assert (await store.turn(ME, turn.id)).turn.id == turn.id
+
+
+@pytest.mark.parametrize(
+    ("fields", "said", "param", "hint"),
+    [
+        (
+            {"after_turn": "turn_1"},
+            "`previous_response_id` and a conversation cannot both be continued",
+            "previous_response_id",
+            "send one of them",
+        ),
+        (
+            {"store": False},
+            "a conversation keeps its turns, so `store` cannot be false",
+            "store",
+            "leave out `store`, or continue with `previous_response_id`",
+        ),
+    ],
+)
+def test_what_contradicts_itself_is_refused(fields: dict[str, Any], said: str, param: str, hint: str) -> None:
+    refuse_contradictions(request("1", **fields))
+    with pytest.raises(InvalidRequest) as caught:
+        refuse_contradictions(request("1", conversation_id="c", **fields))
+    assert (caught.value.message, caught.value.param, caught.value.hint) == (said, param, hint)
 
 
 async def test_a_forgotten_turn_goes_with_its_words_unless_another_needs_them(
