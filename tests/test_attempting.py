@@ -605,8 +605,11 @@ def test_a_conversation_stays_with_the_candidate_that_was_drawn_for_it() -> None
 
 def test_a_shadow_must_not_keep_conversations() -> None:
     providers = [Scripted("One"), Scripted("Copilot", stateful=True)]
-    with pytest.raises(BadSetting, match=r"routes\.best\.shadow"):
+    with pytest.raises(BadSetting, match=r"routes\.best\.shadow") as caught:
         Router(providers, route_of("One", shadow="Copilot"))
+    assert caught.value.key == "routes.best.shadow"
+    assert caught.value.error.message == "Copilot keeps conversations itself and cannot be a shadow"
+    assert caught.value.error.hint == "name another one"
 
 
 def test_jitter_comes_from_the_source_that_is_given() -> None:

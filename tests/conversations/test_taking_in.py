@@ -135,7 +135,7 @@ def message_of(id: str, parent: str) -> StoredMessage:
             "tree",
         ),
         (replace(EMPTY, turns=(turn_of(id="t"), turn_of(id="t"))), "two turns have the same id", "turns"),
-        (replace(EMPTY, created_at=-1), "a time is not in seconds since 1970", "created_at"),
+        (replace(EMPTY, created_at=-1), "a time is not in seconds since 1970$", "created_at"),
         (replace(EMPTY, updated_at=1e12), "a time is not in seconds since 1970", "created_at"),
         (replace(EMPTY, updated_at=221_845_392_000), "a time is not in seconds since 1970", "created_at"),
         (replace(EMPTY, turns=(turn_of(created_at=1e12),)), "a time is not in seconds", "created_at"),

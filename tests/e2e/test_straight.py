@@ -66,6 +66,8 @@ class Waiting(Application):
 
 
 class Caller:
+    upstream: FaultyUpstream
+
     def __init__(self, address: str, http: HTTPClient, application: Application, key: str = "") -> None:
         self.key = key
         self.address = address
@@ -108,7 +110,9 @@ async def serving(
         key = ""
         if rules is not None:
             key, _ = await gateway.conversations.callers.create("carol", rules)
-        yield Caller(await stack.enter_async_context(served_by(app, server)), caller, app, key)
+        asking = Caller(await stack.enter_async_context(served_by(app, server)), caller, app, key)
+        asking.upstream = upstream
+        yield asking
 
 
 def _no_key(variable: str, path: str) -> str:
@@ -213,6 +217,7 @@ async def test_a_task_goes_on_with_what_is_open_when_the_server_goes_down(tmp_pa
         caller.application.drain()
         assert not caller.application.is_answering
         assert (await asking)[0] == 200
+        assert len(caller.upstream.heard_by("drip:4")) == 1, "what has been sent is not sent again"
 
 
 @pytest.mark.parametrize("reason", ["drain", "silence"])
