@@ -288,8 +288,9 @@ async def test_an_interrupted_turn_is_part_of_the_history(place: Place) -> None:
         turn.interrupt()
         turn = await begin(store, "c", "three")
         assert texts(turn.request.messages) == ["one", "half an", "two", "three"]
-        told = [(turn.provider, turn.model) for turn in (await store.show(ME, "c")).turns]
-        assert told == [("P", "m"), ("", ""), ("", "")]
+        turns = (await store.show(ME, "c")).turns
+        assert [(turn.provider, turn.model) for turn in turns] == [("P", "m"), ("", ""), ("", "")]
+        assert {turn.finish_reason for turn in turns} == {""}
 
 
 async def test_closing_the_store_keeps_the_turns_under_way_as_interrupted(place: Place) -> None:

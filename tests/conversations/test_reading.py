@@ -283,18 +283,19 @@ async def test_what_cannot_be_forked_is_refused(store: Conversations) -> None:
     failed = await begin(store, "c", "two")
     await failed.fail(UpstreamFailed("no"))
     await ask(store, "d", "other")
-    with pytest.raises(InvalidRequest) as caught:
-        await store.fork(ME, "c", "d")
-    assert caught.value.param == "conversation_id"
-    with pytest.raises(InvalidRequest, match="failed"):
-        await store.fork(ME, "c", "e", at_turn=failed.id)
-    with pytest.raises(ConversationNotFound):
-        await store.fork(ME, "d", "e", at_turn=first.id)
-    with pytest.raises(ConversationNotFound):
-        await store.fork(ME, "c", "e", at_turn="turn_unknown")
     opened = await begin(store, "c", "three")
-    with pytest.raises(InvalidRequest, match="open"):
-        await store.fork(ME, "c", "e", at_turn=opened.id)
+    unknown = "the conversation has no turn of this id"
+    for name, new_name, at_turn, kind, said, param in (
+        ("c", "d", "", InvalidRequest, 'there is a conversation "d" already', "conversation_id"),
+        ("c", "e", failed.id, InvalidRequest, "a turn that is failed cannot be forked", "at_turn"),
+        ("c", "e", opened.id, InvalidRequest, "a turn that is open cannot be forked", "at_turn"),
+        ("d", "e", first.id, ConversationNotFound, unknown, "at_turn"),
+        ("c", "e", "turn_unknown", ConversationNotFound, unknown, "at_turn"),
+        ("never", "e", "", ConversationNotFound, 'there is no conversation "never"', "conversation_id"),
+    ):
+        with pytest.raises(kind) as caught:
+            await store.fork(ME, name, new_name, at_turn=at_turn)
+        assert (caught.value.message, caught.value.param) == (said, param)
 
 
 @pytest.mark.parametrize("first", ["c", "d"])
@@ -325,8 +326,10 @@ async def test_a_fork_offers_only_branches_that_it_shows(store: Conversations) -
     for _ in range(2):
         shown = await store.show(ME, "d")
         assert [one.turn_id for one in shown.branches] == [new.id]
-        with pytest.raises(InvalidRequest):
+        with pytest.raises(InvalidRequest) as caught:
             await store.fork(ME, "d", "e", at_turn=old.id)
+        assert caught.value.message == "the conversation goes on without the end of this turn"
+        assert caught.value.param == "at_turn"
         assert texts(shown.messages) == ["one", "1", "two", "2b"]
         if "c" in await names(store):
             await store.delete(ME, "c")
