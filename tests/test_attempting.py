@@ -204,6 +204,17 @@ def test_a_probe_that_is_given_up_leaves_room_for_another() -> None:
     assert breakers.admit(KEY)
 
 
+def test_breakers_for_other_things_have_the_same_clock_and_limits_and_their_own_failures() -> None:
+    clock = Clock()
+    breakers = broken(clock, 2).apart()
+    assert not breakers.admit(KEY)
+    for _ in range(2):
+        breakers.failed(KEY, OUTAGE)
+    assert wait_of(breakers) == 10
+    clock.now += 10
+    assert breakers.admit(KEY)
+
+
 def test_what_was_asked_before_says_nothing_new() -> None:
     clock = Clock()
     breakers = broken(clock)

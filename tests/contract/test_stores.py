@@ -154,8 +154,11 @@ async def test_every_permitted_character_can_name_a_conversation(place: Place) -
 
 async def test_a_message_that_utf_8_cannot_carry_is_refused_and_nothing_is_stored(place: Place) -> None:
     async with aclosing(place()) as store:
-        with pytest.raises(InvalidRequest):
+        with pytest.raises(InvalidRequest) as caught:
             await begin(store, "c", "half a pair: \ud83d")
+        assert caught.value.message == "a message holds something that JSON in UTF-8 cannot carry"
+        assert caught.value.hint == "look for unpaired surrogates and for very large numbers"
+        assert caught.value.param == "messages"
         with pytest.raises(ConversationNotFound):
             await store.show(ME, "c")
         await ask(store, "c", "whole")

@@ -88,16 +88,19 @@ async def items(store: Conversations, turn: Turn) -> Any:
             yield item
 
 
-async def test_a_log_of_many_pieces_is_read_to_its_end(store: Conversations) -> None:
-    turn = await store.open_turn(ME, replace(asking("c", "hello"), stream=True))
-    for number in range(40):
-        turn.record(TextDelta(text=f"{number} "))
-        await turn.stored()
-    await complete(turn, "end")
-    log = await store.streams.stored(ME, turn.id)
-    read: list[Any] = []
-    while items := await log.after(len(read)):
-        read += items
+async def test_a_log_of_many_pieces_is_stored_when_that_is_asked_for_and_read_to_its_end(
+    tmp_path: Path,
+) -> None:
+    async with asyncio.timeout(30), aclosing(open_store(tmp_path, checkpoint_s=3600)) as store:
+        turn = await store.open_turn(ME, replace(asking("c", "hello"), stream=True))
+        for number in range(40):
+            turn.record(TextDelta(text=f"{number} "))
+            await turn.stored()
+        await complete(turn, "end")
+        log = await store.streams.stored(ME, turn.id)
+        read: list[Any] = []
+        while items := await log.after(len(read)):
+            read += items
     assert "".join(one.text for one in read[:-1]) == " ".join([*map(str, range(40)), "end"])
     assert isinstance(read[-1], Finish)
     assert log.ended_at is not None

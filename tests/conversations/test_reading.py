@@ -474,6 +474,12 @@ def test_checkpoints_keep_sources() -> None:
     assert kept == (deltas[0], Citation(url="https://example.org/a", title="A\ufffd"), *deltas[2:])
 
 
+def test_checkpoints_keep_calls_as_far_as_they_can_be_written() -> None:
+    call = ToolCallDelta(index=1, id="\ud83d1", name="f\ud83d", arguments="{\ud83d", choice=2, raw=b"{}")
+    (kept,) = codec.decode_deltas(codec.encode_deltas([call]))
+    assert kept == ToolCallDelta(index=1, id="\ufffd1", name="f\ufffd", arguments="{\ufffd", choice=2)
+
+
 async def test_a_conversation_without_messages_can_be_shown_and_exported(store: Conversations) -> None:
     turn = await begin(store, "c", user(""))
     await turn.fail(UpstreamFailed("no"))
