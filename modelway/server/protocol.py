@@ -43,13 +43,9 @@ class Protocol(HttpToolsProtocol):
     write_timeout_s = 60.0
 
     @classmethod
-    def waiting(cls, head_timeout_s: float, body_timeout_s: float, write_timeout_s: float) -> type[Protocol]:
+    def waiting(cls, head_s: float, body_s: float, write_s: float) -> type[Protocol]:
         """This protocol with other limits; uvicorn makes the instances."""
-        limits = {
-            "head_timeout_s": head_timeout_s,
-            "body_timeout_s": body_timeout_s,
-            "write_timeout_s": write_timeout_s,
-        }
+        limits = {"head_timeout_s": head_s, "body_timeout_s": body_s, "write_timeout_s": write_s}
         return type("Protocol", (cls,), limits)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from modelway.dialects.openai_chat.stream import EventDecoder
@@ -42,6 +42,7 @@ odd = st.fixed_dictionaries(
         "error": st.none() | st.just({"message": "no", "code": "500"}),
     },
 )
+TEXT = {"index": 0, "delta": {"content": "a"}}
 streams = st.lists(st.one_of(plain, plain, odd), min_size=1, max_size=8)
 
 
@@ -76,6 +77,7 @@ def test_one_read_says_what_many_say(chunks: list[dict[str, Any]], spaces: bool,
     assert said([b"".join(reads)], raw=raw) == said(reads, raw=raw)
 
 
+@example(chunks=[{"choices": [{"delta": {}}], "model": "m"}, {"choices": [TEXT]}], spaces=False)
 @given(chunks=streams, spaces=st.booleans())
 def test_lines_of_another_kind_say_the_same(chunks: list[dict[str, Any]], spaces: bool) -> None:
     other = b"".join(written(chunks, spaces=spaces, end="\r\n"))
