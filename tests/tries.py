@@ -75,16 +75,18 @@ class Fork:
     def told(self, silence_s: float) -> bytes:
         """What it wrote until it closed the pipe, died, or was silent for so long."""
         told = b""
-        while select.select([self._read], [], [], silence_s)[0]:
-            piece = os.read(self._read, 1 << 20)
-            told += piece
-            if not piece:
-                break
-        os.close(self._read)
-        for end in (os.killpg, os.kill):
-            with suppress(ProcessLookupError):
-                end(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
+        try:
+            while select.select([self._read], [], [], silence_s)[0]:
+                piece = os.read(self._read, 1 << 20)
+                told += piece
+                if not piece:
+                    break
+        finally:
+            os.close(self._read)
+            for end in (os.killpg, os.kill):
+                with suppress(ProcessLookupError):
+                    end(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
         return told
 
     def _be_the_child(self, work: Callable[[int], None], write: int) -> NoReturn:
