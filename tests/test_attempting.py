@@ -348,14 +348,24 @@ async def test_a_route_limits_the_time_to_the_first_token_of_each_candidate(tmp_
     assert one.closed == 1
 
 
-@pytest.mark.parametrize("limit", ["idle_timeout_s", "total_timeout_s"])
-async def test_a_route_limits_silence_and_the_whole_answer(tmp_path: Path, limit: str) -> None:
-    one = Scripted("One", [TextDelta(text="half"), asyncio.Event()])
+@pytest.mark.parametrize(
+    ("limit", "has_begun", "said", "code"),
+    [
+        ("idle_timeout_s", True, "0.05 s without a word", "upstream_stalled"),
+        ("total_timeout_s", True, "0.05 s in all", "upstream_stalled"),
+        ("total_timeout_s", False, "0.05 s in all", "upstream_timeout"),
+    ],
+)
+async def test_a_route_limits_silence_and_the_whole_answer(
+    tmp_path: Path, limit: str, has_begun: bool, said: str, code: str
+) -> None:
+    script: list[Step] = [TextDelta(text="half")] if has_begun else []
+    one = Scripted("One", [*script, asyncio.Event()])
     settings = route_of("One", **{limit: 0.05})
     async with aclosing(gateway_of([one], tmp_path, settings)) as gateway:
         with pytest.raises(UpstreamTimeout) as caught:
             await ask(gateway, asking("best"))
-    assert caught.value.code == "upstream_stalled"
+    assert (caught.value.message, caught.value.code) == (f"One took more than {said}", code)
     assert one.closed == 1
 
 
