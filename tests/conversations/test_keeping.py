@@ -106,6 +106,25 @@ async def test_a_log_of_many_pieces_is_stored_when_that_is_asked_for_and_read_to
     assert log.ended_at is not None
 
 
+@pytest.mark.parametrize(
+    ("on_crash", "fields", "survives"),
+    [
+        ("continue", {"stream": True}, True),
+        ("continue", {"when_left": "grace"}, True),
+        ("continue", {}, False),
+        ("interrupt", {"stream": True}, False),
+    ],
+)
+async def test_a_turn_survives_its_server_where_it_can_be_read_again_and_the_settings_want_it(
+    tmp_path: Path, on_crash: str, fields: dict[str, Any], survives: bool
+) -> None:
+    async with aclosing(open_store(tmp_path, on_crash=on_crash)) as store:
+        turn = await store.open_turn(ME, replace(asking("c", "hello"), **fields))
+        assert turn.survives is survives
+        assert (turn.log is not None) is bool(fields)
+        turn.interrupt()
+
+
 async def test_who_reads_a_turn_that_failed_is_told_its_error(store: Conversations) -> None:
     turn = await store.open_turn(ME, replace(asking("c", "hello"), stream=True))
     await turn.fail(UpstreamProtocolError("it was cut", code="upstream_reset"))
