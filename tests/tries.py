@@ -192,7 +192,7 @@ class Tries:
     def _first_failure(self, mutant: str, tests: Sequence[str]) -> Failed | None:
         """None where they all pass: then there is a dot for each."""
         # A test that is late is ended by pytest, unless a mutant keeps even that from being done.
-        silence_s = 10.0 + 10 * max(self._tests[name].took_s for name in tests)
+        silence_s = 10.0 + 10 * max((self._tests[name].took_s for name in tests), default=0.0)
         told = Fork(lambda write: self._run_all(mutant, tests, write)).told(silence_s)
         passed = told.count(b".")
         # Where it broke off without a word it was killed, or late.
