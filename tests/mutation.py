@@ -32,11 +32,15 @@ RESULTS = ROOT / "tests" / "mutation.json"
 LOOKED_AT = ROOT / "tests" / "mutation.toml"
 PAGE = ROOT / "docs" / "mutants.md"
 LOG, TRIED, TESTS = MUTANTS / "tries.log", MUTANTS / "tried.jsonl", MUTANTS / "tests.json"
+# Why a change that no test notices is no mistake, by the file and the change.
+Reasons = Mapping[tuple[str, str], str]
 SURVIVED = ("survived", "no tests")
+# What tests that take so long together do not notice has survived; tried again, it is given more.
+ENOUGH_S, MUCH_S = 12.0, 60.0
 
 
 class Survivor(msgspec.Struct):
-    """A mutant that no test noticed: what was changed, and the test that has noticed it since."""
+    """A mutant that no test noticed: what was changed, and the test that did when it was tried again."""
 
     name: str
     file: str
@@ -79,7 +83,7 @@ def main() -> int:
         limit_s = asked.minutes * 60 if asked.minutes else None
         results = tried_again(read(), limit_s) if asked.again else sampled(asked.sample, asked.seed, limit_s)
         RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
-    PAGE.write_text(page(read()))
+    PAGE.write_text(page(read(), looked_at()))
     print(PAGE.read_text())
     return 0
 
@@ -96,7 +100,7 @@ def sampled(count: int, seed: int, limit_s: float | None) -> Results:
     mutants.make()
     there, refused = mutants.names(), mutants.refused()
     chosen = choose((name for name in there if name not in refused), count, seed)
-    came_out = try_all(chosen, limit_s)
+    came_out = try_all(chosen, limit_s, ENOUGH_S)
     outcomes: dict[str, Counter[str]] = {file_of(name): Counter() for name in sorted(there)}
     for one in came_out:
         outcomes[file_of(one.name)][one.outcome] += 1
@@ -116,7 +120,7 @@ def sampled(count: int, seed: int, limit_s: float | None) -> Results:
 
 
 def tried_again(results: Results, limit_s: float | None) -> Results:
-    """The same run, with the tests that notice a survivor by now."""
+    """The same run, with the tests that notice a survivor by now, or when they are given more time."""
     from tests import mutants
 
     mutants.make()
@@ -126,7 +130,7 @@ def tried_again(results: Results, limit_s: float | None) -> Results:
         for one in results.survivors
         if one.name in there and mutants.difference(one.name) == one.diff
     }
-    for one in try_all(list(still), limit_s):
+    for one in try_all(list(still), limit_s, MUCH_S):
         still[one.name].killed_since_by = one.test
     return results
 
@@ -148,11 +152,11 @@ def file_of(mutant: str) -> str:
     return f"{mutant.rpartition('.')[0].replace('.', '/')}.py"
 
 
-def try_all(names: Sequence[str], limit_s: float | None) -> list[Outcome]:
+def try_all(names: Sequence[str], limit_s: float | None, enough_s: float) -> list[Outcome]:
     """Have them tried, for so long at most, and show how far that is."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutmut"]
     arguments = [*settings["pytest_add_cli_args"], *settings["pytest_add_cli_args_test_selection"]]
-    asked: dict[str, Any] = {"names": names, "limit_s": limit_s, "arguments": arguments}
+    asked: dict[str, Any] = {"names": names, "limit_s": limit_s, "enough_s": enough_s, "arguments": arguments}
     asked |= {"tried": str(TRIED), "tests": str(TESTS)}
     TRIED.write_bytes(b"")
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
@@ -171,8 +175,8 @@ def try_all(names: Sequence[str], limit_s: float | None) -> list[Outcome]:
     return [msgspec.json.decode(line, type=Outcome) for line in TRIED.read_bytes().splitlines()]
 
 
-def looked_at() -> dict[tuple[str, str], str]:
-    """Why a change that no test notices is no mistake, by the file and the change."""
+def looked_at() -> Reasons:
+    """What tests/mutation.toml says."""
     rows = tomllib.loads(LOOKED_AT.read_text())["survivor"] if LOOKED_AT.exists() else []
     return {(row["file"], row["change"].strip()): row["why"] for row in rows}
 
@@ -192,9 +196,8 @@ def likely(noticed: int, tried: int) -> tuple[float, float]:
     return middle - away, middle + away
 
 
-def page(results: Results) -> str:
+def page(results: Results, reasons: Reasons) -> str:
     """The document."""
-    reasons = looked_at()
     lines = [
         "# Mutants",
         "",
@@ -226,7 +229,7 @@ def page(results: Results) -> str:
     return "\n".join(lines)
 
 
-def said(results: Results, reasons: Mapping[tuple[str, str], str]) -> list[str]:
+def said(results: Results, reasons: Reasons) -> list[str]:
     """What the figures mean, in sentences."""
     counts, there = everything(results), sum(results.there.values())
     refused, tried = sum(results.refused.values()), sum(counts.values())
@@ -237,6 +240,7 @@ def said(results: Results, reasons: Mapping[tuple[str, str], str]) -> list[str]:
     harmless = sum(
         not one.killed_since_by and (one.file, change(one.diff)) in reasons for one in results.survivors
     )
+    silent = tried - noticed - since - harmless
     return [
         f"{results.day}, Modelway {__version__}, Python {platform.python_version()}, seed {results.seed}; "
         f"{results.seconds_each} seconds for each.",
@@ -247,16 +251,16 @@ def said(results: Results, reasons: Mapping[tuple[str, str], str]) -> list[str]:
         f"  {noticed:,} of them, **{100 * noticed / tried:.1f} %**. As it is a sample, the share of all may",
         f"  differ: with 95 % certainty it lies between {100 * low:.1f} % and {100 * high:.1f} %.",
         f"- The types or a test notice about {100 * both:.0f} % of all.",
-        f"- Of the {tried - noticed:,} that survived {since:,} are noticed by tests that were written since,",
-        f"  {harmless:,} are no mistake, and {tried - noticed - since - harmless:,} stand below alone.",
-        "  The shares above are those of the day, without the tests written since.",
+        f"- Of the {tried - noticed:,} that survived {since:,} were noticed when they were tried again, by",
+        f"  tests that are newer or take long, {harmless:,} are no mistake, and of the other {silent:,}",
+        "  nothing is said below. The shares above are those of the first time.",
     ]
 
 
-def verdict(one: Survivor, reasons: Mapping[tuple[str, str], str]) -> str:
+def verdict(one: Survivor, reasons: Reasons) -> str:
     """What is to be said of a survivor, if anything is."""
     if one.killed_since_by:
-        return f"noticed since by `{one.killed_since_by}`"
+        return f"tried again, noticed by `{one.killed_since_by}`"
     return reasons.get((one.file, change(one.diff)), "")
 
 

@@ -23,16 +23,13 @@ import pytest
 from mutmut.mutation.trampoline import set_mutant_under_test
 from mutmut.state import state
 
-# What has not been noticed by tests that take so long together is not going to be. One set of arguments after
-# another is tried of each test, so that first of all comes a part of every test there is.
-ENOUGH_S = 12.0
-
 
 class Asked(msgspec.Struct):
-    """What to try, how long at most in all, pytest's arguments, and where to write."""
+    """What to try, for how long, by tests of how many seconds, pytest's arguments, and where to write."""
 
     names: list[str]
     limit_s: float | None
+    enough_s: float
     arguments: list[str]
     tried: str
     tests: str
@@ -142,7 +139,7 @@ class Tries:
         return True
 
     def _reaching(self) -> dict[str, list[str]]:
-        """The tests of each function, the promising ones first, and only as many as there is time for."""
+        """The tests of each function, one set of arguments after another, as many as there is time for."""
         told: dict[str, int] = defaultdict(int)
         order = []
         for name in sorted(self._tests, key=lambda name: self._tests[name].took_s):
@@ -152,7 +149,7 @@ class Tries:
         spent: dict[str, float] = defaultdict(float)
         for _, name in sorted(order, key=lambda row: row[0]):
             for function in self._tests[name].reaches:
-                if not reaching[function] or spent[function] < ENOUGH_S:
+                if not reaching[function] or spent[function] < self._asked.enough_s:
                     reaching[function].append(name)
                     spent[function] += self._tests[name].took_s
         return reaching
