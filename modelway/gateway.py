@@ -131,9 +131,10 @@ class Gateway:
         refuse_contradictions(request)
         permit = None
         if caller.rules is not None:
-            if not self.accounts.has_room(caller, size_of(request)):
+            size = size_of(request)
+            if not self.accounts.has_room(caller, size):
                 return None
-            permit = self._admitted(request, caller, candidates)
+            permit = self.accounts.admit(caller, size, [one.key for one in candidates])
         straight = Straight(self, request, caller, candidates, attempts, permit)
         try:
             if not (request.conversation_id or request.store):
@@ -186,11 +187,9 @@ class Gateway:
             raise
 
     async def _let_in(self, request: ChatRequest, caller: Caller, candidates: list[Candidate]) -> Permit:
-        await self.accounts.make_room(caller, size_of(request))
-        return self._admitted(request, caller, candidates)
-
-    def _admitted(self, request: ChatRequest, caller: Caller, candidates: list[Candidate]) -> Permit:
-        return self.accounts.admit(caller, size_of(request), [one.key for one in candidates])
+        size = size_of(request)
+        await self.accounts.make_room(caller, size)
+        return self.accounts.admit(caller, size, [one.key for one in candidates])
 
     async def _answer(
         self,

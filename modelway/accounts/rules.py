@@ -31,7 +31,7 @@ def may_see(rules: Rules, provider: str) -> bool:
 def permitted(caller: Caller, candidates: Sequence[Candidate]) -> list[Candidate]:
     """Those of the candidates that the caller may use; PermissionDenied where there are none."""
     rules = caller.rules
-    if rules is None:
+    if rules is None or not (rules.providers or rules.models):
         return list(candidates)
     left = [one for one in candidates if may_go(rules, one)]
     if not left:
