@@ -72,12 +72,11 @@ class Ledger:
             self._connection.execute(sql, (*key, *amounts))
 
     def new_id(self) -> int:
-        """A row id that grows with time and that two processes hardly ever both make.
+        """A row id that grows with time, and that two processes hardly ever both make.
 
         Where they do, the database refuses the second, and the writer's second run makes another.
         """
-        microseconds = time.time_ns() // 1000
-        self._last_id = max(self._last_id + 1, microseconds << _SALT_BITS | self._salt)
+        self._last_id += 1
         return self._last_id
 
     def begin(self) -> None:
@@ -88,6 +87,8 @@ class Ledger:
         if not self.is_in_place:
             raise sqlite3.OperationalError("its file was deleted or replaced")
         self._connection.execute("BEGIN IMMEDIATE")
+        microseconds = time.time_ns() // 1000
+        self._last_id = max(self._last_id, microseconds << _SALT_BITS | self._salt)
 
     def commit(self) -> None:
         """Make everything since begin() durable."""
