@@ -30,7 +30,7 @@ from modelway.provider import ProviderInfo
 from modelway.providers._dial import AddressInfo
 from modelway.providers.http import HTTPClient
 from modelway.providers.openai_compatible import OpenAICompatible
-from modelway.routing import BadSetting, Breakers, Candidate, RetryPolicy, Route, Router
+from modelway.routing import BadSetting, Breakers, BreakerState, Candidate, RetryPolicy, Route, Router
 from modelway.telemetry import Attempt
 from modelway.types import Caller, ChatRequest, Message, TextDelta
 from tests.polling import until
@@ -143,7 +143,10 @@ def test_who_says_what_is_wrong_with_a_request_has_no_outage(error: GatewayError
 def test_after_the_pause_one_probe_is_let_through() -> None:
     clock = Clock()
     breakers = broken(clock)
-    clock.now += 10
+    clock.now += 9
+    assert breakers.state(KEY) == BreakerState("One", "m", "open", 5, OUTAGE.code, 1.0)
+    clock.now += 1
+    assert breakers.state(KEY) == BreakerState("One", "m", "half_open", 5, OUTAGE.code, 0.0)
     assert breakers.admit(KEY)
     assert wait_of(breakers) == 1
     breakers.answers(KEY)

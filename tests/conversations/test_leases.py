@@ -19,6 +19,7 @@ from tests.conversations.holder import Holder
 from tests.conversations.talk import (
     ME,
     ask,
+    asking,
     begin,
     claim,
     complete,
@@ -146,6 +147,24 @@ async def test_another_holder_goes_on_as_soon_as_the_turn_has_ended(
             turn.interrupt()
     given = texts((await asyncio.wait_for(waiting, 5)).request.messages)
     assert given == {"finish": ["one", "1", "two"], "fail": ["two"], "interrupt": ["one", "two"]}[end]
+
+
+async def test_who_does_not_wait_is_told_at_once_and_leaves_the_line(
+    store: Conversations, other: Conversations
+) -> None:
+    turn = await begin(other, "c", "one")
+    told: list[Turn | None] = []
+    assert store.open_soon(ME, asking("c", "two"), told.append)
+    assert not store.open_soon(ME, asking("c", "three"), told.append), "one that is here already is first"
+    await until(lambda: told)
+    assert told == [None]
+    await complete(turn, "1")
+    await ask(store, "c", "two", says="2")
+    assert store.open_soon(ME, asking("c", "three"), told.append)
+    await until(lambda: len(told) == 2)
+    assert told[1] is not None
+    assert texts(told[1].request.messages) == ["one", "1", "two", "2", "three"]
+    told[1].interrupt()
 
 
 async def lose(store: Conversations, other: Conversations, folder: Path) -> Turn:

@@ -386,6 +386,7 @@ async def test_a_provider_without_other_addresses_names_one_that_has_them(
         )
     assert response.status == 404
     assert "answers chats only" in json.loads(reply)["error"]["message"]
+    assert json.loads(reply)["error"]["param"] == "provider"
     assert "GET /v1/providers lists them" in json.loads(reply)["error"]["message"]
     assert not upstream.requests
 
