@@ -190,6 +190,23 @@ async def test_a_request_that_keeps_nothing_is_given_the_history(store: Conversa
         await store.after("you", request("2", after_turn=first.id, store=False))
 
 
+async def test_what_was_not_to_be_stored_cannot_be_asked_for(store: Conversations) -> None:
+    turn = await respond(store, "1", echo={"store": False})
+    with pytest.raises(NotFound):
+        await store.turn(ME, turn.id)
+    kept = await respond(store, "1", echo={"store": True})
+    assert (await store.turn(ME, kept.id)).asked == {"store": True}
+
+
+async def test_a_turn_in_the_background_is_known_before_its_first_event(store: Conversations) -> None:
+    turn = await store.open_turn(ME, request("1", when_left="finish"))
+    assert turn.log is not None
+    log = await store.streams.stored(ME, turn.id)
+    assert (log.head.turn, log.head.created_at) == (turn.id, turn.log.head.created_at)
+    assert (log.last, log.ended_at) == (None, None)
+    turn.interrupt()
+
+
 async def test_a_turn_of_another_caller_does_not_exist(store: Conversations) -> None:
     turn = await respond(store, "mine")
     for attempt in (store.turn("you", turn.id), store.forget_turn("you", turn.id)):
@@ -332,5 +349,6 @@ async def test_a_turn_whose_holder_lost_its_lease_is_ended_and_continued(tmp_pat
         lost = (await other.turn(ME, turn.id)).turn
         assert (lost.status, lost.finish_reason, lost.provider, lost.model) == ("interrupted", "", "", "")
         turn.record(Finish())
-        with pytest.raises(ConversationBusy):
+        with pytest.raises(ConversationBusy, match=r"^this turn was silent for so long that") as caught:
             await turn.finish("Provider", "model-1")
+        assert caught.value.hint == "send the message again"
