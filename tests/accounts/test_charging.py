@@ -85,6 +85,17 @@ async def test_a_turn_is_charged_in_the_transaction_that_ends_it(store: Conversa
     assert accounts.today() == line.day
 
 
+async def test_what_a_turn_costs_is_not_said_where_nobody_knows_the_price(store: Conversations) -> None:
+    turn = await billed(store, Accounts(store.callers, Prices({})))
+    turn.record(TextDelta(text="y" * 20))
+    turn.record(Finish(usage=Usage(7, 3)))
+    await turn.finish("P", "m")
+    (line,) = await spent(store)
+    assert (line.unpriced, line.nanos, line.input_tokens, line.output_tokens) == (1, 0, 7, 3)
+    (shown,) = (await store.show(ALICE.name, "talk")).turns
+    assert shown.cost is None
+
+
 @pytest.mark.parametrize(
     "usage",
     [Usage(-(10**9), 5), Usage(5, -(10**9)), Usage(5, 10**25), Usage(5, 5, cached_tokens=-(10**9))],

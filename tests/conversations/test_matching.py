@@ -148,6 +148,11 @@ SAME = [
         Message(role="assistant", tool_calls=(ToolCall("call_1", "add", ""),)),
         Message(role="assistant", tool_calls=(ToolCall("call_1", "add", "{}"),)),
     ),
+    # Too large for any number of a machine.
+    (
+        Message(role="assistant", tool_calls=(ToolCall("1", "f", '{"a": 1' + "0" * 400 + "}"),)),
+        Message(role="assistant", tool_calls=(ToolCall("1", "f", '{"a":1' + "0" * 400 + "}"),)),
+    ),
     # As a program in JavaScript writes them again.
     (
         Message(role="assistant", tool_calls=(ToolCall("1", "f", '{"a":1.0,"b":1e2,"c":9007199254740993}'),)),

@@ -232,6 +232,8 @@ async def test_the_newest_is_found_first_and_no_more_than_asked_for(store: Conve
         await ask(store, f"c{number}", "the same words")
     found = await store.search(ME, "words", limit=3)
     assert [one.conversation_id for one in found] == ["c4", "c3", "c2"]
+    for limit in (1, 0, -1):
+        assert [one.conversation_id for one in await store.search(ME, "words", limit=limit)] == ["c4"]
 
 
 async def test_many_messages_are_found_at_once(store: Conversations) -> None:
