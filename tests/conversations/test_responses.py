@@ -305,8 +305,10 @@ async def test_what_failed_before_it_began_leaves_nothing_but_in_a_conversation(
     failed = await store.open_turn(ME, request("2", after_turn=first.id))
     await failed.fail(UpstreamFailed("it broke"))
     assert (await store.turn(ME, failed.id)).turn.error_code == "upstream_error"
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequest) as caught:
         await store.open_turn(ME, request("3", after_turn=failed.id))
+    assert caught.value.message == "a response that is failed cannot be continued"
+    assert caught.value.param == "previous_response_id"
     assert (await respond(store, "2", after_turn=first.id)).conversation_id == "c"
 
 
