@@ -58,8 +58,12 @@ async def test_streams_and_keys_are_kept_for_a_day(tmp_path: Path) -> None:
         again = key._replace(turn=new_turn_id())
         assert (await store.streams.claim(again, lambda turn: False)).turn == turn.id
         await store.pruner.prune(time.time() + DAY_S + 60)
-        with pytest.raises(NotFound, match="not kept"):
+        with pytest.raises(NotFound, match="not kept") as caught:
             await store.streams.stored(ME, turn.id)
+        assert (caught.value.code, caught.value.hint) == (
+            "stream_not_found",
+            "the conversation has the answer",
+        )
         assert (await store.streams.claim(again, lambda turn: False)).is_new
         assert await history(store, "c") == ["hello", "hi"]
         await complete(running, "still here")

@@ -2,9 +2,12 @@
 
 import tracemalloc
 from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path as FilePath
 
 import pytest
 
+from modelway.conversations.database import Database
 from modelway.conversations.matching import Node, Path
 from modelway.conversations.paths import Paths
 from modelway.types import Message
@@ -52,3 +55,15 @@ def test_what_is_remembered_is_bounded(turns: Iterable[tuple[Path, Path]]) -> No
     finally:
         tracemalloc.stop()
     assert held < MOST_BYTES
+
+
+def test_a_path_of_very_many_messages_is_not_remembered_however_short_they_are(tmp_path: FilePath) -> None:
+    paths, short = Paths(), (said(1, 1), said(2, 1))
+    longer = (*short, said(3, 1))
+    with closing(Database(tmp_path / "empty.sqlite3", "normal").ledger()) as ledger:
+        paths.keep(short, instead_of=())
+        assert paths.read(ledger, 2) == short
+        paths.keep(longer, instead_of=short)
+        assert (paths.read(ledger, 2), paths.read(ledger, 3)) == ((), longer)
+        paths.keep(tuple(said(id, 1) for id in range(10, 50_010)), instead_of=())
+        assert (paths.read(ledger, 3), paths.read(ledger, 50_009)) == ((), ())

@@ -79,6 +79,25 @@ async def test_a_title_is_the_beginning_of_the_first_question(store: Conversatio
     assert found.title == "What is very very very very very very very very very very…"
 
 
+@pytest.mark.parametrize(
+    ("asked", "title"),
+    [
+        ("x" * 60, "x" * 60),
+        ("x" * 61, "x" * 59 + "…"),
+        ("a" * 40 + " " + "b" * 18 + " ccc", "a" * 40 + " " + "b" * 18 + "…"),
+        ("a" * 40 + " " + "b" * 20 + " ccc", "a" * 40 + "…"),
+        ("a" * 31 + " " + "b" * 50, "a" * 31 + "…"),
+        ("a" * 30 + " " + "b" * 50, "a" * 30 + " " + "b" * 28 + "…"),
+    ],
+)
+async def test_a_title_ends_between_two_words_if_they_are_not_long(
+    store: Conversations, asked: str, title: str
+) -> None:
+    await ask(store, "c", asked)
+    (found,) = await store.list(ME)
+    assert found.title == title
+
+
 async def test_show_tells_how_every_turn_ended(store: Conversations) -> None:
     await ask(store, "c", "one", says="1")
     turn = await begin(store, "c", "two")
