@@ -76,12 +76,17 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=200, help="how many of those that pass the types")
     parser.add_argument("--seed", type=int, default=1, help="a larger sample holds the smaller one")
     parser.add_argument("--minutes", type=float, help="stop after so long; what was not tried is left out")
-    parser.add_argument("--again", action="store_true", help="try only what has survived so far")
+    parser.add_argument(
+        "--again", action="store_true", help="try only what has survived and is not explained"
+    )
     parser.add_argument("--page", action="store_true", help="write the page of the last run anew")
     asked = parser.parse_args()
     if not asked.page:
         limit_s = asked.minutes * 60 if asked.minutes else None
-        results = tried_again(read(), limit_s) if asked.again else sampled(asked.sample, asked.seed, limit_s)
+        if asked.again:
+            results = tried_again(read(), looked_at(), limit_s)
+        else:
+            results = sampled(asked.sample, asked.seed, limit_s)
         RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
     PAGE.write_text(page(read(), looked_at()))
     print(PAGE.read_text())
@@ -119,7 +124,7 @@ def sampled(count: int, seed: int, limit_s: float | None) -> Results:
     )
 
 
-def tried_again(results: Results, limit_s: float | None) -> Results:
+def tried_again(results: Results, reasons: Reasons, limit_s: float | None) -> Results:
     """The same run, with the tests that notice a survivor by now, or when they are given more time."""
     from tests import mutants
 
@@ -128,7 +133,7 @@ def tried_again(results: Results, limit_s: float | None) -> Results:
     still = {
         one.name: one
         for one in results.survivors
-        if one.name in there and mutants.difference(one.name) == one.diff
+        if not verdict(one, reasons) and one.name in there and mutants.difference(one.name) == one.diff
     }
     for one in try_all(list(still), limit_s, MUCH_S):
         still[one.name].killed_since_by = one.test
