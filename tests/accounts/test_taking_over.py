@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from contextlib import aclosing
 from pathlib import Path
@@ -10,11 +11,15 @@ import pytest
 from msgspec.structs import replace
 
 from modelway.accounts import Accounts, Size
+from modelway.config import ConversationSettings, Settings
 from modelway.conversations import Conversations, Turn
+from modelway.conversations.resuming import encode_asked
 from modelway.prices import Prices
 from modelway.types import Caller, Finish, Rules, TextDelta, Usage
 from tests.accounts.test_charging import ALICE, NANOS_A_TOKEN, PRICES, spent
 from tests.conversations.talk import answer, asking, begin, complete, open_store, system, texts, user
+from tests.scripted import Scripted
+from tests.serving import gateway_of
 
 pytestmark = pytest.mark.anyio
 ANYBODY = Caller("bob", Rules())
@@ -136,6 +141,51 @@ async def test_where_nobody_pays_nothing_is_charged(tmp_path: Path) -> None:
         assert not await spent(store)
         taken.record(Finish(usage=Usage()))
         taken.interrupt()
+
+
+async def test_a_turn_in_the_background_waits_before_anything_has_come(tmp_path: Path) -> None:
+    asked = replace(asking("", "hello"), store=True, when_left="finish", echo={"a": "b"})
+    async with aclosing(open_store(tmp_path / "a", on_crash="continue")) as store:
+        turn = await store.open_turn(ALICE.name, asked)
+        folder = crash(tmp_path / "a")
+        turn.interrupt()
+    async with aclosing(open_store(folder, on_crash="continue")) as store:
+        taken = await taken_over(store, turn.id)
+        assert (taken.left, taken.opened.hidden) == (None, True), "it is answered from the beginning"
+        assert (taken.request.echo, taken.request.messages) == (asked.echo, asked.messages)
+        await say(taken, "all of it")
+        await complete(taken, "")
+        assert (await store.turn(ALICE.name, turn.id)).turn.answer == answer("all of it")
+
+
+def test_what_cannot_be_written_down_cannot_be_gone_on_with() -> None:
+    assert encode_asked(asking("c", "hello"))
+    assert encode_asked(replace(asking("c", "hello"), echo={"a": object()})) == b""
+
+
+async def test_a_gateway_goes_on_with_what_another_has_begun(tmp_path: Path) -> None:
+    kept = ConversationSettings(on_crash="continue", checkpoint_s=0.01)
+    one = Scripted("One", [TextDelta(text="half"), asyncio.Event()])
+    gateway = gateway_of([one], tmp_path / "a" / "kept", Settings(provider="One", conversations=kept))
+    asked = replace(asking("c", "hello"), stream=True)
+    async with aclosing(gateway), aclosing(await gateway.answer(asked, Caller("bob"))) as begun:
+        events = aiter(begun)
+        assert await anext(events) == TextDelta(text="half")
+        (open_turn,) = (await gateway.conversations.show("bob", "c")).turns
+        folder = crash(tmp_path / "a")
+        await events.aclose()  # type: ignore[attr-defined]
+    two = Scripted("One", [TextDelta(text=" and half"), Finish(usage=Usage(9, 4))])
+    settings = Settings(provider="One", conversations=kept)
+    async with aclosing(gateway_of([two], folder / "kept", settings)) as again:
+        turn = await again.conversations.take_over("bob", open_turn.id)
+        assert turn is not None
+        async with aclosing(await again.resume(turn, Caller("bob"), [])) as answered:
+            assert (await answered.collect()).text == "half and half"
+        [asked_for] = two.requests
+        assert texts(asked_for.messages)[:2] == ["hello", "half"]
+        shown = await again.conversations.show("bob", "c")
+        assert texts(shown.messages) == ["hello", "half and half"]
+        assert (shown.turns[0].status, shown.turns[0].provider) == ("done", "One")
 
 
 async def test_only_its_caller_goes_on_with_it(tmp_path: Path) -> None:

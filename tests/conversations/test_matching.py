@@ -148,6 +148,10 @@ SAME = [
         Message(role="assistant", tool_calls=(ToolCall("call_1", "add", ""),)),
         Message(role="assistant", tool_calls=(ToolCall("call_1", "add", "{}"),)),
     ),
+    (
+        Message(role="assistant", tool_calls=(ToolCall("1", "f", '{"a":[1.0,{"b":[2e0]}]}'),)),
+        Message(role="assistant", tool_calls=(ToolCall("1", "f", '{"a":[1,{"b":[2]}]}'),)),
+    ),
     # Too large for any number of a machine.
     (
         Message(role="assistant", tool_calls=(ToolCall("1", "f", '{"a": 1' + "0" * 400 + "}"),)),
@@ -207,6 +211,10 @@ OTHER = [
         Message(role="assistant", tool_calls=(ToolCall("call_1", "add", '{"b'),)),
     ),
     (Message(role="assistant", tool_calls=(CALL,)), answer("")),
+    (
+        Message(role="assistant", content=(TextPart("a"), ImagePart("http://x/")), extra={"refusal": "no"}),
+        Message(role="assistant", content=(TextPart("a"), ImagePart("http://x/")), extra={"refusal": "yes"}),
+    ),
     (
         Message(role="user", content=(TextPart("see"), ImagePart("https://x/a.png"))),
         Message(role="user", content=(TextPart("see"), ImagePart("https://x/b.png"))),

@@ -124,6 +124,17 @@ async def branched(store: Conversations) -> list[Turn]:
     ]
 
 
+async def test_of_an_open_turn_only_the_question_is_told(store: Conversations) -> None:
+    turn = await begin(store, "c", system("be brief"), "hello")
+    (shown,) = (await store.show(ME, "c")).turns
+    assert (shown.id, shown.status, shown.messages) == (turn.id, "open", (user("hello"),))
+    assert (shown.instructions, shown.parent, shown.answer_id) == ((system("be brief"),), "", "")
+    assert (shown.provider, shown.model, shown.finish_reason) == ("", "", "")
+    assert (shown.error_code, shown.error, shown.answer, shown.usage) == ("", "", None, None)
+    assert (shown.created_at, shown.finished_at) == (turn.opened_at, None)
+    turn.interrupt()
+
+
 async def test_show_tells_all_branches(store: Conversations) -> None:
     _, old, new = await branched(store)
     shown = await store.show(ME, "c")
