@@ -17,7 +17,7 @@ from modelway.errors import (
 )
 from modelway.gateway import Gateway
 from modelway.telemetry import Attempt
-from modelway.types import Caller, ChatRequest, Finish, Message, TextDelta, UpstreamState
+from modelway.types import Caller, ChatRequest, Finish, Message, TextDelta, UpstreamState, Usage
 from tests.polling import until
 from tests.scripted import Scripted, says
 from tests.serving import gateway_of
@@ -132,6 +132,12 @@ async def test_a_stateful_upstream_is_never_sent_a_turn_twice(tmp_path: Path) ->
         with pytest.raises(UpstreamFailed):
             await ask(gateway, asking("a"))
     assert len(shaky.requests) == 1
+
+
+async def test_what_has_no_price_costs_nothing(tmp_path: Path) -> None:
+    one = Scripted("One")
+    async with aclosing(gateway_of([one], tmp_path)) as gateway:
+        assert gateway.charge(CALLER, None, one, "unheard-of", Usage(9, 9)) == 0
 
 
 async def test_no_failover_after_first_delta(tmp_path: Path) -> None:

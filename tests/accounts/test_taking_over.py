@@ -143,6 +143,34 @@ async def test_where_nobody_pays_nothing_is_charged(tmp_path: Path) -> None:
         taken.interrupt()
 
 
+async def test_who_pays_is_noted_whenever_that_is_known(tmp_path: Path) -> None:
+    async with aclosing(open_store(tmp_path / "a", on_crash="continue")) as store:
+        turn = await begun(store, None)
+        pay(store, turn)
+        await say(turn, "z" * 4)
+        folder = crash(tmp_path / "a")
+        turn.interrupt()
+    async with aclosing(open_store(folder, on_crash="continue")) as store:
+        taken = await taken_over(store, turn.id)
+        assert taken.left is not None
+        assert taken.left.tab is not None
+        assert taken.left.charged > 6 * NANOS_A_TOKEN
+        taken.interrupt()
+
+
+async def test_what_had_come_stays_where_nothing_follows(tmp_path: Path) -> None:
+    asked = replace(asking("", "hello"), store=True, stream=True, echo={"a": "b"})
+    async with aclosing(open_store(tmp_path / "a", on_crash="continue")) as store:
+        turn = await store.open_turn(ALICE.name, asked)
+        await say(turn, "half")
+        folder = crash(tmp_path / "a")
+        turn.interrupt()
+    async with aclosing(open_store(folder, on_crash="continue")) as store:
+        (await taken_over(store, turn.id)).interrupt()
+        kept = (await store.turn(ALICE.name, turn.id)).turn
+        assert (kept.status, kept.answer) == ("interrupted", answer("half"))
+
+
 async def test_a_turn_in_the_background_waits_before_anything_has_come(tmp_path: Path) -> None:
     asked = replace(asking("", "hello"), store=True, when_left="finish", echo={"a": "b"})
     async with aclosing(open_store(tmp_path / "a", on_crash="continue")) as store:
@@ -185,7 +213,7 @@ async def test_a_gateway_goes_on_with_what_another_has_begun(tmp_path: Path) -> 
         assert texts(asked_for.messages)[:2] == ["hello", "half"]
         shown = await again.conversations.show("bob", "c")
         assert texts(shown.messages) == ["hello", "half and half"]
-        assert (shown.turns[0].status, shown.turns[0].provider) == ("done", "One")
+        assert (shown.turns[0].status, shown.turns[0].provider) == ("done", "One+One")
 
 
 async def test_only_its_caller_goes_on_with_it(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from modelway.conversations import Conversations
+from modelway.conversations.allotments import Allotment
 from modelway.conversations.spending import Spending
 from modelway.errors import GatewayError, StoreUnavailable
 from modelway.types import Completion, Finish, TextDelta
@@ -218,6 +219,10 @@ async def test_what_was_spent_is_written_however_many_wait(store: Conversations)
     day = "2026-11-21"
     spent = Spending(day=day, caller=ME, provider="P", model="m", nanos=7)
     assert await store.callers.spend([spent], day) == [(ME, 7, 7)]
+    for _ in range(4096):
+        store.shelf.measured("turn_never", 0.5)
+    share = await store.callers.allot(ME, lambda others: Allotment(requests=others.requests + 1))
+    assert share.own == Allotment(requests=1)
 
 
 @pytest.mark.parametrize("leaves", ["meanwhile", "afterwards"])
