@@ -122,8 +122,10 @@ async def test_a_place_where_no_file_can_be_is_unavailable(tmp_path: Path, obsta
         (tmp_path / "kept").write_text("")
     else:
         file_of(tmp_path).mkdir(parents=True)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailable, match=r"^the conversation store could not be opened: ") as caught:
         open_store(tmp_path)
+    assert caught.value.hint == "check the disk space and the permissions of its directory"
+    assert caught.value.retry_after == 1
 
 
 @contextmanager

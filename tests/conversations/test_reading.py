@@ -490,6 +490,16 @@ async def test_markdown_holds_every_message_and_tool_call(store: Conversations) 
     assert positions == sorted(positions)
 
 
+async def test_markdown_of_a_plain_talk_has_nothing_else(store: Conversations) -> None:
+    await ask(store, "c", "hello", says="hi")
+    await ask(store, "c", "more", says="yes")
+    written = export_markdown(await store.show(ME, "c"))
+    assert (
+        written
+        == "# hello\n\n## User\n\nhello\n\n## Assistant\n\nhi\n\n## User\n\nmore\n\n## Assistant\n\nyes\n"
+    )
+
+
 async def test_a_part_of_no_known_kind_is_an_attachment_in_markdown(store: Conversations) -> None:
     await ask(store, "c", Message(role="user", content=(OtherPart("openai_chat", {}), FilePart("data:,"))))
     assert "## User\n\n[attachment]\n\n[file]" in export_markdown(await store.show(ME, "c"))

@@ -203,6 +203,7 @@ async def test_a_turn_in_the_background_is_known_before_its_first_event(store: C
     assert turn.log is not None
     log = await store.streams.stored(ME, turn.id)
     assert (log.head.turn, log.head.created_at) == (turn.id, turn.log.head.created_at)
+    assert log.head.request == b"", "nobody is to go on with it"
     assert (log.last, log.ended_at) == (None, None)
     turn.interrupt()
 
