@@ -38,15 +38,17 @@ class Begun(Struct, frozen=True):
 
 
 class Sent(Struct):
-    """A call that was made already, of the first candidate: what has come of it, and when it was made.
+    """The first candidate's call: what has come of it.
 
-    `ignored`: see Begun. `made_at` is in seconds since the epoch.
+    `ignored`: see Begun. `made_at` is when it was made, in seconds since the epoch; 0: it is made when its
+    events are waited for. Its time runs since `since`, by the breakers' clock.
     """
 
     stream: EventStream
     ignored: tuple[str, ...] = ()
     held: list[Event] = []
     made_at: float = 0.0
+    since: float = 0.0
 
 
 Begin = Callable[[Candidate], Awaitable[Begun]]
@@ -72,15 +74,16 @@ class Attempting:
         begin: Begin,
         attempts: list[Attempt],
         *,
-        made_at: float = 0.0,
+        sent: Sent | None = None,
     ) -> Begun:
         """Who begins to answer first, in the order of the candidates; otherwise the first one's error.
 
-        `made_at`: the first call is under way since then, in seconds since the epoch; 0: it is not.
+        `sent` is the first call, where that is under way.
         """
         left = list(candidates)
         first: GatewayError | None = None
-        until = self._clock() + self._deadline_s(left[0]) - (time.time() - made_at if made_at else 0.0)
+        until = (self._clock() if sent is None else sent.since) + self._deadline_s(left[0])
+        made_at = 0.0 if sent is None else sent.made_at
         hedge_after_s = left[0].route.hedge_after_s if left[0].route is not None else None
         while True:
             if hedge_after_s is not None and first is None:

@@ -327,7 +327,7 @@ class Gateway:
             candidates,
             begin if sent is None else after(sent, begin),
             attempts,
-            made_at=0.0 if sent is None else sent.made_at,
+            sent=sent,
         )
         route = begun.candidate.route
         is_continued = route is not None and route.continues

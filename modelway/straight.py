@@ -121,16 +121,22 @@ class Straight:
     def ask(self, turn: Turn | Ephemeral, provider: Telling) -> None:
         """Ask the provider, over a connection that is there."""
         self._turn, self._phase = turn, Phase.ASKED
+        stream: TellingStream | None = None
         try:
             asked, ignored = self._gateway.asked(turn.request, self._candidates[0], turn)
             stream = provider.telling(asked)
+            is_made = stream.send_now()
         except Exception:  # noqa: BLE001 - once more where it can be told of, and somebody else may be asked
             # A bug, too: the store calls this, and tells others of their turns after this one.
             self.must_wait = True
+            if stream is not None:
+                stream.cut()
             return
         self._stream = stream
-        self._sent = Sent(stream, ignored, [], time.time())
-        self.must_wait = not stream.send_now()
+        self._sent = Sent(
+            stream, ignored, [], time.time() if is_made else 0.0, self._gateway.breakers.clock()
+        )
+        self.must_wait = not is_made
 
     @property
     def is_being_stored(self) -> bool:

@@ -440,12 +440,12 @@ async def test_a_call_that_was_made_before_others_failed_is_waited_for() -> None
     one, two = Scripted("One", says("first")), Scripted("Two", says("second"))
     candidates = [Candidate(one, "m"), Candidate(two, "m")]
     attempting = Attempting(RetryPolicy(), broken(Clock()))
-    sent = Sent(one.stream(asking()), made_at=time.time())
+    sent = Sent(one.stream(asking()), made_at=time.time(), since=attempting.breakers.clock())
 
     async def begin(candidate: Candidate) -> Begun:
         raise AssertionError(candidate)
 
-    came = await attempting.first_to_answer(candidates, after(sent, begin), [], made_at=sent.made_at)
+    came = await attempting.first_to_answer(candidates, after(sent, begin), [], sent=sent)
     assert came.candidate.name == "One"
     assert came.held == says("first")[:1]
     await came.stream.aclose()

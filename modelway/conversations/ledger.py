@@ -72,7 +72,7 @@ class Ledger:
             self._connection.execute(sql, (*key, *amounts))
 
     def new_id(self) -> int:
-        """A row id that grows with time, and that two processes hardly ever both make.
+        """A row id, after begin(), that grows with time, and that two processes hardly ever both make.
 
         Where they do, the database refuses the second, and the writer's second run makes another.
         """

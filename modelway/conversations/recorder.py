@@ -117,17 +117,22 @@ class Recorder:
         """Store the end of a turn; durable on return."""
         await self._end(turn, ending, lambda ledger: finish_turn(ledger, self._paths, ending))
 
-    def finish_soon(self, turn: Turn, ending: Ending, ended: Callable[[bool], None]) -> None:
-        """As finish(), for who does not wait: tells whether it is stored; if not, finish() tries again."""
+    def finish_soon(self, turn: Turn, ending: Ending, ended: Callable[[bool, bool], None]) -> None:
+        """As finish(), for who does not wait: tells whether it is stored; if not, finish() tries again.
+
+        And whether its charge is: that stays, also where the conversation went on without the turn.
+        """
 
         def written(job: Job[object]) -> None:
-            if job.error is None:
-                self._release(turn)
-            ended(job.error is None)
+            try:
+                if job.error is None:
+                    self._release(turn)
+            finally:
+                ended(job.error is None, job.is_written)
 
         self._unsaved.discard(turn)
         if self._writer.is_closed:
-            asyncio.get_running_loop().call_soon(ended, False)
+            asyncio.get_running_loop().call_soon(ended, False, False)
         else:
             self._writer.send(lambda ledger: finish_turn(ledger, self._paths, ending), written)
 

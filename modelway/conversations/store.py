@@ -156,12 +156,15 @@ class Conversations:
         self._recorder.expect(asked.turn)
 
         def ended(job: Job[Opened]) -> None:
-            if job.error is None:
-                opened(self._opened(job.result, line, request))
-            else:
-                self._recorder.dismiss(asked.turn)
-                self._lines.leave(line)
-                opened(None)
+            turn: Turn | None = None
+            try:
+                if job.error is None:
+                    turn = self._opened(job.result, line, request)
+            finally:
+                if turn is None:
+                    self._recorder.dismiss(asked.turn)
+                    self._lines.leave(line)
+                opened(turn)
 
         self._writer.send(lambda ledger: self._opener.open(ledger, asked), ended)
         return True

@@ -196,13 +196,16 @@ class Turn:
         """As finish(), for who does not wait: is told of the answer; of None where finish() must be tried."""
         completion, ending = self._last_words(provider, model)
 
-        def stored(is_stored: bool) -> None:
+        def stored(is_stored: bool, is_charged: bool) -> None:
             self._is_storing = False
+            left = replace(ending, charge=None) if is_charged else ending
             if is_stored:
                 self._unstored = None
                 self._end_log(ending, self._collector.finish)
             elif self._is_left:
-                self._give_up(ending)
+                self._give_up(left)
+            else:
+                self._unstored = (completion, left)
             ended(completion if is_stored else None)
 
         self._is_storing = True

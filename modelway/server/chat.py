@@ -23,7 +23,7 @@ from modelway.server.exchange import (
     until_client_is_gone,
 )
 from modelway.server.following import STREAM_HEADERS, Following, envelope_of, must_follow, reply_headers
-from modelway.server.keep_alive import KeepAlive
+from modelway.server.keep_alive import KeepAlive, nothing
 from modelway.server.numbering import Numbered, can_be_numbered
 from modelway.server.unambiguous import refuse_ambiguous
 from modelway.straight import Straight
@@ -189,6 +189,10 @@ class ChatEndpoint:
         exchange.encode_error_event = encoder.error
         exchange.start_now(200, self._stream_headers + answer_headers(answer))
         return encoder
+
+    def break_silence(self, exchange: Exchange, encoder: Encoder) -> None:
+        """Say nothing in a stream that has been silent for a while."""
+        exchange.write_now(nothing(self._dialect, follows_ids=isinstance(encoder, Numbered)))
 
     def note_end(self, exchange: Exchange, answer: Answer) -> None:
         """Note how it has ended."""

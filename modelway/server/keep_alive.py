@@ -65,7 +65,10 @@ class KeepAlive:
             nobody = Envelope(id="", created=0, model="", provider="")
             exchange.encode_error_event = self._dialect.EventEncoder(nobody).error
             await exchange.start(200, self._headers)
-        nothing = self._dialect.KEEP_ALIVE
-        if self.follows_ids and nothing.startswith(b":"):
-            nothing = nothing.rstrip() + END_OF_COMMENT
-        await exchange.write(nothing)
+        await exchange.write(nothing(self._dialect, follows_ids=self.follows_ids))
+
+
+def nothing(dialect: Dialect, *, follows_ids: bool) -> bytes:
+    """What says nothing, also behind events that are numbered."""
+    said = dialect.KEEP_ALIVE
+    return said.rstrip() + END_OF_COMMENT if follows_ids and said.startswith(b":") else said

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from modelway.answer import Answer
 from modelway.server.dialect import Encoder
 from modelway.server.exchange import ON_GONE, Exchange
 from modelway.straight import Straight
@@ -65,7 +66,7 @@ class StraightReply:
         self._exchange.scope[ON_GONE] = self._gone
         if self._request.stream and self._endpoint.keep_alive_s:
             self._last = self._loop.time()
-            self._timer = self._loop.call_later(self._endpoint.keep_alive_s, self._look_at_silence)
+            self._look_again_after(self._endpoint.keep_alive_s)
         self._straight.listen(self._news)
         if self._straight.must_wait:
             self.wait()
@@ -109,8 +110,7 @@ class StraightReply:
                 self._endpoint.reply(self._exchange, self._request, answer)
                 self._end()
             return
-        if (encoder := self._encoder) is None:
-            encoder = self._encoder = self._endpoint.start_stream(self._exchange, self._request, answer)
+        encoder = self._started(answer)
         pieces = [encoder.encode(event) for event in events]
         if has_ended:
             pieces.append(encoder.end())
@@ -122,14 +122,29 @@ class StraightReply:
             self._endpoint.note_end(self._exchange, answer)
             self._end()
 
+    def _started(self, answer: Answer) -> Encoder:
+        """What writes the stream, which begins with the first that is to be written."""
+        if self._encoder is None:
+            self._encoder = self._endpoint.start_stream(self._exchange, self._request, answer)
+        return self._encoder
+
     def _look_at_silence(self) -> None:
         silent_s = self._loop.time() - self._last
         period_s = self._endpoint.keep_alive_s
-        if silent_s >= period_s:
+        answer = self._straight.answer
+        if silent_s < period_s:
+            self._look_again_after(period_s - silent_s)
+        elif self._straight.is_being_stored and answer is not None:
+            # The store takes its time, and nobody else may wait for that.
+            self._endpoint.break_silence(self._exchange, self._started(answer))
+            self._last = self._loop.time()
+            self._look_again_after(period_s)
+        else:
             self._timer = None
             self.wait(silent=True)
-        else:
-            self._timer = self._loop.call_later(period_s - silent_s, self._look_at_silence)
+
+    def _look_again_after(self, seconds: float) -> None:
+        self._timer = self._loop.call_later(seconds, self._look_at_silence)
 
     def _gone(self) -> None:
         """The client has closed its connection."""

@@ -6,22 +6,23 @@ import asyncio
 import json
 import re
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Self
 
 import pytest
 
 from modelway.auth import Auth
 from modelway.bench.faults import FAULTS
 from modelway.config import ConversationSettings, ProviderSettings, ServerSettings, Settings, UpstreamSettings
+from modelway.provider import TellingStream
 from modelway.providers.http import HTTPClient
 from modelway.providers.openai_compatible import build_provider
 from modelway.server.app import Application
 from modelway.telemetry import Telemetry
 from modelway.testing import FaultyUpstream
-from modelway.types import ChatRequest, Rules
+from modelway.types import ChatRequest, Event, Rules
 from tests.polling import until
 from tests.scripted import Scripted
 from tests.serving import gateway_of, served_by
@@ -248,13 +249,49 @@ async def test_a_conversation_that_is_being_opened_is_gone_on_with(tmp_path: Pat
 class Faulty(Scripted):
     """Has a bug where nobody waits."""
 
-    def telling(self, request: ChatRequest) -> NoReturn:
+    def telling(self, request: ChatRequest) -> TellingStream:
         raise ZeroDivisionError
 
 
-async def test_a_bug_where_nobody_waits_harms_nobody_else(tmp_path: Path) -> None:
+class FaultyCall:
+    """A call with a bug where it is made."""
+
+    is_broken = False
+
+    def __init__(self) -> None:
+        self.was_cut = False
+
+    def send_now(self) -> bool:
+        raise ZeroDivisionError
+
+    def listen(self, listener: Callable[[], None] | None) -> None: ...
+
+    def take(self) -> list[Event] | None:
+        return []
+
+    def cut(self) -> None:
+        self.was_cut = True
+
+    async def aclose(self) -> None: ...
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        raise StopAsyncIteration
+
+
+class FaultyLater(Scripted):
+    """Has a bug where nobody waits, a step later."""
+
+    def telling(self, request: ChatRequest) -> TellingStream:
+        return FaultyCall()
+
+
+@pytest.mark.parametrize("kind", [Faulty, FaultyLater])
+async def test_a_bug_where_nobody_waits_harms_nobody_else(tmp_path: Path, kind: type[Scripted]) -> None:
     server = ServerSettings(port=0)
-    application = Straight(gateway_of([Faulty("Faulty")], tmp_path), Auth({}), Telemetry(), server)
+    application = Straight(gateway_of([kind("Faulty")], tmp_path), Auth({}), Telemetry(), server)
     async with served_by(application, server) as address, aclosing(HTTPClient(UpstreamSettings())) as http:
         caller = Caller(address, http, application)
         async with asyncio.timeout(5):
@@ -271,3 +308,55 @@ async def test_a_key_is_free_again_whoever_answers_in_the_end(tmp_path: Path) ->
             assert (status, headers["x-modelway-provider"]) == (200, "Well")
         assert isinstance(caller.application, Straight)
         assert any(caller.application.begun)
+
+
+async def test_an_answer_whose_conversation_is_deleted_meanwhile_is_charged_once(tmp_path: Path) -> None:
+    async with serving(tmp_path, "drip:1", Straight) as caller:
+        await caller.ask(provider="Well", stream=False)
+        asking = asyncio.create_task(caller.ask(provider="Ill", stream=False, conversation_id="c"))
+
+        async def is_deleted() -> bool:
+            address = f"{caller.address}/v1/conversations/c"
+            async with aclosing(await caller.http.request("DELETE", address, headers={})) as deleted:
+                return deleted.status == 200
+
+        await until(is_deleted)
+        assert (await asking)[0] == 409
+    with closing(sqlite3.connect(tmp_path / "conversations.sqlite3")) as store:
+        spent = store.execute("SELECT sum(requests) FROM spending WHERE provider = 'Ill'").fetchone()
+    assert spent == (1,)
+
+
+async def test_a_stream_is_not_silent_while_its_end_is_stored(tmp_path: Path) -> None:
+    async with serving(tmp_path, "drip:1", Straight) as caller:
+        await caller.ask(provider="Well", stream=False)
+        caller.application._chats[CHAT].keep_alive_s = 0.1
+        headers = {"content-type": "application/json"}
+        body = json.dumps(
+            {"messages": HELLO, "provider": "Ill", "stream": True, "conversation_id": "c"}
+        ).encode()
+        reply = await caller.http.request("POST", caller.address + CHAT, headers=headers, body=body)
+        got = b""
+        other = sqlite3.connect(tmp_path / "conversations.sqlite3", isolation_level=None)
+        async with aclosing(reply):
+            with closing(other):
+                while b"dog" not in got:
+                    got += await reply.read()
+                other.execute("BEGIN IMMEDIATE")
+                while got.count(b": keep-alive") < 3:
+                    got += await reply.read()
+                other.execute("ROLLBACK")
+            while read := await reply.read():
+                got += read
+    assert got.endswith(b"data: [DONE]\n\n")
+
+
+async def test_a_key_is_asked_for_with_every_request_of_a_connection(tmp_path: Path) -> None:
+    async with serving(tmp_path, "status:503", Straight, Rules(streams=5)) as caller:
+        assert [(await caller.ask(provider="Well", stream=False))[0] for _ in range(3)] == [200] * 3
+        await caller.application._gateway.conversations.callers.revoke("carol")
+
+        async def is_refused() -> bool:
+            return (await caller.ask(provider="Well", stream=False))[0] == 401
+
+        await until(is_refused)
