@@ -1,6 +1,7 @@
 """Which provider and model a request goes to, and what a failure permits."""
 
 import pytest
+from msgspec.structs import replace
 
 from modelway.config import RouteSettings, Settings
 from modelway.errors import (
@@ -241,3 +242,23 @@ def test_retries_end() -> None:
 
 def test_an_upstream_that_says_when_is_believed() -> None:
     assert POLICY.pause(UpstreamRateLimited("x", retry_after=3), 1, stateful=False) == 3
+
+
+def test_only_so_many_names_are_remembered_and_no_long_ones() -> None:
+    router = Router([Scripted("One")], Settings(provider="One"), clock=lambda: 0.0)
+    for number in range(2000):
+        router.resolve(ChatRequest(messages=(), provider="One", model=f"model-{number}"))
+    router.resolve(ChatRequest(messages=(), provider="One", model="x" * 1000))
+    assert len(router._resolved) <= 1000
+    assert ("One", "x" * 1000) not in router._resolved
+
+
+def test_what_a_name_leads_to_is_looked_up_again_after_a_second() -> None:
+    now, local = 0.0, Scripted("Local", default_model="old")
+    router = Router([local], Settings(provider="Local"), clock=lambda: now)
+    unsaid = ChatRequest(messages=())
+    router.resolve(unsaid).clear()
+    assert [one.model for one in router.resolve(unsaid)] == ["old"]
+    local.info = replace(local.info, default_model="new")
+    now = 1.5
+    assert [one.model for one in router.resolve(unsaid)] == ["new"]

@@ -15,6 +15,8 @@ from modelway.routing.candidates import Candidate, Limits, Route, limits_of
 from modelway.types import ChatRequest
 
 _FOUND_S = 1.0
+_MOST_FOUND = 1000
+_MOST_LETTERS = 200
 
 
 class BadSetting(Exception):
@@ -75,7 +77,8 @@ class Router:
             candidates = self._named(*named, request.conversation_id)
             if self._fallback:
                 candidates += self.fallback_for(candidates)
-            if request.provider or not self.weights(request.model):
+            is_drawn = not request.provider and self.weights(request.model)
+            if not is_drawn and len(request.model) <= _MOST_LETTERS and len(self._resolved) < _MOST_FOUND:
                 self._resolved[named] = candidates
         return list(candidates)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sized
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
 _MANY_WAIT = 16
+
+log = logging.getLogger("modelway.server")
 
 
 class CorkedTransport:
@@ -48,6 +51,33 @@ class CorkedTransport:
         # To a client that has gone meanwhile nothing can be sent any more.
         if held and not self._transport.is_closing():
             self._transport.write(held[0] if len(held) == 1 else b"".join(held))
+
+
+class Taking:
+    """Hangs up on a client that takes nothing of its answer; whoever is slow gets all of its time again."""
+
+    def __init__(self, transport: asyncio.Transport, limit_s: float) -> None:
+        self._transport = transport
+        self._limit_s = limit_s
+        # How much the client had still to take when that was last looked at.
+        self._untaken = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, lags: bool) -> None:
+        """From now on it does not keep up, or does again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if lags:
+            self._untaken = self._transport.get_write_buffer_size()
+            self._timer = asyncio.get_running_loop().call_later(self._limit_s, self._look)
+
+    def _look(self) -> None:
+        if self._transport.get_write_buffer_size() < self._untaken:
+            self.watch(True)
+        else:
+            log.info("a client took nothing of its answer for %g s", self._limit_s)
+            self._transport.abort()
 
 
 class Flow(FlowControl):

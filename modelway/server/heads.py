@@ -37,16 +37,16 @@ class Head(Struct):
     place: int
     is_usual: bool = False
 
-    def read(self, data: bytes) -> tuple[list[Header], bytes] | None:
+    def read(self, received: bytes) -> tuple[list[Header], bytes] | None:
         """The headers and the body of a read that is one whole request with this head; None for any other."""
         before = len(self.before)
-        if not data.startswith(self.before):
+        if not received.startswith(self.before):
             return None
-        end = data.find(b"\r", before, before + _MOST_DIGITS + 1)
-        digits = data[before:end]
-        if end < 0 or not digits.isdigit() or not data.startswith(self.after, end):
+        end = received.find(b"\r", before, before + _MOST_DIGITS + 1)
+        digits = received[before:end]
+        if end < 0 or not digits.isdigit() or not received.startswith(self.after, end):
             return None
-        body = data[end + len(self.after) :]
+        body = received[end + len(self.after) :]
         if len(body) != int(digits):
             return None
         headers = list(self.scope["headers"])
@@ -54,20 +54,20 @@ class Head(Struct):
         return headers, body
 
 
-def head_of(data: bytes, url: bytes, scope: Mapping[str, Any]) -> Head | None:
+def head_of(received: bytes, url: bytes, scope: Mapping[str, Any]) -> Head | None:
     """The head of a read that the parser has found to be one whole request; None where it is none to keep.
 
     It has to say the length of a body, once, and ask for nothing but the answer.
     """
-    end = data.find(b"\r\n\r\n") + 4
+    end = received.find(b"\r\n\r\n") + 4
     headers = scope["headers"]
     names = [name for name, _ in headers]
     if end > MOST_BYTES or not _UNLIKE.isdisjoint(names):
         return None
-    lengths = list(_LENGTH(data, 0, end - 2))
-    if len(lengths) != 1 or len(data) - end != int(lengths[0][1]):
+    lengths = list(_LENGTH(received, 0, end - 2))
+    if len(lengths) != 1 or len(received) - end != int(lengths[0][1]):
         return None
     digits = lengths[0].span(1)
     said = {name: value for name, value in scope.items() if name not in _OF_ONE}
-    head = Head(data[: digits[0]], data[digits[1] : end], url, said, names.index(b"content-length"))
-    return head if head.read(data) is not None else None
+    head = Head(received[: digits[0]], received[digits[1] : end], url, said, names.index(b"content-length"))
+    return head if head.read(received) is not None else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
@@ -12,7 +11,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelway.errors import GatewayError, InvalidRequest, RequestTimeout, RequestTooLarge
-from modelway.server.corking import CorkedTransport, Flow
+from modelway.server.corking import CorkedTransport, Flow, Taking
 from modelway.server.cycle import CYCLE, Cycle
 from modelway.server.exchange import IS_GONE, ON_GONE
 from modelway.server.formats import SOCKET_PATH
@@ -20,11 +19,10 @@ from modelway.server.heads import HEAD, Head, head_of
 from modelway.server.refusals import refusal
 from modelway.server.upgrades import become_socket, decline_upgrade
 
-log = logging.getLogger("modelway.server")
-
 MAX_HEAD_BYTES = 64 * 1024
 LINGER_S = 1.0
 MIN_BYTES_S = 1024
+_MOST_MISSES = 3
 _VERSIONS = ("1.1", "1.0")
 _TOLD_TO_US = frozenset({b"expect", b"transfer-encoding"})
 
@@ -57,6 +55,7 @@ class Protocol(HttpToolsProtocol):
         self._asgi = {"version": self.asgi_version, "spec_version": "2.3"}
         self._described = (b"", "", b"", b"")
         self._head: Head | None = None
+        self._misses = 0
         self._is_parsing = False
         self._unstarted: tuple[Any, Any] | None = None
         self._head_is_open = False
@@ -66,14 +65,12 @@ class Protocol(HttpToolsProtocol):
         self._receiving = ""
         self._received = 0
         self._deadline: asyncio.TimerHandle | None = None
-        # How much of an answer the client had still to take when that was last looked at.
-        self._untaken = 0
-        self._reading_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection."""
         super().connection_made(CorkedTransport(transport))  # type: ignore[arg-type]
         self.flow = Flow(self.transport, self.pipeline)
+        self._taking = Taking(self.transport, self.write_timeout_s)
         self._watch("head")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -95,18 +92,33 @@ class Protocol(HttpToolsProtocol):
     def stop_timers(self) -> None:
         """Wait for nothing any more: the connection is lost, or somebody else's."""
         self._watch("")
-        self._watch_reader(False)
+        self._taking.watch(False)
         if self._idle_timer is not None:
             self._idle_timer.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come."""
-        self._idle_since = 0.0
         is_free = self._is_free()
-        if is_free and self._head is not None and (request := self._head.read(data)) is not None:
-            self._begin_again(self._head, *request)
+        if is_free and self._head is not None:
+            if (request := self._head.read(data)) is not None:
+                self._begin_again(self._head, *request)
+                return
+            self._misses += 1
+        if not self._parse(data):
             return
-        read, size = data, len(data)
+        if is_free and self._is_whole_request():
+            self._keep_head(data)
+        if self._unstarted is not None:
+            self._start(*self._unstarted)
+        self._received += len(data)
+        waits_for_head = self._head_is_open or self._running is None
+        receiving = "head" if waits_for_head else "body" if self._lacks_body() else ""
+        if receiving != self._receiving:
+            self._watch(receiving)
+
+    def _parse(self, data: bytes) -> bool:
+        """Feed the parser; False where the connection is another protocol's from now on."""
+        size = len(data)
         self._is_parsing = True
         while data and not self._is_deaf:
             try:
@@ -116,7 +128,7 @@ class Protocol(HttpToolsProtocol):
                 data = data[offer.args[0] :]
                 if self._should_upgrade():
                     become_socket(self, data)
-                    return
+                    return False
                 decline_upgrade(self)
             except httptools.HttpParserError:
                 self._refuse(
@@ -125,24 +137,17 @@ class Protocol(HttpToolsProtocol):
             else:
                 self._check_head(size)
         self._is_parsing = False
-        if is_free and self._is_whole_request():
-            self._keep_head(read)
-        if self._unstarted is not None:
-            self._start(*self._unstarted)
-        self._received += size
-        receiving = "head" if self._head_is_open else "body" if self._lacks_body() else ""
-        if receiving != self._receiving:
-            self._watch(receiving)
+        return True
 
     def pause_writing(self) -> None:
         """The client does not keep up; it may not stand still for ever."""
         super().pause_writing()
-        self._watch_reader(True)
+        self._taking.watch(True)
 
     def resume_writing(self) -> None:
         """The client keeps up again."""
         super().resume_writing()
-        self._watch_reader(False)
+        self._taking.watch(False)
 
     def on_response_complete(self) -> None:
         """A reply is complete; a request that has waited behind it has all of its time from now on."""
@@ -173,6 +178,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A head begins."""
+        self._idle_since = 0.0
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -250,13 +256,17 @@ class Protocol(HttpToolsProtocol):
         return self.cycle.keep_alive and not self.cycle.more_body and not self._head_is_open
 
     def _keep_head(self, data: bytes) -> None:
-        """Know this head again, if it can come again."""
+        """Know this head again, if it can come again; not where others come all the time."""
+        if self._misses > _MOST_MISSES:
+            self._head = None
+            return
         head = self._head = head_of(data, self.url, self.scope)
         if head is not None:
             self.scope[HEAD] = head  # type: ignore[literal-required]
 
     def _begin_again(self, head: Head, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Answer a request that has the head of the one before, which need not be parsed again."""
+        self._idle_since, self._misses = 0.0, 0
         scope: Any = {**head.scope, "headers": headers, HEAD: head, "state": self.app_state.copy()}
         self.scope, self.url, self.expect_100_continue = scope, head.url, False
         cycle = self._running = self._new_cycle(keep_alive=True)
@@ -307,22 +317,6 @@ class Protocol(HttpToolsProtocol):
         if receiving:
             limit_s = self.head_timeout_s if receiving == "head" else self.body_timeout_s
             self._deadline = self.loop.call_later(limit_s, self._is_late)
-
-    def _watch_reader(self, lags: bool) -> None:
-        if self._reading_deadline is not None:
-            self._reading_deadline.cancel()
-            self._reading_deadline = None
-        if lags:
-            self._untaken = self.transport.get_write_buffer_size()
-            self._reading_deadline = self.loop.call_later(self.write_timeout_s, self._look_at_reader)
-
-    def _look_at_reader(self) -> None:
-        """Hang up on a client that has taken nothing; whoever is slow gets all of its time again."""
-        if self.transport.get_write_buffer_size() < self._untaken:
-            self._watch_reader(True)
-        else:
-            log.info("a client took nothing of its answer for %g s", self.write_timeout_s)
-            self.transport.abort()
 
     def _is_late(self) -> None:
         if self._is_deaf:

@@ -5,10 +5,14 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from modelway.config import ServerSettings
+from modelway.server.protocol import Protocol
 from modelway.types import Finish, TextDelta
 from tests.polling import until
 from tests.scripted import Scripted, says
@@ -314,6 +318,35 @@ async def test_a_client_that_says_nothing_is_hung_up_on(tmp_path: Path) -> None:
         wire(address, b"") as connection,
     ):
         assert await connection.closed()
+
+
+@pytest.mark.parametrize("first", [b"", get(b"/healthz")])
+async def test_an_empty_line_is_no_request_and_buys_no_time(tmp_path: Path, first: bytes) -> None:
+    config = uvicorn.Config(healthy, log_config=None, timeout_keep_alive=1, lifespan="off")
+    config.load()
+    kind, state, loop = Protocol.waiting(0.5, 0.5, 0.5), ServerState(), asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: kind(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+    )
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    try:
+        if first:
+            writer.write(first)
+            await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"\r\n")
+        async with asyncio.timeout(10):
+            await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+
+
+async def healthy(scope: Any, receive: Any, send: Any) -> None:
+    del scope, receive
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def test_a_long_answer_is_no_slow_request(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
 import uvicorn
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -148,6 +149,22 @@ def test_a_head_is_parsed_once() -> None:
     assert (Once.parsed, answered, closed) == (1, 3, False)
     assert answers.count(b"HTTP/1.1 200") == 3
     assert rb'"{\"b\": \"xx\"}"' in answers
+
+
+@pytest.mark.anyio
+async def test_heads_that_never_come_again_are_not_looked_at_for_ever() -> None:
+    config = uvicorn.Config(echo, log_config=None, access_log=False, ws="none", lifespan="off")
+    config.load()
+    protocol = Protocol(config=config, server_state=ServerState(), app_state={})
+    protocol.connection_made(Client())
+    kept = []
+    for number in range(9):
+        protocol.data_received(START + b"X: %d\r\nContent-Length: 2\r\n\r\n{}" % number)
+        for _ in range(PATIENCE):
+            await asyncio.sleep(0)
+        kept.append(protocol._head is not None)
+    protocol.connection_lost(None)
+    assert kept == [True] * 4 + [False] * 5
 
 
 def _head(data: bytes, **scope: Any) -> Head | None:

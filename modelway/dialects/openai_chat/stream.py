@@ -152,7 +152,7 @@ class EventDecoder:
             return self._read_slowly(sse.Decoder().feed(complete), 0)
         # Nearly all of it is text; what is more can only be said chunk by chunk.
         end = end_of_texts(body)
-        texts = read_texts(body[:end])
+        texts = read_texts(body[:end]) if body.find(BETWEEN, 0, end) > 0 else None
         before, rest = (body[:end], body[end:].removeprefix(BETWEEN)) if texts else (b"", body)
         chunks: list[_Chunk] = []
         try:

@@ -50,7 +50,7 @@ _decode = msgspec.json.Decoder(list[_Chunk]).decode
 def read_text(body: bytes) -> Texts | None:
     """One chunk in JSON; None where it is anything else, or cannot be read.
 
-    The decoder does not look at the bytes of fields that it skips.
+    Whether the bytes of fields that it skips are UTF-8, the decoder does not look: whoever calls this has.
     """
     try:
         chunk = _decode_one(body)
