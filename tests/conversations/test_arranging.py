@@ -8,7 +8,7 @@ import pytest
 
 from modelway.conversations import Conversations
 from modelway.errors import ConversationBusy, ConversationNotFound, InvalidRequest
-from tests.conversations.talk import ME, ask, begin, history, system
+from tests.conversations.talk import ME, answer, ask, begin, history, system, user
 from tests.polling import until
 
 pytestmark = pytest.mark.anyio
@@ -134,6 +134,25 @@ async def test_a_name_that_is_taken_is_refused(store: Conversations) -> None:
         await store.shelf.create(ME, "c", {})
     assert refused.value.param == "conversation_id"
     await store.shelf.create("you", "c", {})
+
+
+async def test_messages_are_added_without_an_answer_and_told_with_their_names(store: Conversations) -> None:
+    await store.shelf.create(ME, "c", {})
+    said = (system("be brief"), user("hello"), answer("hi"))
+    added = await store.add(ME, "c", said)
+    assert tuple(message for _, message in added) == said
+    assert len({name for name, _ in added}) == 3
+    assert list(await store.messages(ME, "c")) == list(added)
+    more = await store.add(ME, "c", (user("more"),))
+    assert [message for _, message in more] == [user("more")]
+    assert list(await store.messages(ME, "c")) == [*added, *more]
+    turn = await begin(store, "c", "go on")
+    assert turn.request.messages == (*said, user("more"), user("go on"))
+    turn.interrupt()
+    with pytest.raises(ConversationNotFound):
+        await store.add(ME, "d", said)
+    with pytest.raises(ConversationNotFound):
+        await store.messages("you", "c")
 
 
 async def test_where_it_stands_differs_when_something_has_changed(store: Conversations) -> None:

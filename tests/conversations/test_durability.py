@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from modelway.conversations import Conversations
-from modelway.types import TextDelta, ToolCall, ToolCallDelta
+from modelway.types import Message, TextDelta, ToolCall, ToolCallDelta
 from tests.conversations.holder import Holder
 from tests.conversations.talk import ME, ask, begin, complete, history, open_store, statuses
 from tests.polling import until
@@ -55,6 +55,13 @@ async def test_a_finished_turn_can_be_read_from_the_file_alone(store: Conversati
         leases = connection.execute("SELECT lease_turn FROM conversations").fetchall()
     assert rows == [("user", "question"), ("assistant", "answer")]
     assert leases == [(None,)]
+
+
+async def test_of_a_plain_message_only_its_text_is_written(store: Conversations, tmp_path: Path) -> None:
+    await ask(store, "c", "hello", Message(role="user", content="named", name="Heiner"))
+    with closing(sqlite3.connect(tmp_path / "kept" / "conversations.sqlite3")) as database:
+        rows = database.execute("SELECT text, rest IS NULL FROM messages ORDER BY depth").fetchall()
+    assert rows == [("hello", 1), ("named", 0), ("yes", 1)]
 
 
 async def test_the_text_of_an_open_turn_is_written_while_it_grows(tmp_path: Path) -> None:

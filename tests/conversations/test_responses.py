@@ -21,8 +21,10 @@ from modelway.types import (
     THIS_TURN_ONLY,
     ChatRequest,
     Finish,
+    ImagePart,
     Message,
     TextDelta,
+    TextPart,
     UpstreamState,
 )
 from tests.conversations.talk import ME, ask, begin, complete, history, open_store, system, texts, user
@@ -77,6 +79,12 @@ async def test_a_turn_is_shown_with_what_was_new_and_what_its_answer_repeats(sto
     assert (kept.conversation_id, kept.asked, kept.turn.status) == ("c", {"metadata": {"a": "b"}}, "done")
     assert (kept.turn.provider, kept.turn.model) == ("Provider", "model-1")
     assert texts((await store.turn(ME, first.id)).turn.instructions) == ["brief"]
+
+
+async def test_a_turn_is_shown_with_all_parts_of_its_messages(store: Conversations) -> None:
+    picture = Message(role="user", content=(TextPart("see"), ImagePart("https://x/y.png")), name="Heiner")
+    first = await respond(store, picture, user("and this"))
+    assert (await store.turn(ME, first.id)).turn.messages == (picture, user("and this"))
 
 
 async def test_a_turn_of_a_chat_cannot_be_asked_for(store: Conversations) -> None:
