@@ -71,7 +71,7 @@ def _notes() -> Iterable[Path]:
 
 
 def make() -> None:
-    """Make them, with the tests as they are; what was renamed or removed since is not to be found any more."""
+    """Make them, and put the tests beside them; nothing is left there that has been renamed since."""
     shutil.rmtree(MUTANTS, ignore_errors=True)
     MUTANTS.mkdir()
     copy_src_dir()
