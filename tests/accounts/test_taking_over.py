@@ -129,6 +129,24 @@ async def test_everybody_s_part_is_charged_once(tmp_path: Path) -> None:
         turn.interrupt()
 
 
+async def test_a_part_is_charged_although_nothing_more_was_asked(tmp_path: Path) -> None:
+    async with aclosing(open_store(tmp_path / "a", on_crash="continue")) as store:
+        turn = await begun(store)
+        folder = crash(tmp_path / "a")
+        turn.interrupt()
+    charged = []
+    for text in ("z" * 40, ""):
+        async with aclosing(open_store(folder, on_crash="continue")) as store:
+            taken = await taken_over(store, turn.id)
+            if text:
+                await say(taken, text)
+            folder = crash(folder)
+            assert taken.left is not None
+            charged.append(taken.left.charged // NANOS_A_TOKEN)
+            taken.interrupt()
+    assert charged[1] == 10
+
+
 async def test_where_nobody_pays_nothing_is_charged(tmp_path: Path) -> None:
     async with aclosing(open_store(tmp_path / "a", on_crash="continue")) as store:
         turn = await begun(store, None)
