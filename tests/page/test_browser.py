@@ -25,7 +25,7 @@ from modelway.types import (
 )
 from tests.careful import careful_loops
 from tests.page.hostile import VECTORS
-from tests.page.watched import PHONE, WITHOUT, Watched, answered, chromium, said, send, watching
+from tests.page.watched import PHONE, WITHOUT, Watched, answered, chromium, said, send, shows, watching
 from tests.scripted import Scripted, says
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180), WITHOUT]
@@ -97,7 +97,7 @@ async def test_the_answer_goes_on_when_the_page_is_closed_and_another_browser_se
         await expect(other.locator("#live .prose[data-blocks]")).to_have_text("first")
         gate.set()
         await answered(other)
-        assert await said(other) == ["hello", "first second"]
+        await shows(other, ["hello", "first second"])
 
 
 async def test_what_models_write_is_shown_as_it_comes_and_says_who_wrote_it(
@@ -147,7 +147,7 @@ async def test_an_answer_can_be_stopped_continued_asked_for_again_and_compared(
         await page.locator("[data-action=stop]").click()
         await page.get_by_role("button", name="Continue").click()
         await answered(page, 2)
-        assert (await said(page))[-1] == "the rest"
+        await expect(page.locator("article.message .prose").last).to_have_text("the rest")
         await page.locator("article.assistant").last.locator("[data-action=regenerate]").click()
         await expect(page.locator("article.assistant").last).to_contain_text("second try")
         await answered(page, 2)
@@ -167,7 +167,7 @@ async def test_an_earlier_message_can_be_edited_by_keyboard_alone(chrome: Browse
         await send(page, "good day")
         await expect(page.locator("article.assistant")).to_contain_text("two")
         await answered(page)
-        assert await said(page) == ["good day", "two"]
+        await shows(page, ["good day", "two"])
         await page.keyboard.press("Alt+ArrowUp")
         await page.keyboard.press("Alt+ArrowUp")
         await page.keyboard.press("Alt+ArrowLeft")
@@ -244,7 +244,7 @@ async def test_an_error_says_what_happened_and_can_be_tried_again(chrome: Browse
         await watched.examine(page)
         await page.get_by_role("button", name="Try again").click()
         await answered(page)
-        assert await said(page) == ["hello", "now"]
+        await shows(page, ["hello", "now"])
 
 
 async def test_long_pastes_and_files_become_attachments(chrome: Browser, tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ async def test_conversations_are_exported_and_imported(chrome: Browser, tmp_path
         await (await choosing.value).set_files(file)
         await expect(page.locator("#conversations a")).to_have_count(2)
         await page.wait_for_url("**/c/*")
-        assert await said(page) == ["hello", "hello back"]
+        await shows(page, ["hello", "hello back"])
 
 
 async def test_a_temporary_chat_remembers_until_the_page_is_left(chrome: Browser, tmp_path: Path) -> None:
@@ -354,10 +354,10 @@ async def test_a_temporary_chat_remembers_until_the_page_is_left(chrome: Browser
         await answered(page)
         await send(page, "more")
         await answered(page, 2)
-        assert await said(page) == ["hello", "one", "more", "two"]
+        await shows(page, ["hello", "one", "more", "two"])
         assert [message.text for message in provider.requests[1].messages] == ["hello", "one", "more"]
         await page.reload()
-        assert await said(page) == []
+        await shows(page, [])
         await expect(page.locator("#conversations a")).to_have_count(0)
 
 

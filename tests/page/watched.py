@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, BrowserContext, Page, Request, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, Request, async_playwright, expect
 
 from modelway.auth import Auth
 from modelway.gateway import Gateway
@@ -137,6 +137,11 @@ async def answered(page: Page, count: int = 1) -> None:
     """Wait until there are so many answers and none is under way."""
     await page.locator("article.assistant:not(.live)").nth(count - 1).wait_for()
     await page.locator("#live").wait_for(state="detached")
+
+
+async def shows(page: Page, texts: list[str]) -> None:
+    """Wait until these are the messages that the page shows."""
+    await expect(page.locator("article.message .prose")).to_have_text(texts)
 
 
 async def said(page: Page) -> list[str]:
