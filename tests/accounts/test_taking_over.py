@@ -176,6 +176,17 @@ async def test_who_pays_is_noted_whenever_that_is_known(tmp_path: Path) -> None:
         taken.interrupt()
 
 
+async def test_what_nobody_could_read_again_is_not_gone_on_with(tmp_path: Path) -> None:
+    async with aclosing(open_store(tmp_path / "a", on_crash="continue")) as store:
+        turn = await begin(store, "talk", "hello", caller=ALICE.name)
+        folder = crash(tmp_path / "a")
+        turn.interrupt()
+    async with aclosing(open_store(folder, on_crash="continue")) as store:
+        assert await store.take_over(ALICE.name, turn.id) is None
+        (shown,) = (await store.show(ALICE.name, "talk")).turns
+        assert (shown.id, shown.status) == (turn.id, "interrupted")
+
+
 async def test_what_had_come_stays_where_nothing_follows(tmp_path: Path) -> None:
     asked = replace(asking("", "hello"), store=True, stream=True, echo={"a": "b"})
     async with aclosing(open_store(tmp_path / "a", on_crash="continue")) as store:

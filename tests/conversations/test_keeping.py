@@ -95,7 +95,8 @@ async def items(store: Conversations, turn: Turn) -> Any:
 async def test_a_log_of_many_pieces_is_stored_when_that_is_asked_for_and_read_to_its_end(
     tmp_path: Path,
 ) -> None:
-    async with asyncio.timeout(30), aclosing(open_store(tmp_path, checkpoint_s=3600)) as store:
+    settings: dict[str, Any] = {"on_crash": "continue", "checkpoint_s": 3600}
+    async with asyncio.timeout(30), aclosing(open_store(tmp_path, **settings)) as store:
         turn = await store.open_turn(ME, replace(asking("c", "hello"), stream=True))
         for number in range(40):
             turn.record(TextDelta(text=f"{number} "))

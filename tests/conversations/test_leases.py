@@ -10,10 +10,11 @@ from contextlib import aclosing, closing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from modelway.conversations import Conversations, Turn
 from modelway.conversations.claims import Claim
-from modelway.errors import ConversationBusy, UpstreamFailed
+from modelway.errors import ConversationBusy, StoreUnavailable, UpstreamFailed
 from modelway.types import Finish, TextDelta
 from tests.conversations.holder import Holder
 from tests.conversations.talk import (
@@ -28,6 +29,7 @@ from tests.conversations.talk import (
     statuses,
     texts,
 )
+from tests.conversations.test_failures import full_disk
 from tests.polling import until
 
 pytestmark = pytest.mark.anyio
@@ -165,6 +167,48 @@ async def test_who_does_not_wait_is_told_at_once_and_leaves_the_line(
     assert told[1] is not None
     assert texts(told[1].request.messages) == ["one", "1", "two", "2", "three"]
     told[1].interrupt()
+
+
+async def test_a_reader_ends_nothing_with_which_somebody_has_gone_on_meanwhile(
+    store: Conversations, other: Conversations, tmp_path: Path
+) -> None:
+    turn = await store.open_turn(ME, replace(asking("c", "one"), stream=True))
+    let_lease_run_out(tmp_path)
+    file = tmp_path / "kept" / "conversations.sqlite3"
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        reading = asyncio.ensure_future(other.streams.stored(ME, turn.id))
+        await until(lambda: other._writer.is_busy)
+        connection.execute("UPDATE conversations SET lease_until = 1e12 WHERE lease_turn IS NOT NULL")
+        connection.execute("COMMIT")
+    assert (await reading).ended_at is None
+    await complete(turn, "1")
+    assert statuses(await store.show(ME, "c")) == ["done"]
+
+
+async def test_a_lease_is_held_however_many_wait(tmp_path: Path, other: Conversations) -> None:
+    async with aclosing(open_store(tmp_path, lease_s=0.4)) as store:
+        turn = await begin(store, "c", "one")
+        ends_at = time.monotonic() + 0.8
+        while time.monotonic() < ends_at:
+            for _ in range(4096):
+                store.shelf.measured("turn_never", 0.5)
+            await asyncio.sleep(0)
+        with pytest.raises(ConversationBusy):
+            await begin(other, "c", "two")
+        await complete(turn, "1")
+
+
+async def test_a_key_whose_turn_could_not_be_ended_is_answered_by_what_had_come(tmp_path: Path) -> None:
+    async with aclosing(open_store(tmp_path, on_crash="continue")) as store:
+        turn = await store.open_turn(ME, replace(asking("c", "one"), stream=True, when_left="grace"))
+        assert (await claim(store, "k", turn.id)).is_new
+        turn.record(TextDelta(text="half"))
+        await turn.stored()
+        with full_disk(), pytest.raises(StoreUnavailable):
+            await complete(turn, "1")
+        assert await claim(store, "k", "turn_2") == Claim(turn.id, is_new=False)
+        assert statuses(await store.show(ME, "c")) == ["interrupted"]
 
 
 async def lose(store: Conversations, other: Conversations, folder: Path) -> Turn:

@@ -76,6 +76,7 @@ CASES = [
         given="a B c D a x",
         new=2,
     ),
+    Case(name="another first answer", stored=["a B"], sent="a X c", given="a B a X c", new=3),
     Case(name="another history", stored=["a B"], sent="x Y z", given="a B x Y z", new=3),
     Case(name="the end of the history", stored=["a B", "c D"], sent="c D e", given="a B c D c D e", new=3),
     Case(name="after a failure", stored=["a B", "c ✗"], sent="d", given="a B d", new=1),
@@ -337,6 +338,13 @@ async def test_a_request_of_instructions_alone_adds_no_message(store: Conversati
     await ask(store, "c", "a", says="B")
     turn = await begin(store, "c", system("be brief"))
     assert texts(turn.request.messages) == ["be brief", "a", "B"]
+
+
+async def test_instructions_alone_may_follow_a_question_without_an_answer(store: Conversations) -> None:
+    (await begin(store, "c", "q")).interrupt()
+    turn = await begin(store, "c", system("be brief"))
+    assert texts(turn.request.messages) == ["be brief", "q"]
+    turn.interrupt()
 
 
 async def test_later_system_messages_are_messages(store: Conversations) -> None:
