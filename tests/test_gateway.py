@@ -3,11 +3,12 @@
 import asyncio
 from contextlib import aclosing
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from modelway.answer import Answer
-from modelway.config import Settings
+from modelway.config import ConversationSettings, Settings
 from modelway.errors import (
     InvalidRequest,
     SignInRequired,
@@ -132,6 +133,26 @@ async def test_a_stateful_upstream_is_never_sent_a_turn_twice(tmp_path: Path) ->
         with pytest.raises(UpstreamFailed):
             await ask(gateway, asking("a"))
     assert len(shaky.requests) == 1
+
+
+@pytest.mark.parametrize(("on_crash", "raw"), [("continue", None), ("interrupt", b"{}")])
+async def test_what_another_server_may_go_on_with_is_not_in_the_bytes_of_the_upstream(
+    tmp_path: Path, on_crash: Literal["continue", "interrupt"], raw: bytes | None
+) -> None:
+    one = Scripted(
+        "One", [TextDelta(text="half", raw=b"{}"), TextDelta(text=" and half", raw=b"{}"), Finish()]
+    )
+    settings = Settings(provider="One", conversations=ConversationSettings(on_crash=on_crash))
+    asked = ChatRequest(
+        messages=(Message(role="user", content="hi"),),
+        conversation_id="c",
+        stream=True,
+        dialect="openai_chat",
+    )
+    gateway = gateway_of([one], tmp_path, settings)
+    async with aclosing(gateway), aclosing(await gateway.answer(asked, CALLER)) as answer:
+        events = [event async for event in answer]
+    assert [event.raw for event in events if isinstance(event, TextDelta)] == [raw, raw]
 
 
 async def test_what_has_no_price_costs_nothing(tmp_path: Path) -> None:
