@@ -187,9 +187,9 @@ async def test_a_reader_ends_nothing_with_which_somebody_has_gone_on_meanwhile(
 
 
 async def test_a_lease_is_held_however_many_wait(tmp_path: Path, other: Conversations) -> None:
-    async with aclosing(open_store(tmp_path, lease_s=0.4)) as store:
+    async with aclosing(open_store(tmp_path, lease_s=1.0)) as store:
         turn = await begin(store, "c", "one")
-        ends_at = time.monotonic() + 0.8
+        ends_at = time.monotonic() + 1.6
         while time.monotonic() < ends_at:
             for _ in range(4096):
                 store.shelf.measured("turn_never", 0.5)
