@@ -46,7 +46,7 @@ async def healthy_ms(client: httpx.AsyncClient, times: int) -> list[float]:
 def told(taken: list[float]) -> str:
     """Latencies in words."""
     return (
-        f"others answered in {median(taken):.0f} ms (median), {max(taken):.0f} ms (slowest of {len(taken)})"
+        f"others answered in {median(taken):.1f} ms (median), {max(taken):.0f} ms (slowest of {len(taken)})"
     )
 
 
