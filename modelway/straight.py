@@ -63,8 +63,7 @@ class Phase(Enum):
     """How far an answer has come that nobody waits for."""
 
     OPENING = "its conversation is being opened"
-    ASKED = "the provider is asked, or to be asked by who waits"
-    ANSWERING = "its first event has come"
+    ASKED = "the provider is asked, or to be asked by who waits; `answer` tells whether it has begun"
     STORING = "all of it has come, and is being stored"
     LEFT = "nobody wants it any more"
 
@@ -233,7 +232,6 @@ class Straight:
         if not any(isinstance(event, HAS_BEGUN) for event in events):
             return None
         held, sent.held = sent.held, []
-        self._phase = Phase.ANSWERING
         self._attempts.append(Attempt(candidate.name, candidate.model, milliseconds_since(sent.made_at)))
         answer = Answer(
             Begun(candidate, sent.stream, [], sent.ignored), turn, self._attempts, self._gateway.breakers

@@ -21,11 +21,8 @@ def resolved(router: Router, request: ChatRequest, caller: Caller) -> list[Candi
     """Who may answer a request, in the order in which they are tried; PermissionDenied where nobody may."""
     if caller.rules is None:
         return router.resolve(request)
-    try:
+    with discreet(router, caller, request.provider, request.model):
         return permitted(caller, router.resolve(request))
-    except (ProviderNotFound, ModelNotFound) as error:
-        _name_permitted(router, caller.rules, error, request.provider, request.model)
-        raise
 
 
 @contextmanager
@@ -33,22 +30,16 @@ def discreet(router: Router, caller: Caller, provider: str, model: str = "") -> 
     """Let errors about these names tell only such names beside them as the caller may use."""
     try:
         yield
-    except (ProviderNotFound, ModelNotFound) as error:
+    except ProviderNotFound as error:
         if caller.rules is not None:
-            _name_permitted(router, caller.rules, error, provider, model)
+            seen = [name for name in router.providers if may_see(caller.rules, name)]
+            error.hint = nearest(provider, seen) + "GET /v1/providers lists those that the key permits"
         raise
-
-
-def _name_permitted(
-    router: Router, rules: Rules, error: ProviderNotFound | ModelNotFound, provider: str, model: str
-) -> None:
-    """Let the hint of an error name what is near as far as it may be used."""
-    if isinstance(error, ProviderNotFound):
-        seen = [name for name in router.providers if may_see(rules, name)]
-        error.hint = nearest(provider, seen) + "GET /v1/providers lists those that the key permits"
-    else:
-        seen = [name for name in router.model_names() if leads(router, rules, name)]
-        error.hint = nearest(model, seen) + "GET /v1/models lists those that the key permits"
+    except ModelNotFound as error:
+        if caller.rules is not None:
+            seen = [name for name in router.model_names() if leads(router, caller.rules, name)]
+            error.hint = nearest(model, seen) + "GET /v1/models lists those that the key permits"
+        raise
 
 
 def name_others(caller: Caller, candidates: Sequence[Candidate], error: GatewayError) -> None:

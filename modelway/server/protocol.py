@@ -53,7 +53,6 @@ class Protocol(HttpToolsProtocol):
         self._idle_since = 0.0
         self._idle_timer: asyncio.TimerHandle | None = None
         self._asgi = {"version": self.asgi_version, "spec_version": "2.3"}
-        self._described = (b"", "", b"", b"")
         self._head: Head | None = None
         self._misses = 0
         self._is_parsing = False
@@ -277,15 +276,12 @@ class Protocol(HttpToolsProtocol):
     def _describe(self, version: str) -> None:
         """Say in ASGI's words what is asked for."""
         scope = self.scope
-        if self.url != self._described[0]:
-            url = httptools.parse_url(self.url)
-            path = url.path.decode("ascii")
-            path = unquote(path) if "%" in path else path
-            # The next request on this connection is likely to be for the same.
-            self._described = (self.url, path, url.path, url.query or b"")
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
         scope["method"] = self.parser.get_method().decode("ascii")
         scope["http_version"] = version
-        _, scope["path"], scope["raw_path"], scope["query_string"] = self._described
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"], scope["query_string"] = url.path, url.query or b""
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         """A request is to be answered: once what has come is parsed, perhaps with all of its body."""
