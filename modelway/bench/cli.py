@@ -17,6 +17,7 @@ from modelway.bench import failover, faults, loop, plot, report, run, upstream, 
 from modelway.bench import faulty as faulty_upstream
 from modelway.bench.cli_local import measure_local
 from modelway.bench.cli_scale import measure_scale
+from modelway.bench.gateways import Others
 from modelway.bench.measure import Options
 from modelway.bench.processes import BenchError
 from modelway.bench.showing import fail, keep, measured, numbers, show, wide_console
@@ -38,8 +39,13 @@ def compare(
     streams: Annotated[int | None, typer.Option(min=1, max=5000, help="Streams of the mode paced.")] = None,
     open_streams: Annotated[str | None, typer.Option(help="Numbers of streams of the mode streams.")] = None,
     only: Annotated[str, typer.Option(help="Contestants beside the upstream, separated by commas.")] = "",
-    address: Annotated[list[str] | None, typer.Option(help="Also measure the gateway at this URL.")] = None,
+    address: Annotated[
+        list[str] | None, typer.Option(help="Also measure the gateway at this URL, or NAME=URL.")
+    ] = None,
     address_model: Annotated[str, typer.Option(help="The model to ask it for.")] = upstream.MODEL,
+    address_header: Annotated[
+        list[str] | None, typer.Option(help="A header that it needs, as 'x-name: value'.")
+    ] = None,
     upstream_port: Annotated[int, typer.Option(help="Port of the upstream, for such a gateway.")] = 0,
     json: Annotated[Path | None, typer.Option(help="Write all figures to this file.")] = None,
     image: Annotated[Path | None, typer.Option("--plot", help="Draw to this .png or .svg file.")] = None,
@@ -57,8 +63,9 @@ def compare(
         modes=_modes(mode),
         options=_options(quick=quick, **changes),
         only=_words(only),
-        addresses=tuple(address or ()),
-        address_model=address_model,
+        others=Others(
+            addresses=tuple(address or ()), model=address_model, headers=tuple(address_header or ())
+        ),
         upstream_port=upstream_port,
     )
     _measure_and_show(task, json, image)

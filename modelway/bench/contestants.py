@@ -23,6 +23,7 @@ class Contestant(Struct, frozen=True, kw_only=True):
     """Something that answers: where, and which process trees do its work (none: not known).
 
     `provider` is named in the request where it is Modelway; `stored` gives each request a conversation.
+    `headers` are sent beside the key, or in its place.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Contestant(Struct, frozen=True, kw_only=True):
     api_key: str = "bench"
     provider: str = ""
     stored: bool = False
+    headers: dict[str, str] = {}
     roots: tuple[int, ...] = ()
 
     def body(self, mark: str, *, stream: bool) -> str:
@@ -54,7 +56,7 @@ class Contestant(Struct, frozen=True, kw_only=True):
             host=self.host,
             port=self.port,
             path=self.path,
-            api_key=self.api_key,
+            headers={"authorization": f"Bearer {self.api_key}", **self.headers},
             body=self.body(mark, stream=stream),
             stream=stream,
             stamped=stream and "paced" in mark,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from modelway.bench.contestants import MODELWAY, MODELWAY_STORED, PATH, Contestant, Entrant
 from modelway.bench.processes import (
@@ -27,35 +28,68 @@ from modelway.bench.upstream import MODEL
 PROVIDER = "Bench"
 ROUTE = "bench-route"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+# What a request to another gateway cannot say differently.
+_OURS = frozenset({"content-length", "content-type", "host", "transfer-encoding"})
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD_VALUE = re.compile(r"[\x20-\x7e]*")
 # Limits that are counted and never reached.
 _LIMITS = ("--requests-per-minute", "--tokens-per-minute", "--streams")
 _MUCH = "100000000"
 
 
-def entrants(upstream_port: int, *, addresses: Collection[str] = (), model: str = MODEL) -> list[Entrant]:
+class Others(Struct, frozen=True, kw_only=True):
+    """Gateways that the user runs: their addresses, the model and the headers that they are asked with."""
+
+    addresses: tuple[str, ...] = ()
+    model: str = MODEL
+    headers: tuple[str, ...] = ()
+
+
+_NOBODY = Others()
+
+
+def entrants(upstream_port: int, others: Others = _NOBODY) -> list[Entrant]:
     """Everyone who can be measured here in front of the upstream, without the upstream itself."""
     return [
         *relays(upstream_port),
         Entrant(MODELWAY, lambda folder: modelway(folder, upstream_port, stored=False)),
         Entrant(MODELWAY_STORED, lambda folder: modelway(folder, upstream_port, stored=True)),
-        *(other(address, model) for address in addresses),
+        *(other(address, others) for address in others.addresses),
     ]
 
 
-def other(address: str, model: str) -> Entrant:
-    """A gateway that the user runs, in front of our upstream. Raises BenchError unless on loopback."""
+def other(address: str, others: Others) -> Entrant:
+    """A gateway that the user runs, in front of our upstream. Raises BenchError unless on loopback.
+
+    The address may have a name before it: `name=http://localhost:4000/v1`.
+    """
+    called, _, address = address.rpartition("=")
     url = urlsplit(address if "//" in address else f"http://{address}")
     if url.scheme != "http" or url.hostname not in _LOOPBACK:
         raise BenchError(f"{address} is not an http address of this machine; only loopback is measured")
     path = f"{url.path.rstrip('/')}/chat/completions" if url.path.strip("/") else PATH
-    name, host, port = url.netloc, url.hostname, url.port or 80
+    name, host, port = called or url.netloc, url.hostname, url.port or 80
+    headers = dict(map(header, others.headers))
 
     @contextmanager
     def start(_: Path) -> Iterator[Contestant]:
         roots = tuple(sorted(listeners(port)))
-        yield Contestant(name=name, host=host, port=port, path=path, model=model, roots=roots)
+        yield Contestant(
+            name=name, host=host, port=port, path=path, model=others.model, headers=headers, roots=roots
+        )
 
     return Entrant(name, start, ours=False)
+
+
+def header(line: str) -> tuple[str, str]:
+    """Name and value of a header as `--address-header` takes it. Raises BenchError where it is none."""
+    name, colon, value = line.partition(":")
+    name, value = name.strip().lower(), value.strip()
+    if not colon or not _TOKEN.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
+        raise BenchError(f"--address-header {line!r} is no header; write it as 'x-name: value'")
+    if name in _OURS:
+        raise BenchError(f"--address-header cannot say {name}, which the bench says itself")
+    return name, value
 
 
 @contextmanager

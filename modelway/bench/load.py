@@ -39,7 +39,7 @@ class Load(Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int
     path: str = "/v1/chat/completions"
-    api_key: str = "bench"
+    headers: dict[str, str] = {}
     body: str
     stream: bool = False
     stamped: bool = False
@@ -361,10 +361,10 @@ class LoadRun:
 def _request_parts(load: Load) -> tuple[bytes, list[bytes]]:
     parts = [part.encode() for part in load.body.split(ID_MARK, 1)]
     length = sum(map(len, parts)) + (len(_unique(load, 0)) if len(parts) > 1 else 0)
+    headers = "".join(f"{name}: {value}\r\n" for name, value in load.headers.items())
     head = (
-        f"POST {load.path} HTTP/1.1\r\nhost: {load.host}:{load.port}\r\n"
-        f"authorization: Bearer {load.api_key}\r\ncontent-type: application/json\r\n"
-        f"content-length: {length}\r\n\r\n"
+        f"POST {load.path} HTTP/1.1\r\nhost: {load.host}:{load.port}\r\n{headers}"
+        f"content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
     )
     return head.encode(), parts
 

@@ -99,6 +99,9 @@ def check_ours(port: int, roots: Collection[int], name: str) -> None:
 def free_port(wanted: int = 0) -> int:
     """A port of 127.0.0.1 that nobody listens on. Raises BenchError where `wanted` is taken."""
     with socket.socket() as probe:
+        if os.name == "posix":
+            # Connections of a listener that has ended linger for a minute. On Windows it means: share the port.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", wanted))
         except OSError as exc:

@@ -77,12 +77,12 @@ http {{
 
 
 def haproxy_config(upstream_port: int, port: int) -> str:
-    """The same for HAProxy."""
+    """The same for HAProxy, which takes as many connections as it may open files."""
     return f"""global
   nbthread 1
-  maxconn 16000
 defaults
   mode http
+  option http-no-delay
   http-reuse always
   timeout connect 5s
   timeout client 300s

@@ -17,7 +17,7 @@ from modelway.bench.contestants import (
     load_process,
     upstream,
 )
-from modelway.bench.gateways import entrants
+from modelway.bench.gateways import Others, entrants
 from modelway.bench.measure import Options, measure_shape, shapes
 from modelway.bench.memory import measure_memory
 from modelway.bench.processes import BenchError, raise_file_limit
@@ -39,8 +39,7 @@ class Task(Struct, frozen=True, kw_only=True):
     modes: tuple[str, ...] = MODES
     options: Options = Options()
     only: tuple[str, ...] = ()
-    addresses: tuple[str, ...] = ()
-    address_model: str = "bench"
+    others: Others = Others()
     upstream_port: int = 0
 
 
@@ -53,7 +52,7 @@ def measure(task: Task, step: Step) -> Report:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         direct = stack.enter_context(upstream(folder, task.upstream_port))
         load = stack.enter_context(load_process(folder))
-        chosen = choose(task.only, entrants(direct.port, addresses=task.addresses, model=task.address_model))
+        chosen = choose(task.only, entrants(direct.port, task.others))
         total = step_count(task, chosen)
 
         def next_step(what: str) -> None:
@@ -86,7 +85,7 @@ def choose(only: Collection[str], found: Sequence[Entrant]) -> list[Entrant]:
     if unknown:
         raise BenchError(f"there is no {', '.join(unknown)} to measure here; there are {', '.join(names)}")
     if len(set(names)) < len(names):
-        raise BenchError("an address is given twice")
+        raise BenchError("an address, or its name, is given twice")
     return [entrant for entrant in found if not only or entrant.name in only]
 
 

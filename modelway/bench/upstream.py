@@ -154,8 +154,11 @@ def _http_chunk(body: bytes) -> bytes:
 
 
 _COMPLETION = plain_response(completion_body())
+_WELL = plain_response(b"ok", kind="text/plain")
 _PAGES = {
-    b"/healthz": plain_response(b"ok", kind="text/plain"),
+    # Some gateways only ask an upstream that is well.
+    b"/healthz": _WELL,
+    b"/health": _WELL,
     b"/v1/models": plain_response(
         json.dumps({"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": MODEL}]}).encode()
     ),

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from modelway.bench.cli import app
 from modelway.bench.contestants import DIRECT, MODELWAY, Contestant, Entrant
-from modelway.bench.gateways import other
+from modelway.bench.gateways import Others, other
 from modelway.bench.measure import Options
 from modelway.bench.memory import stream_load
 from modelway.bench.processes import BenchError, exchange, free_port
@@ -75,23 +75,43 @@ def test_a_plot_that_cannot_be_drawn_is_told_before_anything_is_measured(tmp_pat
 
 def test_only_loopback_is_measured() -> None:
     with pytest.raises(BenchError, match="only loopback"):
-        other("http://203.0.113.5:8000/v1", "bench")
+        other("http://203.0.113.5:8000/v1", Others())
+    with pytest.raises(BenchError, match="only loopback"):
+        other("peer=http://203.0.113.5:8000/v1", Others())
     done = CliRunner().invoke(app, ["compare", "--quick", "--address", "https://localhost/v1"])
     assert done.exit_code == 1
     assert "not an http address of this machine" in done.output
 
 
 def test_an_address_may_leave_out_scheme_and_path(tmp_path: Path) -> None:
-    entrant = other("localhost:4000", "gpt")
+    entrant = other("localhost:4000", Others(model="gpt"))
     with entrant.start(tmp_path) as contestant:
         assert (contestant.host, contestant.port, contestant.model) == ("localhost", 4000, "gpt")
         assert contestant.path == "/v1/chat/completions"
-    with other("http://localhost:4000/api/v1/", "gpt").start(tmp_path) as contestant:
+    with other("http://localhost:4000/api/v1/", Others(model="gpt")).start(tmp_path) as contestant:
         assert contestant.path == "/api/v1/chat/completions"
 
 
+def test_an_address_may_have_a_name_and_headers(tmp_path: Path) -> None:
+    others = Others(headers=("X-Provider: openai", "authorization:Bearer other"))
+    entrant = other("peer=localhost:4000", others)
+    assert entrant.name == "peer"
+    with entrant.start(tmp_path) as contestant:
+        load = contestant.load("bench:json", stream=False, run="r")
+        assert load.headers == {"authorization": "Bearer other", "x-provider": "openai"}
+
+
+@pytest.mark.parametrize("line", ["x-provider", ": x", "x provider: y", "x: y\r\nz: w", "Host: x"])
+def test_what_is_no_header_is_told_before_anything_is_measured(line: str) -> None:
+    done = CliRunner().invoke(
+        app, ["compare", "--quick", "--address", "localhost:4000", "--address-header", line]
+    )
+    assert done.exit_code == 1
+    assert "--address-header" in done.output
+
+
 def test_contestants_are_chosen_by_name() -> None:
-    found = [other("localhost:1", "m"), other("localhost:2", "m")]
+    found = [other("localhost:1", Others()), other("localhost:2", Others())]
     assert [entrant.name for entrant in choose(["localhost:2"], found)] == ["localhost:2"]
     assert choose([], found) == found
     assert choose([DIRECT], found) == []
@@ -102,7 +122,7 @@ def test_contestants_are_chosen_by_name() -> None:
 
 
 def test_steps_count_every_contestant_in_every_round() -> None:
-    ours, foreign = Entrant(MODELWAY, other("localhost:1", "m").start), other("localhost:1", "m")
+    ours, foreign = Entrant(MODELWAY, other("localhost:1", Others()).start), other("localhost:1", Others())
     task = Task(options=Options(rounds=5, open_streams=(100, 500), startup_rounds=7))
     assert step_count(task, [ours, foreign]) == 3 * 3 * 5 + 2 * 2 + 4 * 7
     assert step_count(Task(modes=("json",), options=Options(rounds=2)), []) == 2
@@ -133,6 +153,8 @@ def test_nginx_relays_streams_unbuffered_over_kept_connections() -> None:
 def test_the_other_relays_go_to_the_upstream_and_wait_long() -> None:
     haproxy, envoy = haproxy_config(1234, 5678), json.loads(envoy_config(1234, 5678))
     assert "bind 127.0.0.1:5678" in haproxy
+    # Without it, HAProxy holds back an event for up to a fifth of a second.
+    assert "option http-no-delay" in haproxy
     assert "server bench 127.0.0.1:1234" in haproxy
     (listener,), (cluster,) = envoy["static_resources"].values()
     assert listener["address"]["socket_address"]["port_value"] == 5678

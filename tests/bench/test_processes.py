@@ -1,6 +1,7 @@
 """What is read from /proc, and that only what we started is measured and ended."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,18 @@ def test_a_process_that_ends_at_once_is_reported_with_its_last_words(tmp_path: P
         pytest.raises(BenchError, match="ended at once: no luck"),
     ):
         wait_until_answers(free_port(), process, log)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere the check means something else")
+def test_a_port_is_free_as_soon_as_its_listener_has_ended() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(BenchError, match=f"port {port} is taken"):
+            free_port(port)
+        with socket.create_connection(("127.0.0.1", port)):
+            # Who closes first keeps its half of the connection for a minute.
+            listener.accept()[0].close()
+    assert free_port(port) == port
 
 
 def test_a_child_does_not_see_the_users_settings_of_modelway(tmp_path: Path) -> None:
