@@ -100,7 +100,7 @@ def free_port(wanted: int = 0) -> int:
     """A port of 127.0.0.1 that nobody listens on. Raises BenchError where `wanted` is taken."""
     with socket.socket() as probe:
         if os.name == "posix":
-            # Connections of a listener that has ended linger for a minute. On Windows it means: share the port.
+            # Connections of a listener that has ended linger for a minute. On Windows it means sharing.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", wanted))
