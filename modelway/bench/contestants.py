@@ -15,7 +15,7 @@ from modelway.bench.load import ID_MARK, Load, LoadResult
 from modelway.bench.processes import ask_line, check_ours, free_port, readline, started
 from modelway.bench.upstream import MODEL
 
-DIRECT, NGINX, MODELWAY, MODELWAY_STORED = "direct", "nginx", "modelway", "modelway, stored"
+DIRECT, NGINX, MODELWAY, MODELWAY_STORED = "direct", "nginx", "modelway", "modelway-stored"
 PATH = "/v1/chat/completions"
 
 

@@ -64,6 +64,8 @@ def other(address: str, others: Others) -> Entrant:
     The address may have a name before it: `name=http://localhost:4000/v1`.
     """
     called, _, address = address.rpartition("=")
+    if "," in called:
+        raise BenchError("a name of an address has no comma: --only separates names with them")
     url = urlsplit(address if "//" in address else f"http://{address}")
     if url.scheme != "http" or url.hostname not in _LOOPBACK:
         raise BenchError(f"{address} is not an http address of this machine; only loopback is measured")

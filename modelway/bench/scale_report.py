@@ -86,7 +86,7 @@ def _turn_table(rows: Sequence[TurnRow]) -> Table:
 def charts(report: ScaleReport) -> list[Chart]:
     """What is drawn."""
     servers = Curve(
-        "modelway, stored",
+        "modelway-stored",
         [row.servers for row in report.servers if row.cpu_us],
         [row.cpu_us.median for row in report.servers if row.cpu_us],
     )

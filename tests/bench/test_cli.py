@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from modelway.bench.cli import app
 from modelway.bench.contestants import DIRECT, MODELWAY, Contestant, Entrant
-from modelway.bench.gateways import Others, other
+from modelway.bench.gateways import Others, entrants, other
 from modelway.bench.measure import Options
 from modelway.bench.memory import stream_load
 from modelway.bench.processes import BenchError, exchange, free_port
@@ -119,6 +119,13 @@ def test_contestants_are_chosen_by_name() -> None:
         choose(["caddy"], found)
     with pytest.raises(BenchError, match="given twice"):
         choose([], [found[0], found[0]])
+
+
+def test_everybody_can_be_named_beside_others() -> None:
+    """--only separates names with commas."""
+    assert not [entrant.name for entrant in entrants(1) if "," in entrant.name]
+    with pytest.raises(BenchError, match="a name of an address has no comma"):
+        other("a,b=localhost:4000", Others())
 
 
 def test_steps_count_every_contestant_in_every_round() -> None:

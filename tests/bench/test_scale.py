@@ -30,7 +30,7 @@ def test_everything_is_measured_in_small(tmp_path: Path) -> None:
         assert (row["errors"], row["delivered"]) == ({}, row["expected"])
         assert row["cpu_us"] > 0
         assert row["age_p50"] > 0
-    assert {row["contestant"] for row in report["streams"]} >= {"direct", "modelway", "modelway, stored"}
+    assert {row["contestant"] for row in report["streams"]} >= {"direct", "modelway", "modelway-stored"}
     (servers,) = report["servers"]
     assert (servers["servers"], servers["errors"]) == (2, 0)
     assert servers["requests_per_s"]["median"] > 0
