@@ -126,12 +126,25 @@ class Answer:
         return bool(self._held)
 
     def take_at_once(self, events: list[Event]) -> list[Event]:
-        """Record events that have come, and give them back, as far as nothing has to be waited for."""
+        """Record events that have come, and give them back, as far as nothing has to be waited for.
+
+        The very list is given back where that is nothing at all.
+        """
+        turn = self._turn
         for place, event in enumerate(events):
-            if self._turn.survives or not self._record_at_once(event):
-                self._held = events[place:]
-                return events[:place]
+            if turn.survives or (isinstance(event, Finish) and isinstance(turn, Turn)):
+                return self._hold(events, place)
+            try:
+                turn.record(event)
+            except TurnInterrupted:
+                return self._hold(events, place)
+            if isinstance(event, Finish) and isinstance(turn, Ephemeral):
+                self._succeed(turn.end(self.provider))
         return events
+
+    def _hold(self, events: list[Event], place: int) -> list[Event]:
+        self._held = events[place:]
+        return events[:place]
 
     @property
     def finished_at(self) -> float:
@@ -179,18 +192,6 @@ class Answer:
         if isinstance(event, Finish):
             self._succeed(await self._turn.finish(self.provider, self.model))
         return event
-
-    def _record_at_once(self, event: Event) -> bool:
-        """Record one event; False, and nothing has happened, where that is not done at once."""
-        if isinstance(event, Finish) and not isinstance(self._turn, Ephemeral):
-            return False
-        try:
-            self._turn.record(event)
-        except TurnInterrupted:
-            return False
-        if isinstance(event, Finish) and isinstance(self._turn, Ephemeral):
-            self._succeed(self._turn.end(self.provider))
-        return True
 
     def _succeed(self, completion: Completion) -> None:
         if self._breakers.troubled:

@@ -162,6 +162,8 @@ class Straight:
                 return []
             answer, events = begun
         taken = answer.take_at_once(events)
+        if taken is events:
+            return events
         if answer.lacks_only_the_end:
             self._phase, self._finish = Phase.STORING, events[-1:]
             answer.finish_soon(self._tell)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from modelway.conversations.charging import Bill
 from modelway.errors import GatewayError
-from modelway.types import ChatRequest, Collector, Completion, Event
+from modelway.types import ChatRequest, Collector, Completion
 
 
 def new_turn_id() -> str:
@@ -37,14 +37,12 @@ class Ephemeral:
         self.request = request
         self.bill: Bill | None = None
         self._collector = Collector()
+        # Takes the next event of the answer.
+        self.record = self._collector.add
 
     def take_state(self, provider: str) -> dict[str, Any] | None:
         """Nothing is known from before."""
         return None
-
-    def record(self, event: Event) -> None:
-        """Take the next event of the answer."""
-        self._collector.add(event)
 
     async def stored(self) -> None:
         """Nothing is."""

@@ -27,6 +27,7 @@ from modelway.types import (
     Event,
     Finish,
     Opaque,
+    TextDelta,
     ToolCallDelta,
     UpstreamState,
 )
@@ -34,6 +35,7 @@ from modelway.types import (
 if TYPE_CHECKING:
     from modelway.conversations.recorder import Recorder
 
+_NOT_LOGGED = (Finish, UpstreamState)
 _MUCH = 2048
 _MUCH_AS_IT_CAME = 256 * 1024
 
@@ -126,14 +128,14 @@ class Turn:
         if self.is_lost and not isinstance(event, Finish):
             raise _stopped()
         self._collector.add(event)
-        if self.log is not None and not isinstance(event, Finish | UpstreamState):
+        if self.log is not None and not isinstance(event, _NOT_LOGGED):
             self.log.add(event)
         if isinstance(event, Delta):
             if not self._unsaved and not self._has_ended:
                 self._has_begun = True
                 self._recorder.save_later(self)
             self._unsaved.append(event)
-            self._unsaved_size += _size(event)
+            self._unsaved_size += len(event.text) if isinstance(event, TextDelta) else _size(event)
             if self._unsaved_size >= _MUCH:
                 self._unsaved_size = 0
                 self._recorder.save_soon()

@@ -39,6 +39,7 @@ class Call:
         "_sending",
         "_to_decoder",
         "_to_error",
+        "is_broken",
     )
 
     def __init__(
@@ -66,12 +67,9 @@ class Call:
         self._decoder: Decoder | None = None
         self._held: deque[Event] = deque()
         self._error: GatewayError | None = None
+        # Whether an error follows what has been taken.
+        self.is_broken = False
         self._has_ended = False
-
-    @property
-    def is_broken(self) -> bool:
-        """Whether an error follows what has been taken."""
-        return self._error is not None
 
     def send_now(self) -> bool:
         """Send the request over a kept connection; False where there is none."""
@@ -102,7 +100,7 @@ class Call:
             elif response.is_stuck:
                 return None
         except GatewayError as error:
-            self._error = self._secret.out_of_error(error)
+            self._fail(error)
         return events
 
     def __aiter__(self) -> Call:
@@ -118,7 +116,7 @@ class Call:
             try:
                 await self._wait()
             except GatewayError as error:
-                self._error = self._secret.out_of_error(error)
+                self._fail(error)
         return self._held.popleft()
 
     async def aclose(self) -> None:
@@ -132,6 +130,10 @@ class Call:
             self._response.close()
         else:
             self._sending.abort()
+
+    def _fail(self, error: GatewayError) -> None:
+        self._error = self._secret.out_of_error(error)
+        self.is_broken = True
 
     async def _wait(self) -> None:
         response = self._response

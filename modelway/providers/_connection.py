@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import cast
 
@@ -46,6 +47,7 @@ class Connection(asyncio.BufferedProtocol):
         self._on_lost = on_lost
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle | None = None
+        self._fires_at = math.inf
         self._deadline = 0.0
         self._waiter: asyncio.Future[bool] | None = None
         self._listener: Callable[[], None] | None = None
@@ -132,8 +134,11 @@ class Connection(asyncio.BufferedProtocol):
             self._arm(deadline)
 
     def expect(self, deadline: float) -> None:
-        """The listener has something until then."""
-        self._arm(deadline)
+        """The listener has something until then. One timer serves all: it looks again when it fires."""
+        if deadline >= self._fires_at:
+            self._deadline = deadline
+        else:
+            self._arm(deadline)
 
     def take(self) -> bytes:
         """What has come of the body, b"" where nothing has."""
@@ -203,7 +208,10 @@ class Connection(asyncio.BufferedProtocol):
         elif self._buffered > MAX_BUFFERED_BYTES and not self._paused and not self.complete:
             self._paused = True
             self._transport.pause_reading()
-        self._wake()
+        if (listener := self._listener) is not None:
+            listener()
+        else:
+            self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell apart an end, a cut answer, and a connection that was closed before it answered."""
@@ -304,13 +312,13 @@ class Connection(asyncio.BufferedProtocol):
         """One timer serves all waits: a later deadline is only noted, and looked at when it fires."""
         self._deadline = deadline
         if self._timer is not None:
-            if self._timer.when() <= deadline:
+            if self._fires_at <= deadline:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_at(deadline, self._on_timer)
+        self._timer, self._fires_at = self._loop.call_at(deadline, self._on_timer), deadline
 
     def _on_timer(self) -> None:
-        self._timer = None
+        self._timer, self._fires_at = None, math.inf
         if self._waiter is None and self._listener is None and not self._settling:
             return
         if self._loop.time() < self._deadline:

@@ -231,11 +231,10 @@ class Response:
         connection = self._connection
         if connection is None:
             return b""
-        data = connection.take()
-        if data:
-            self._count(data)
+        if data := connection.take():
+            self._count(data, self._most)
             if not connection.complete:
-                connection.expect(self._deadline)
+                connection.expect(self._last + self._settings.idle_timeout_s)
         return data
 
     def finish(self) -> None:
@@ -269,10 +268,9 @@ class Response:
             return self._last + self._settings.idle_timeout_s
         return self._first_byte_deadline
 
-    def _count(self, data: bytes, limit: int | None = None) -> None:
+    def _count(self, data: bytes, most: int) -> None:
         self._received += len(data)
         self._last = self._loop.time()
-        most = self._most if limit is None else limit
         if self._received > most:
             raise UpstreamProtocolError(
                 f"{self.host} answered with more than {most} bytes", code="upstream_too_large"

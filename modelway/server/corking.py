@@ -33,6 +33,13 @@ class CorkedTransport:
             self._call_soon(self._flush)
         self._held.append(data)
 
+    def write_now(self, data: bytes) -> None:
+        """Send data behind what is held; nothing is waited for: what could join it comes in another turn."""
+        if self._held:
+            self._held.append(data)
+        elif not self.is_closing():
+            self._transport.write(data)
+
     def write_eof(self) -> None:
         """Send what is held, then tell the client that no more comes."""
         self._flush()

@@ -6,6 +6,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from modelway.server.corking import CorkedTransport
+
 _Headers = list[tuple[bytes, bytes]]
 
 # Under this name of the scope the cycle is found.
@@ -19,6 +21,7 @@ class Cycle(RequestResponseCycle):
     headers are in lower case here.
     """
 
+    transport: CorkedTransport  # type: ignore[assignment] # uvicorn knows no other one than asyncio's
     # HTTP/1.0 knows no chunks: without a length, the end of the connection is the end of the body.
     _until_closed = False
 
@@ -58,16 +61,23 @@ class Cycle(RequestResponseCycle):
             self.transport.write(self._head(status, headers))
 
     def write(self, body: bytes, *, last: bool) -> None:
-        """Send a piece of the body."""
+        """Send a piece of the body, together with what else is written before the loop turns."""
         if not self.disconnected:
             self.transport.write(self._framed(body, last))
+            if last:
+                self._complete()
+
+    def write_now(self, body: bytes, *, last: bool) -> None:
+        """As write(), for who has nothing more to write before the loop turns."""
+        if not self.disconnected:
+            self.transport.write_now(self._framed(body, last))
             if last:
                 self._complete()
 
     def reply(self, status: int, headers: _Headers, body: bytes) -> None:
         """Send a whole answer at once."""
         if not self.disconnected:
-            self.transport.write(self._head(status, headers) + self._framed(body, last=True))
+            self.transport.write_now(self._head(status, headers) + self._framed(body, last=True))
             self._complete()
 
     def _head(self, status: int, headers: _Headers) -> bytes:

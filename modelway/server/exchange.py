@@ -128,7 +128,8 @@ class Exchange:
         if self._cycle is not None:
             self.complete = self.complete or last
             await self._cycle.keep_up()
-            self.write_now(body, last=last)
+            self.record.bytes_out += len(body)
+            self._cycle.write(body, last=last)
         else:
             self.complete = self.complete or last
             self.record.bytes_out += len(body)
@@ -145,11 +146,14 @@ class Exchange:
             self._cycle.begin(status, self._started(status, headers))
 
     def write_now(self, body: bytes, *, last: bool = False) -> None:
-        """As write(), whether the client keeps up or not; where the protocol is our own."""
+        """As write(), whether the client keeps up or not; where the protocol is our own.
+
+        For who has nothing more to write before the event loop turns.
+        """
         self.complete = self.complete or last
         self.record.bytes_out += len(body)
         if self._cycle is not None:
-            self._cycle.write(body, last=last)
+            self._cycle.write_now(body, last=last)
 
     def reply_now(self, status: int, body: bytes, headers: Headers) -> None:
         """As reply(), whether the client keeps up or not; where the protocol is our own."""

@@ -54,8 +54,12 @@ class Numbered:
     def _numbered(self, written: bytes) -> bytes:
         if not written:
             return written
+        are_new = self._number > self._after
+        if are_new and 0 < written.find(b"\n\n") == len(written) - 2 and not written.startswith(b":"):
+            number, self._number = self._number, self._number + 1
+            return b"id: %d\n%b" % (number, written)
         events = written[:-2].split(b"\n\n")
-        if self._number > self._after and not written.startswith(b":") and b"\n\n:" not in written:
+        if are_new and not written.startswith(b":") and b"\n\n:" not in written:
             first, self._number = self._number, self._number + len(events)
             return b"".join([b"id: %d\n%b\n\n" % numbered for numbered in enumerate(events, first)])
         return b"".join([self._one(event) for event in events])

@@ -103,18 +103,21 @@ class StraightReply:
         if not events or answer is None:
             return
         has_ended = isinstance(events[-1], Finish)
-        self._endpoint.note_begin(self._exchange, answer)
         if not self._request.stream:
+            self._endpoint.note_begin(self._exchange, answer)
             if has_ended:
                 self._leave()
                 self._endpoint.reply(self._exchange, self._request, answer)
                 self._end()
             return
-        encoder = self._started(answer)
-        pieces = [encoder.encode(event) for event in events]
+        encoder = self._encoder or self._started(answer)
+        if len(events) == 1:
+            written = encoder.encode(events[0])
+        else:
+            written = b"".join([encoder.encode(event) for event in events])
         if has_ended:
-            pieces.append(encoder.end())
-        if written := b"".join(pieces):
+            written += encoder.end()
+        if written:
             self._exchange.write_now(written, last=has_ended)
             self._last = self._loop.time()
         if has_ended:
@@ -125,6 +128,7 @@ class StraightReply:
     def _started(self, answer: Answer) -> Encoder:
         """What writes the stream, which begins with the first that is to be written."""
         if self._encoder is None:
+            self._endpoint.note_begin(self._exchange, answer)
             self._encoder = self._endpoint.start_stream(self._exchange, self._request, answer)
         return self._encoder
 

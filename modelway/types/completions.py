@@ -90,14 +90,16 @@ class Collector:
     """Folds events into a Completion; at any moment, so that a cut answer is not lost."""
 
     def __init__(self) -> None:
-        self._choices: list[_ChoiceParts] = [_ChoiceParts()]
+        self._first = _ChoiceParts()
+        self._choices = [self._first]
         self.finish: Finish | None = None
 
     def add(self, event: Event) -> None:
         """Take the next event of the answer."""
         match event:
             case TextDelta():
-                self._parts(event.choice).text.append(event.text)
+                parts = self._parts(event.choice) if event.choice else self._first
+                parts.text.append(event.text)
             case ReasoningDelta():
                 self._parts(event.choice).reasoning.append(event.text)
             case RefusalDelta():

@@ -13,7 +13,7 @@ from modelway.dialects.continuing import continued_field
 from modelway.dialects.envelope import Envelope
 from modelway.dialects.openai_chat.body import error_object
 from modelway.dialects.openai_chat.deltas import Deltas
-from modelway.dialects.openai_chat.texts import BETWEEN, Texts, end_of_texts, read_text, read_texts
+from modelway.dialects.openai_chat.texts import BETWEEN, Texts, decode_text, end_of_texts, read_texts
 from modelway.dialects.openai_chat.wire import (
     WireMessage,
     WireUsage,
@@ -135,10 +135,17 @@ class EventDecoder:
         """What nearly every read of a slow stream is: one event, with more text of the first choice."""
         if chunk.find(b"\n\n") != len(chunk) - 2 or not chunk.startswith(b"data: {") or self._reasons:
             return None
-        if b"\r" in chunk or not _is_utf8(chunk) or (read := read_text(chunk[6:])) is None:
+        if b"\r" in chunk or not (chunk.isascii() or _is_utf8(chunk)):
+            return None
+        try:
+            read = decode_text(chunk[6:])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        text = read.choices[0].delta.content
+        if not text:
             return None
         self._model = read.model or self._model
-        return TextDelta(text=read.text, raw=chunk if self._raw else None)
+        return TextDelta(text=text, raw=chunk if self._raw else None)
 
     def _read_batch(self, complete: bytes) -> Iterable[Event]:
         """Read whole events with one JSON decode or two; what is not of the usual form is read line by line.
@@ -148,7 +155,7 @@ class EventDecoder:
         body, done = complete[6:-2], False
         if body.endswith(b"data: [DONE]") or body == b"[DONE]":
             body, done = body[:-6].removesuffix(b"data: ").removesuffix(b"\n\n"), True
-        if not complete.startswith(b"data: ") or not _is_utf8(body):
+        if not complete.startswith(b"data: ") or not (body.isascii() or _is_utf8(body)):
             return self._read_slowly(sse.Decoder().feed(complete), 0)
         # Nearly all of it is text; what is more can only be said chunk by chunk.
         end = end_of_texts(body)
@@ -258,8 +265,6 @@ class EventDecoder:
 
 def _is_utf8(body: bytes) -> bool:
     # The decoder does not look at the bytes of fields that it skips.
-    if body.isascii():
-        return True
     try:
         body.decode()
     except UnicodeDecodeError:

@@ -43,25 +43,16 @@ class Texts(Struct, frozen=True):
     model: str
 
 
-_decode_one = msgspec.json.Decoder(_Chunk).decode
+# Reads one. Whether the bytes of fields that it skips are UTF-8, it does not look: who calls this must have.
+decode_text = msgspec.json.Decoder(_Chunk).decode
 _decode = msgspec.json.Decoder(list[_Chunk]).decode
 
 
-def read_text(body: bytes) -> Texts | None:
-    """One chunk in JSON; None where it is anything else, or cannot be read.
-
-    Whether the bytes of fields that it skips are UTF-8, the decoder does not look: whoever calls this has.
-    """
-    try:
-        chunk = _decode_one(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    text = chunk.choices[0].delta.content
-    return Texts(text, chunk.model or "") if text else None
-
-
 def read_texts(body: bytes) -> Texts | None:
-    """As read_text(), of chunks with BETWEEN between them."""
+    """Chunks in JSON with BETWEEN between them; None where any is anything else, or cannot be read.
+
+    It is known that all of it is UTF-8, as for `decode_text`.
+    """
     try:
         chunks = _decode(b"[%b]" % body.replace(BETWEEN, b","))
     except (msgspec.DecodeError, UnicodeDecodeError):
