@@ -17,7 +17,7 @@ LOCAL_CALLER = Caller("local")
 _NO_RULES = Rules()
 _HINT = 'send "Authorization: Bearer KEY" with a key of `modelway keys create` or [auth] api_keys'
 
-__all__ = ["LOCAL_CALLER", "Auth", "hash_key"]
+__all__ = ["LOCAL_CALLER", "Auth", "Found", "hash_key"]
 
 
 class _Known(Struct, frozen=True):
@@ -27,6 +27,16 @@ class _Known(Struct, frozen=True):
     caller: Caller
     until: float = math.inf
     why: str = ""
+
+
+_LOCAL = _Known("", LOCAL_CALLER)
+
+
+class Found(Struct, frozen=True):
+    """Whose a key was found to be, among which keys: a known one need not be hashed for each request."""
+
+    among: Mapping[str, _Known]
+    known: _Known
 
 
 class Auth:
@@ -66,17 +76,28 @@ class Auth:
 
     def identify(self, key: str) -> Caller:
         """The caller with this key; AuthenticationError if there is none."""
+        return self._still(self.find(key).known)
+
+    def recall(self, found: Found) -> Caller | None:
+        """The caller with a key that was found before; None where keys have changed since: find it again."""
+        return self._still(found.known) if found.among is self._known else None
+
+    def find(self, key: str) -> Found:
+        """Whose key this is; AuthenticationError where it is nobody's. It may have ended."""
         if not self._known and not self._needs_key:
-            return LOCAL_CALLER
+            return Found(self._known, _LOCAL)
         digest = hash_key(key)
         found = self._known.get(digest)
         # How long the search for a hash takes says nothing about the key; the comparison must not either.
         if found is None or not hmac.compare_digest(found.digest, digest):
             what = "the API key is not known here" if key else "the API key is missing"
             raise AuthenticationError(what, hint=_HINT)
-        if self._clock() >= found.until:
-            raise AuthenticationError(f"the API key has {found.why}", hint="ask for a new one")
-        return found.caller
+        return Found(self._known, found)
+
+    def _still(self, known: _Known) -> Caller:
+        if self._clock() >= known.until:
+            raise AuthenticationError(f"the API key has {known.why}", hint="ask for a new one")
+        return known.caller
 
 
 def _known(key: ApiKey) -> _Known:

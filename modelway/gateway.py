@@ -134,7 +134,7 @@ class Gateway:
             size = size_of(request)
             if not self.accounts.has_room(caller, size):
                 return None
-            permit = self.accounts.admit(caller, size, [one.key for one in candidates])
+            permit = self.accounts.admit(caller, size, (one.key for one in candidates))
         straight = Straight(self, request, caller, candidates, attempts, permit)
         try:
             if not (request.conversation_id or request.store):
@@ -189,7 +189,7 @@ class Gateway:
     async def _let_in(self, request: ChatRequest, caller: Caller, candidates: list[Candidate]) -> Permit:
         size = size_of(request)
         await self.accounts.make_room(caller, size)
-        return self.accounts.admit(caller, size, [one.key for one in candidates])
+        return self.accounts.admit(caller, size, (one.key for one in candidates))
 
     async def _answer(
         self,

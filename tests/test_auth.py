@@ -77,3 +77,22 @@ def test_keys_are_long_and_all_different() -> None:
     keys = {make_key() for _ in range(100)}
     assert len(keys) == 100
     assert all(key.startswith("mw-") and len(key) == 35 for key in keys)
+
+
+def test_a_key_that_was_found_is_known_again_until_any_keys_change() -> None:
+    now = 10.0
+    auth = Auth({}, clock=lambda: now)
+    nobody = auth.find("")
+    assert auth.recall(nobody) == LOCAL_CALLER
+    auth.learn([stored("carol", expires_at=20.0)])
+    assert auth.recall(nobody) is None
+    found = auth.find("sk-fake-carol")
+    caller = auth.recall(found)
+    assert caller is not None
+    assert caller.name == "carol"
+    now = 20.0
+    with pytest.raises(AuthenticationError, match="expired"):
+        auth.recall(found)
+    now = 10.0
+    auth.learn([stored("carol", revoked_at=1.0)])
+    assert auth.recall(found) is None

@@ -11,6 +11,13 @@ from modelway.prices import NANOS
 from modelway.types import Rules
 
 Headers = tuple[tuple[str, str], ...]
+_Names = tuple[str, str, str]
+_OF_REQUESTS: _Names = (
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+)
+_OF_TOKENS: _Names = ("x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens")
 _BUSY_S = 1.0
 # SDKs ask again after any 429, unless they are told that it is in vain.
 NOWHERE = -1
@@ -60,11 +67,14 @@ class Account:
     `reserved` is what the answers under way may cost, in billionths of a dollar. `own` is what this server
     has taken of the limits that it shares with others, None where it does not; `others` what those had then,
     `wanted` what is being asked for, `was_asked` whether a request has come since somebody last looked.
+    `limits` are those of the rules, 0 for none; `has_budget`: they limit what is spent, too.
     """
 
     __slots__ = (
         "_requests",
         "_tokens",
+        "has_budget",
+        "limits",
         "name",
         "others",
         "own",
@@ -78,7 +88,7 @@ class Account:
 
     def __init__(self, name: str, rules: Rules) -> None:
         self.name = name
-        self.rules = rules
+        self.obey(rules)
         self.running = 0
         self.reserved = 0
         self.spent = Spent()
@@ -89,11 +99,11 @@ class Account:
         self._requests = Window()
         self._tokens = Window()
 
-    @property
-    def limits(self) -> Allotment:
-        """Its limits; 0 for none."""
-        rules = self.rules
-        return Allotment(rules.requests_per_minute, rules.tokens_per_minute, rules.streams)
+    def obey(self, rules: Rules) -> None:
+        """Take the rules that are in force from now on."""
+        self.rules = rules
+        self.limits = Allotment(rules.requests_per_minute, rules.tokens_per_minute, rules.streams)
+        self.has_budget = bool(rules.daily_budget or rules.monthly_budget)
 
     def use(self, now: float) -> Allotment:
         """What of them is in use."""
@@ -109,36 +119,35 @@ class Account:
             return True
         if own is None:
             return False
-        use = self.use(now)
-        need = (use.requests + 1, use.tokens + tokens, use.streams + 1)
-        return all(not limit or needed <= had for limit, needed, had in zip(limits, need, own, strict=True))
-
-    @property
-    def has_budget(self) -> bool:
-        """Whether its spending is limited."""
-        return bool(self.rules.daily_budget or self.rules.monthly_budget)
+        self._requests.forget(now)
+        self._tokens.forget(now)
+        return (
+            (not limits.requests or self._requests.total < own.requests)
+            and (not limits.tokens or self._tokens.total + tokens <= own.tokens)
+            and (not limits.streams or self.running < own.streams)
+        )
 
     def admit(self, tokens: int, now: float, day: str, *, allowance: int = 0, nanos: int = 0) -> Permit:
         """Let a request of about so many tokens in, or raise CallerRateLimited or BudgetExceeded.
 
         `allowance` tokens more, and `nanos` of the budgets, are kept for it until it ends.
         """
-        rules = self.rules
-        self._check_budgets(now, day)
-        room = self.limits if self.own is None else Allotment(*map(min, self.own, self.limits))
-        if rules.streams and self.running >= room.streams:
-            raise self._refusal(f"{rules.streams} answers at the same time", _BUSY_S, now, day)
-        if rules.requests_per_minute:
-            limit = rules.requests_per_minute
-            self._check_window(self._requests, limit, room.requests, 1, "requests", now, day)
-        if rules.tokens_per_minute:
-            limit = rules.tokens_per_minute
-            self._check_window(self._tokens, limit, room.tokens, tokens, "tokens", now, day)
+        limits, own = self.limits, self.own or self.limits
+        if self.has_budget:
+            self._check_budgets(now, day)
+        if limits.streams and self.running >= min(own.streams, limits.streams):
+            raise self._refusal(f"{limits.streams} answers at the same time", _BUSY_S, now, day)
+        if limits.requests:
+            room = min(own.requests, limits.requests)
+            self._check_window(self._requests, limits.requests, room, 1, "requests", now, day)
+        if limits.tokens:
+            room = min(own.tokens, limits.tokens)
+            self._check_window(self._tokens, limits.tokens, room, tokens, "tokens", now, day)
         self.running += 1
-        asked = self._requests.add(1, now) if rules.requests_per_minute else NOWHERE
+        asked = self._requests.add(1, now) if limits.requests else NOWHERE
         self.reserved += nanos
         kept = tokens + allowance
-        slot = self._tokens.add(kept, now) if rules.tokens_per_minute else NOWHERE
+        slot = self._tokens.add(kept, now) if limits.tokens else NOWHERE
         return Permit(self, kept, slot, nanos, asked)
 
     def end(self, permit: Permit, tokens: int, now: float) -> None:
@@ -156,20 +165,17 @@ class Account:
 
     def headers(self, now: float, day: str) -> Headers:
         """What is left: of the last minute under OpenAI's names, of budgets in dollars under ours."""
-        told: list[tuple[str, str]] = []
-        for kind, limit, window, others in (
-            ("requests", self.rules.requests_per_minute, self._requests, self.others.requests),
-            ("tokens", self.rules.tokens_per_minute, self._tokens, self.others.tokens),
-        ):
-            if limit:
-                window.forget(now)
-                told.append((f"x-ratelimit-limit-{kind}", str(limit)))
-                told.append((f"x-ratelimit-remaining-{kind}", str(max(0, limit - others - window.total))))
-                told.append((f"x-ratelimit-reset-{kind}", _span(window.reset(now))))
-        for kind, budget, spent in self._budgets(day):
-            left = max(0, budget - spent) / NANOS
-            told.append((f"x-modelway-budget-{kind}-remaining", f"{left:.6f}"))
-        return tuple(told)
+        limits, others = self.limits, self.others
+        told: Headers = ()
+        if limits.requests:
+            told = _left(_OF_REQUESTS, limits.requests, others.requests, self._requests, now)
+        if limits.tokens:
+            told += _left(_OF_TOKENS, limits.tokens, others.tokens, self._tokens, now)
+        if self.has_budget:
+            for kind, budget, spent in self._budgets(day):
+                left = max(0, budget - spent) / NANOS
+                told += ((f"x-modelway-budget-{kind}-remaining", f"{left:.6f}"),)
+        return told
 
     def _budgets(self, day: str) -> list[tuple[str, int, int]]:
         today, month = self.spent.on(day)
@@ -177,8 +183,6 @@ class Account:
         return [one for one in both if one[1]]
 
     def _check_budgets(self, now: float, day: str) -> None:
-        if not self.has_budget:
-            return
         for kind, budget, spent in self._budgets(day):
             if spent >= budget:
                 error = BudgetExceeded(
@@ -228,6 +232,14 @@ class Permit:
         self.slot = slot
         self.nanos = nanos
         self.asked = asked
+
+
+def _left(names: _Names, limit: int, others: int, window: Window, now: float) -> Headers:
+    """What is left of a limit, of which other servers have let in so much."""
+    window.forget(now)
+    left = limit - others - window.total
+    span = _span(window.reset(now))
+    return (names[0], str(limit)), (names[1], str(left if left > 0 else 0)), (names[2], span)
 
 
 def _span(seconds: float) -> str:

@@ -259,7 +259,8 @@ class Accounts:
         account = self._accounts.get(caller.name)
         if account is None:
             account = self._accounts[caller.name] = Account(caller.name, rules)
-        account.rules = rules
+        elif account.rules is not rules:
+            account.obey(rules)
         return account
 
     def _sum(self, day: str, caller: str, provider: str, model: str) -> Sum:

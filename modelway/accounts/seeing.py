@@ -21,8 +21,13 @@ def resolved(router: Router, request: ChatRequest, caller: Caller) -> list[Candi
     """Who may answer a request, in the order in which they are tried; PermissionDenied where nobody may."""
     if caller.rules is None:
         return router.resolve(request)
-    with discreet(router, caller, request.provider, request.model):
-        return permitted(caller, router.resolve(request))
+    try:
+        candidates = router.resolve(request)
+    except (ProviderNotFound, ModelNotFound) as error:
+        # For every request that goes well, a context manager would be dear.
+        _hide_names(router, caller.rules, request.provider, request.model, error)
+        raise
+    return permitted(caller, candidates)
 
 
 @contextmanager
@@ -30,16 +35,21 @@ def discreet(router: Router, caller: Caller, provider: str, model: str = "") -> 
     """Let errors about these names tell only such names beside them as the caller may use."""
     try:
         yield
-    except ProviderNotFound as error:
+    except (ProviderNotFound, ModelNotFound) as error:
         if caller.rules is not None:
-            seen = [name for name in router.providers if may_see(caller.rules, name)]
-            error.hint = nearest(provider, seen) + "GET /v1/providers lists those that the key permits"
+            _hide_names(router, caller.rules, provider, model, error)
         raise
-    except ModelNotFound as error:
-        if caller.rules is not None:
-            seen = [name for name in router.model_names() if leads(router, caller.rules, name)]
-            error.hint = nearest(model, seen) + "GET /v1/models lists those that the key permits"
-        raise
+
+
+def _hide_names(
+    router: Router, rules: Rules, provider: str, model: str, error: ProviderNotFound | ModelNotFound
+) -> None:
+    if isinstance(error, ProviderNotFound):
+        seen = [name for name in router.providers if may_see(rules, name)]
+        error.hint = nearest(provider, seen) + "GET /v1/providers lists those that the key permits"
+    else:
+        seen = [name for name in router.model_names() if leads(router, rules, name)]
+        error.hint = nearest(model, seen) + "GET /v1/models lists those that the key permits"
 
 
 def name_others(caller: Caller, candidates: Sequence[Candidate], error: GatewayError) -> None:

@@ -39,7 +39,7 @@ from modelway.server.sockets import Socket, handshake
 from modelway.server.straight_reply import StraightReply
 from modelway.straight import Straight
 from modelway.telemetry import Telemetry
-from modelway.types import ChatRequest
+from modelway.types import Caller, ChatRequest
 
 # Starts a task that speaks ASGI.
 Run = Callable[[Callable[[Scope, Receive, Send], Awaitable[None]]], None]
@@ -259,10 +259,21 @@ class Application:
     def _admit(self, exchange: Exchange) -> None:
         """Find out who asks, and whether there is room for one more."""
         if exchange.path not in OPEN_PATHS:
-            exchange.caller = self._auth.identify(exchange.api_key)
+            exchange.caller = self._caller(exchange)
             exchange.record.caller = exchange.caller.name
         if self._most_at_once and exchange.method == "POST":
             self._make_room(exchange)
+
+    def _caller(self, exchange: Exchange) -> Caller:
+        head: Head | None = exchange.scope.get(HEAD)
+        if head is None:
+            return self._auth.identify(exchange.api_key)
+        # A head that is known again has the same key in it.
+        caller = self._auth.recall(head.key) if head.key is not None else None
+        if caller is None:
+            caller = self._auth.identify(exchange.api_key)
+            head.key = self._auth.find(exchange.api_key)
+        return caller
 
     def _make_room(self, exchange: Exchange) -> None:
         """Count a request among those that are answered at the same time; raises Overloaded."""

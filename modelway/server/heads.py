@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from modelway.auth import Found
 from modelway.server.cycle import CYCLE
 
 Header = tuple[bytes, bytes]
@@ -27,7 +28,7 @@ class Head(Struct):
     """A head that was parsed: its bytes before and after the length of the body, and what ASGI calls it.
 
     `place` is that of the length among the headers. `is_usual`: whoever answers has looked at it, and found
-    nothing in it that must be looked at again.
+    nothing in it that must be looked at again. `key` is the one in it, once it was found.
     """
 
     before: bytes
@@ -36,6 +37,7 @@ class Head(Struct):
     scope: Mapping[str, Any]
     place: int
     is_usual: bool = False
+    key: Found | None = None
 
     def read(self, received: bytes) -> tuple[list[Header], bytes] | None:
         """The headers and the body of a read that is one whole request with this head; None for any other."""
