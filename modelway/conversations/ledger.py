@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from operator import add
 from pathlib import Path
 from secrets import randbits
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from modelway.conversations.places import PlacedOnce, Values
+
 if TYPE_CHECKING:
     from modelway.conversations.sql import Statements
 
-Values = Mapping[str, object]
 Key = tuple[str, ...]
 
 _NOTHING: Values = MappingProxyType({})
@@ -36,6 +37,7 @@ class Ledger:
         self._last_id = 0
         self._salt = randbits(_SALT_BITS)
         self._sums: dict[tuple[str, Key], list[int]] = {}
+        self._placed = PlacedOnce()
 
     @property
     def is_in_place(self) -> bool:
@@ -44,19 +46,23 @@ class Ledger:
 
     def one(self, sql: str, values: Values) -> Any:
         """The first row, or None."""
-        return self._connection.execute(sql, values).fetchone()
+        text, order = self._placed[sql]
+        return self._connection.execute(text, order(values)).fetchone()
 
     def all(self, sql: str, values: Values) -> list[Any]:
         """All rows."""
-        return self._connection.execute(sql, values).fetchall()
+        text, order = self._placed[sql]
+        return self._connection.execute(text, order(values)).fetchall()
 
     def run(self, sql: str, values: Values = _NOTHING) -> int:
         """Execute; returns how many rows were changed."""
-        return self._connection.execute(sql, values).rowcount
+        text, order = self._placed[sql]
+        return self._connection.execute(text, order(values)).rowcount
 
     def run_many(self, sql: str, values: Sequence[Values]) -> None:
         """Execute once for each."""
-        self._connection.executemany(sql, values)
+        text, order = self._placed[sql]
+        self._connection.executemany(text, map(order, values))
 
     def add_up(self, sql: str, key: Key, amounts: Sequence[int]) -> None:
         """Execute before the commit, once for each key, with the sums of the amounts; the key comes first."""

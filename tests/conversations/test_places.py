@@ -1,0 +1,41 @@
+"""SQL with its parameters by place does what it does with them by name."""
+
+import sqlite3
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelway.conversations.composed import STATEMENTS
+from modelway.conversations.places import PlacedOnce, placed
+
+NAMES = ("id", "tree", "tree_of", "a1")
+words = st.sampled_from([*(f":{name}" for name in NAMES), "':id'", "''", "1"])
+
+
+@given(st.lists(words, min_size=1, max_size=8))
+def test_a_tuple_says_what_names_say(words: list[str]) -> None:
+    sql = f"SELECT {', '.join(words)}"
+    values = {name: f"the {name}" for name in NAMES}
+    sql_with_places, order = placed(sql)
+    with sqlite3.connect(":memory:") as connection:
+        named = connection.execute(sql, values).fetchone()
+        assert connection.execute(sql_with_places, order(values)).fetchone() == named
+    connection.close()
+
+
+def test_a_value_that_is_missing_is_not_guessed() -> None:
+    for sql in ("SELECT :id", "SELECT :id, :tree"):
+        with pytest.raises(KeyError):
+            placed(sql).order({"name": 1})
+
+
+def test_every_statement_of_the_store_is_placed_without_rest() -> None:
+    for name in STATEMENTS.__struct_fields__:
+        text = placed(getattr(STATEMENTS, name)).sql
+        assert ":" not in text, name
+
+
+def test_a_text_is_placed_once() -> None:
+    known = PlacedOnce()
+    assert known["SELECT :id"] is known["SELECT :id"]
