@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,14 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from modelway.auth import Auth
-from modelway.config import ProviderSettings, Settings
+from modelway.config import ProviderSettings, RouteSettings, ServerSettings, Settings
+from modelway.gateway import Gateway
+from modelway.keys import ApiKey, hash_key
 from modelway.providers import http
 from modelway.server.app import Application
 from modelway.server.protocol import Protocol
 from modelway.telemetry import Telemetry
+from modelway.types import Rules
 from modelway.wiring import build
 
 CONNECTIONS = 16
@@ -35,6 +40,8 @@ REQUESTS = 1600
 BATCHES = 7
 EVENTS = 50
 KINDS = ("json", "sse50", "paced")
+# What is done beside relaying: nothing; the turn is stored; that, for a key with limits, over a route.
+WORKS = RELAYED, STORED, ALL = "relayed", "stored", "stored, with key, limits and route"
 PARTS = (
     ("server/protocol", "HTTP, to the caller"),
     ("server/corking", "HTTP, to the caller"),
@@ -139,24 +146,43 @@ class Caller(Wire):
         await self._done.wait()
 
 
+@asynccontextmanager
+async def bench_of(folder: Path, kind: str, work: str) -> AsyncIterator[Bench]:
+    """A gateway for some kind of answers that does so much with them, one of WORKS."""
+    reads, dial = answers(kind), vars(http)["dial"]
+
+    async def short_wire(origin: Any, make: Any, **_: Any) -> Any:
+        connection = make()
+        connection.connection_made(Upstream(connection, reads))
+        return connection
+
+    provider = ProviderSettings(base_url="http://127.0.0.1:1/v1", default_model="bench", needs_auth=False)
+    route = RouteSettings(candidates=("Bench/bench", "Bench2/bench"))
+    settings = Settings(
+        provider="Bench", providers={"Bench": provider, "Bench2": provider}, routes={"bench-route": route}
+    )
+    gateway = build(settings, data_dir=folder)
+    auth = Auth({})
+    if work == ALL:
+        much = 10**8
+        rules = Rules(requests_per_minute=much, tokens_per_minute=much, streams=much)
+        auth.learn([ApiKey(name="bench", digest=hash_key("x"), hint="", rules=rules)])
+    vars(http)["dial"] = short_wire
+    try:
+        yield Bench(gateway, auth, kind, work)
+    finally:
+        vars(http)["dial"] = dial
+        await gateway.aclose()
+
+
 class Bench:
     """A gateway between callers and upstreams that are no sockets."""
 
-    def __init__(self, folder: Path, kind: str, *, stored: bool) -> None:
+    def __init__(self, gateway: Gateway, auth: Auth, kind: str, work: str) -> None:
         self._stream = kind != "json"
-        self._stored = stored
-        provider = ProviderSettings(base_url="http://127.0.0.1:1/v1", default_model="bench", needs_auth=False)
-        settings = Settings(provider="Bench", providers={"Bench": provider})
-        self.gateway = build(settings, data_dir=folder)
-        reads = answers(kind)
-
-        async def dial(origin: Any, make: Any, **_: Any) -> Any:
-            connection = make()
-            connection.connection_made(Upstream(connection, reads))
-            return connection
-
-        vars(http)["dial"] = dial
-        application = Application(self.gateway, Auth({}), Telemetry(), settings.server)
+        self._stored = work != RELAYED
+        self._model = "bench-route" if work == ALL else "bench"
+        application = Application(gateway, auth, Telemetry(), ServerSettings())
         config = uvicorn.Config(
             application,
             ws="none",
@@ -175,7 +201,7 @@ class Bench:
 
     async def _ask(self, caller: Caller, requests: int) -> None:
         fields: dict[str, Any] = {
-            "model": "bench",
+            "model": self._model,
             "messages": [{"role": "user", "content": "What is the fastest way home?"}],
             "stream": self._stream,
         }
@@ -186,25 +212,30 @@ class Bench:
             await caller.ask(fields)
 
 
-async def measure(kind: str, *, stored: bool) -> tuple[float, Counter[str], Counter[str]]:
+async def measure(kind: str, work: str) -> tuple[float, Counter[str], Counter[str]]:
     """Microseconds of a request; its calls, and the profiler's microseconds, by the part of the path."""
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), kind, stored=stored)
-        await bench.ask(320)
-        gc.freeze()
-        gc.set_threshold(20_000, 20, 20)
-        requests = REQUESTS if kind == "json" else REQUESTS // 4
-        batches = []
-        for _ in range(BATCHES):
-            begun = time.process_time()
-            await bench.ask(requests)
-            batches.append((time.process_time() - begun) / requests * 1e6)
-        profile = cProfile.Profile()
-        profile.enable()
-        await bench.ask(requests)
-        profile.disable()
-        await bench.gateway.aclose()
-    return min(batches), *by_part(pstats.Stats(profile), requests)
+        async with bench_of(Path(folder), kind, work) as bench:
+            await bench.ask(320)
+            gc.freeze()
+            gc.set_threshold(20_000, 20, 20)
+            requests = REQUESTS if kind == "json" else REQUESTS // 4
+            batches = []
+            for _ in range(BATCHES):
+                begun = time.process_time()
+                await bench.ask(requests)
+                batches.append((time.process_time() - begun) / requests * 1e6)
+            stats = await profiled(bench, requests)
+    return min(batches), *by_part(stats, requests)
+
+
+async def profiled(bench: Bench, requests: int) -> pstats.Stats:
+    """What the profiler says of so many requests."""
+    profile = cProfile.Profile()
+    profile.enable()
+    await bench.ask(requests)
+    profile.disable()
+    return pstats.Stats(profile)
 
 
 def by_part(stats: Any, requests: int) -> tuple[Counter[str], Counter[str]]:
@@ -235,9 +266,9 @@ def part_of(file: str) -> str:
 def main() -> None:
     """Print both tables."""
     for kind in sys.argv[1:] or KINDS:
-        for stored in (False, True):
-            microseconds, calls, spent = asyncio.run(measure(kind, stored=stored))
-            name = f"{kind}, stored" if stored else kind
+        for work in WORKS:
+            microseconds, calls, spent = asyncio.run(measure(kind, work))
+            name = f"{kind}, {work}"
             ours = sum(count for part, count in spent.items() if part != "this measurement")
             print(f"\n{name}: {microseconds:.0f} µs of CPU time a request, this measurement's own included")
             for part, count in calls.most_common():
