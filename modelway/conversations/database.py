@@ -13,6 +13,7 @@ from urllib.parse import quote
 from modelway.conversations.composed import SCHEMA, STATEMENTS, VERSION
 from modelway.conversations.failures import unavailable
 from modelway.conversations.ledger import Ledger
+from modelway.conversations.places import take_as_they_are
 from modelway.conversations.search import SEARCH_SCHEMA
 from modelway.errors import StoreUnavailable
 
@@ -59,6 +60,7 @@ class Database:
         self.path = path
         self.syncs_each_commit = synchronous == "full"
         self._synchronous = synchronous
+        take_as_they_are()
         with unavailable("opened"):
             _prepare_file(path)
             _check_version(path)

@@ -1,5 +1,6 @@
 """SQL with its parameters by place does what it does with them by name."""
 
+import math
 import sqlite3
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelway.conversations.composed import STATEMENTS
-from modelway.conversations.places import PlacedOnce, placed
+from modelway.conversations.places import PlacedOnce, placed, take_as_they_are
 
 NAMES = ("id", "tree", "tree_of", "a1")
 words = st.sampled_from([*(f":{name}" for name in NAMES), "':id'", "''", "1"])
@@ -39,3 +40,17 @@ def test_every_statement_of_the_store_is_placed_without_rest() -> None:
 def test_a_text_is_placed_once() -> None:
     known = PlacedOnce()
     assert known["SELECT :id"] is known["SELECT :id"]
+
+
+@given(st.none() | st.booleans() | st.binary() | st.integers(-(2**63), 2**63 - 1) | st.text() | st.floats())
+def test_values_are_stored_as_they_are(value: object) -> None:
+    with sqlite3.connect(":memory:") as connection:
+        asked = "SELECT ?, typeof(?)"
+        take_as_they_are()
+        stored, kind = connection.execute(asked, (value, value)).fetchone()
+    connection.close()
+    if isinstance(value, float) and math.isnan(value):
+        value = None  # SQLite knows no such number
+    assert (stored, type(stored)) == (value, int if isinstance(value, bool) else type(value))
+    kinds = {bool: "integer", int: "integer", bytes: "blob", str: "text", float: "real"}
+    assert kind == kinds.get(type(value), "null")
