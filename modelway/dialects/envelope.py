@@ -41,10 +41,11 @@ class Envelope(Struct, frozen=True, kw_only=True):
 
     def add_to(self, value: bytes) -> bytes:
         """Put our own fields into a JSON object that an upstream wrote."""
+        # `in` takes what it looks for as a number first, and an exception to see that it is none.
         if (
-            b'"provider"' in value
-            or b'"conversation_id"' in value
-            or (self.ignored and b'"ignored"' in value)
+            value.find(b'"provider"') >= 0
+            or value.find(b'"conversation_id"') >= 0
+            or (self.ignored and value.find(b'"ignored"') >= 0)
         ):
             # Some upstreams use these names themselves; a JSON object must not have them twice.
             members: dict[str, Any] = msgspec.json.decode(value)

@@ -101,7 +101,7 @@ class Cycle(RequestResponseCycle):
                 lines.append(b"transfer-encoding: chunked\r\n")
         head = b"".join((STATUS_LINE[status], *lines, b"\r\n"))
         # A line break or a NUL in a header would split the reply.
-        if head.count(b"\n") != len(lines) + 2 or b"\0" in head or head.count(b"\r") != len(lines) + 2:
+        if head.count(b"\n") != len(lines) + 2 or head.count(b"\0") or head.count(b"\r") != len(lines) + 2:
             raise RuntimeError("a header of the reply has a line break in it")
         return head
 

@@ -102,7 +102,7 @@ class EventDecoder:
         if not self._rest and (text := self._more_text(chunk)) is not None:
             return [text]
         buffer = self._rest + chunk
-        if b"\r" in chunk:
+        if chunk.find(b"\r") >= 0:
             # Other line ends than LF: leave the batch reader for the rest of the stream.
             self._lines, self._rest = sse.Decoder(), b""
             return self._read_slowly(self._lines.feed(buffer), self._lines.pending)
@@ -135,7 +135,8 @@ class EventDecoder:
         """What nearly every read of a slow stream is: one event, with more text of the first choice."""
         if chunk.find(b"\n\n") != len(chunk) - 2 or not chunk.startswith(b"data: {") or self._reasons:
             return None
-        if b"\r" in chunk or not (chunk.isascii() or _is_utf8(chunk)):
+        # `in` would take b"\\r" as a number first, and an exception to see that it is none.
+        if chunk.find(b"\r") >= 0 or not (chunk.isascii() or _is_utf8(chunk)):
             return None
         try:
             read = decode_text(chunk[6:])
