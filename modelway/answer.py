@@ -128,18 +128,22 @@ class Answer:
     def take_at_once(self, events: list[Event]) -> list[Event]:
         """Record events that have come, and give them back, as far as nothing has to be waited for.
 
-        The very list is given back where that is nothing at all.
+        Where nothing has to be, it is the same list that is given back: who calls this asks with `is`.
         """
         turn = self._turn
         for place, event in enumerate(events):
-            if turn.survives or (isinstance(event, Finish) and isinstance(turn, Turn)):
+            if turn.survives:
                 return self._hold(events, place)
+            if isinstance(event, Finish):
+                if not isinstance(turn, Ephemeral):
+                    return self._hold(events, place)
+                turn.record(event)
+                self._succeed(turn.end(self.provider))
+                continue
             try:
                 turn.record(event)
             except TurnInterrupted:
                 return self._hold(events, place)
-            if isinstance(event, Finish) and isinstance(turn, Ephemeral):
-                self._succeed(turn.end(self.provider))
         return events
 
     def _hold(self, events: list[Event], place: int) -> list[Event]:

@@ -33,7 +33,10 @@ _LOCAL = _Known("", LOCAL_CALLER)
 
 
 class Found(Struct, frozen=True):
-    """Whose a key was found to be, among which keys: a known one need not be hashed for each request."""
+    """Whose a key was found to be, among which keys: a known one need not be hashed for each request.
+
+    It keeps these keys in memory, so it is for a connection, which asks again or ends.
+    """
 
     among: Mapping[str, _Known]
     known: _Known
@@ -76,11 +79,17 @@ class Auth:
 
     def identify(self, key: str) -> Caller:
         """The caller with this key; AuthenticationError if there is none."""
-        return self._still(self.find(key).known)
+        return self.caller(self.find(key))
 
     def recall(self, found: Found) -> Caller | None:
         """The caller with a key that was found before; None where keys have changed since: find it again."""
-        return self._still(found.known) if found.among is self._known else None
+        return self.caller(found) if found.among is self._known else None
+
+    def caller(self, found: Found) -> Caller:
+        """The caller with a key that has just been found; AuthenticationError where it has ended."""
+        if self._clock() >= found.known.until:
+            raise AuthenticationError(f"the API key has {found.known.why}", hint="ask for a new one")
+        return found.known.caller
 
     def find(self, key: str) -> Found:
         """Whose key this is; AuthenticationError where it is nobody's. It may have ended."""
@@ -93,11 +102,6 @@ class Auth:
             what = "the API key is not known here" if key else "the API key is missing"
             raise AuthenticationError(what, hint=_HINT)
         return Found(self._known, found)
-
-    def _still(self, known: _Known) -> Caller:
-        if self._clock() >= known.until:
-            raise AuthenticationError(f"the API key has {known.why}", hint="ask for a new one")
-        return known.caller
 
 
 def _known(key: ApiKey) -> _Known:

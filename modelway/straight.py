@@ -163,6 +163,7 @@ class Straight:
             answer, events = begun
         taken = answer.take_at_once(events)
         if taken is events:
+            # Nothing is held back; once something was, this is not called again.
             return events
         if answer.lacks_only_the_end:
             self._phase, self._finish = Phase.STORING, events[-1:]

@@ -25,7 +25,7 @@ def resolved(router: Router, request: ChatRequest, caller: Caller) -> list[Candi
         candidates = router.resolve(request)
     except (ProviderNotFound, ModelNotFound) as error:
         # For every request that goes well, a context manager would be dear.
-        _hide_names(router, caller.rules, request.provider, request.model, error)
+        _hint_at_permitted(router, caller.rules, request.provider, request.model, error)
         raise
     return permitted(caller, candidates)
 
@@ -37,11 +37,11 @@ def discreet(router: Router, caller: Caller, provider: str, model: str = "") -> 
         yield
     except (ProviderNotFound, ModelNotFound) as error:
         if caller.rules is not None:
-            _hide_names(router, caller.rules, provider, model, error)
+            _hint_at_permitted(router, caller.rules, provider, model, error)
         raise
 
 
-def _hide_names(
+def _hint_at_permitted(
     router: Router, rules: Rules, provider: str, model: str, error: ProviderNotFound | ModelNotFound
 ) -> None:
     if isinstance(error, ProviderNotFound):

@@ -29,7 +29,9 @@ PROVIDER = "Bench"
 ROUTE = "bench-route"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # What a request to another gateway cannot say differently.
-_OURS = frozenset({"content-length", "content-type", "host", "transfer-encoding"})
+_OURS = frozenset({"connection", "content-length", "content-type", "host", "transfer-encoding"})
+# What stands before `=`, unless it is the beginning of an address.
+_CALLED = re.compile(r"[^/:?]+")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD_VALUE = re.compile(r"[\x20-\x7e]*")
 # Limits that are counted and never reached.
@@ -44,12 +46,19 @@ class Others(Struct, frozen=True, kw_only=True):
     model: str = MODEL
     headers: tuple[str, ...] = ()
 
+    @property
+    def parsed_headers(self) -> dict[str, str]:
+        """The headers by their names. Raises BenchError where one is none."""
+        return dict(map(header, self.headers))
+
 
 _NOBODY = Others()
 
 
 def entrants(upstream_port: int, others: Others = _NOBODY) -> list[Entrant]:
     """Everyone who can be measured here in front of the upstream, without the upstream itself."""
+    if others.parsed_headers and not others.addresses:
+        raise BenchError("--address-header is for gateways at an --address, and there is none")
     return [
         *relays(upstream_port),
         Entrant(MODELWAY, lambda folder: modelway(folder, upstream_port, stored=False)),
@@ -63,7 +72,11 @@ def other(address: str, others: Others) -> Entrant:
 
     The address may have a name before it: `name=http://localhost:4000/v1`.
     """
-    called, _, address = address.rpartition("=")
+    called, equals, rest = address.partition("=")
+    if equals and _CALLED.fullmatch(called):
+        address = rest
+    else:
+        called = ""
     if "," in called:
         raise BenchError("a name of an address has no comma: --only separates names with them")
     url = urlsplit(address if "//" in address else f"http://{address}")
@@ -71,7 +84,7 @@ def other(address: str, others: Others) -> Entrant:
         raise BenchError(f"{address} is not an http address of this machine; only loopback is measured")
     path = f"{url.path.rstrip('/')}/chat/completions" if url.path.strip("/") else PATH
     name, host, port = called or url.netloc, url.hostname, url.port or 80
-    headers = dict(map(header, others.headers))
+    headers = others.parsed_headers
 
     @contextmanager
     def start(_: Path) -> Iterator[Contestant]:
@@ -88,7 +101,10 @@ def header(line: str) -> tuple[str, str]:
     name, colon, value = line.partition(":")
     name, value = name.strip().lower(), value.strip()
     if not colon or not _TOKEN.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
-        raise BenchError(f"--address-header {line!r} is no header; write it as 'x-name: value'")
+        # What follows the first word may be a key.
+        raise BenchError(
+            f"--address-header {line.split(' ', maxsplit=1)[0]}… is no header; write it as 'x-name: value'"
+        )
     if name in _OURS:
         raise BenchError(f"--address-header cannot say {name}, which the bench says itself")
     return name, value

@@ -84,8 +84,9 @@ def choose(only: Collection[str], found: Sequence[Entrant]) -> list[Entrant]:
     unknown = sorted(set(only) - {*names, DIRECT})
     if unknown:
         raise BenchError(f"there is no {', '.join(unknown)} to measure here; there are {', '.join(names)}")
-    if len(set(names)) < len(names):
-        raise BenchError("an address, or its name, is given twice")
+    taken = sorted({name for name in names if [DIRECT, *names].count(name) > 1})
+    if taken:
+        raise BenchError(f"the name {', '.join(taken)} is taken; give the address another one: NAME=URL")
     return [entrant for entrant in found if not only or entrant.name in only]
 
 

@@ -12,26 +12,30 @@ from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-# A name, or a literal, in which a colon is only a colon.
-_NAME = re.compile(r"'[^']*'|:([a-z_]\w*)", re.IGNORECASE)
+# A name, or something quoted, in which a colon is only a colon. Our own statements have no comments.
+_NAME = re.compile(r"""'[^']*'|"[^"]*"|:([a-z_]\w*)""", re.IGNORECASE)
 
 Values = Mapping[str, object]
 
 
 class Placed(NamedTuple):
-    """SQL with numbered parameters, and what brings the values of the names into their order."""
+    """SQL with a `?` for each name, and what brings the values of the names into their order."""
 
     sql: str
     order: Callable[[Any], tuple[object, ...]]
 
 
 def take_as_they_are() -> None:
-    """Let the driver take None, bool and bytes as they are, in all of the process; again is harmless."""
+    """Let the driver take None, bool and bytes as they are, in all of the process; again is harmless.
+
+    A program that has adapters of its own for these keeps them.
+    """
     nothing: dict[None, None] = {}
     # Functions written in C that give back what they are given: `get` of an empty mapping gives None.
-    sqlite3.register_adapter(type(None), nothing.get)
-    sqlite3.register_adapter(bool, int)
-    sqlite3.register_adapter(bytes, bytes)
+    own: dict[type, Callable[[Any], Any]] = {type(None): nothing.get, bool: int, bytes: bytes}
+    for kind, as_it_is in own.items():
+        if (kind, sqlite3.PrepareProtocol) not in sqlite3.adapters:
+            sqlite3.register_adapter(kind, as_it_is)
 
 
 class PlacedOnce(dict[str, Placed]):
@@ -50,9 +54,9 @@ def placed(sql: str) -> Placed:
         name = found[1]
         if name is None:
             return found[0]
-        if name not in names:
-            names.append(name)
-        return f"?{names.index(name) + 1}"
+        names.append(name)
+        # Not `?1`: some releases of CPython 3.12 take that for a name, and warn of each value.
+        return "?"
 
     return Placed(_NAME.sub(number, sql), _in_order(names))
 

@@ -271,8 +271,8 @@ class Application:
         # A head that is known again has the same key in it.
         caller = self._auth.recall(head.key) if head.key is not None else None
         if caller is None:
-            caller = self._auth.identify(exchange.api_key)
             head.key = self._auth.find(exchange.api_key)
+            caller = self._auth.caller(head.key)
         return caller
 
     def _make_room(self, exchange: Exchange) -> None:

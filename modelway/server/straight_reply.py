@@ -126,10 +126,9 @@ class StraightReply:
             self._end()
 
     def _started(self, answer: Answer) -> Encoder:
-        """What writes the stream, which begins with the first that is to be written."""
-        if self._encoder is None:
-            self._endpoint.note_begin(self._exchange, answer)
-            self._encoder = self._endpoint.start_stream(self._exchange, self._request, answer)
+        """Note that the answer has begun, and begin its stream; what writes it."""
+        self._endpoint.note_begin(self._exchange, answer)
+        self._encoder = self._endpoint.start_stream(self._exchange, self._request, answer)
         return self._encoder
 
     def _look_at_silence(self) -> None:
@@ -140,7 +139,7 @@ class StraightReply:
             self._look_again_after(period_s - silent_s)
         elif self._straight.is_being_stored and answer is not None:
             # The store takes its time, and nobody else may wait for that.
-            self._endpoint.break_silence(self._exchange, self._started(answer))
+            self._endpoint.break_silence(self._exchange, self._encoder or self._started(answer))
             self._last = self._loop.time()
             self._look_again_after(period_s)
         else:

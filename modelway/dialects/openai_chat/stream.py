@@ -135,7 +135,7 @@ class EventDecoder:
         """What nearly every read of a slow stream is: one event, with more text of the first choice."""
         if chunk.find(b"\n\n") != len(chunk) - 2 or not chunk.startswith(b"data: {") or self._reasons:
             return None
-        # `in` would take b"\\r" as a number first, and an exception to see that it is none.
+        # `in` of bytes first tries its left side as a number, and catches an exception: find() is faster.
         if chunk.find(b"\r") >= 0 or not (chunk.isascii() or _is_utf8(chunk)):
             return None
         try:
