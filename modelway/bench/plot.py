@@ -65,10 +65,15 @@ def draw(report: Report, path: Path) -> None:
     figure.savefig(path)
 
 
+def short(value: float) -> str:
+    """A figure with three digits, and no powers of ten."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def _bars(axes: Axes, panel: Panel) -> None:
     places: Sequence[int] = range(len(panel.names))
     bars = axes.barh(places, panel.values)
-    axes.bar_label(bars, fmt="{:,.3g}", padding=3)
+    axes.bar_label(bars, fmt=short, padding=3)
     axes.set_yticks(places, panel.names)
     axes.invert_yaxis()
     axes.margins(x=0.15)

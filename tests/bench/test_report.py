@@ -11,7 +11,7 @@ from rich.console import Console
 from modelway.bench.load import LoadResult
 from modelway.bench.measure import Options, paced_events, shapes
 from modelway.bench.memory import MemoryRow
-from modelway.bench.plot import check_plot, draw, panels
+from modelway.bench.plot import check_plot, draw, panels, short
 from modelway.bench.processes import BenchError
 from modelway.bench.report import Report, tables, this_machine
 from modelway.bench.showing import keep
@@ -165,6 +165,16 @@ def test_a_plot_is_drawn_as_png_and_svg(tmp_path: Path) -> None:
 
 def test_a_report_without_figures_has_no_panels() -> None:
     assert panels(Report(machine=this_machine(), options=Options())) == []
+
+
+def test_a_figure_in_a_plot_has_no_power_of_ten() -> None:
+    assert [short(value) for value in (1311.7, 123.4, 22.34, 0.874, 0.0)] == [
+        "1,312",
+        "123",
+        "22.3",
+        "0.874",
+        "0",
+    ]
 
 
 def test_a_plot_without_matplotlib_names_the_extra() -> None:
