@@ -67,7 +67,8 @@ async def test_fifty_streams_end_well_when_the_server_is_asked_to_end(
 ) -> None:
     async with talking_to(server) as client:
         streams = [
-            asyncio.create_task(read_stream(client, stream_of("paced:20:75", conversation_id=f"c{number}")))
+            # Three seconds: the question below must come before they are all at their end.
+            asyncio.create_task(read_stream(client, stream_of("paced:20:150", conversation_id=f"c{number}")))
             for number in range(50)
         ]
         await until(lambda: connections(server.pid) > 100)
