@@ -333,7 +333,8 @@ async def test_check_16_retries_are_at_most_as_many_as_set_and_end_with_the_dead
         assert 0.375 <= patient.seconds < 5
         failing.upstream.forget()
         hurried = await failing.ask(model="hurried")
-        assert hurried.status == 502
+        # The deadline comes between two calls or, where the machine stands still, inside one.
+        assert hurried.status in {502, 504}
         assert len(failing.upstream.heard) <= 4
         assert hurried.seconds < 5
 
